@@ -1,0 +1,46 @@
+"""What can be wrong with a ring, each with the value at fault and the mend.
+
+Would-block is never an error: a full or empty ring is a return value.
+"""
+
+from __future__ import annotations
+
+
+class RingError(Exception):
+    """Anything that a user of a ring can do wrong or run into."""
+
+
+class BadName(RingError):
+    """A segment name that POSIX shared memory cannot hold."""
+
+
+class BadSize(RingError):
+    """A ring size that is no power of two, below one page, or too small for the largest frame."""
+
+
+class FrameTooLarge(RingError):
+    """A frame over 69,632 bytes, or one that the ring can never hold."""
+
+
+class SegmentExists(RingError):
+    """The name is taken by a live owner."""
+
+
+class SegmentMissing(RingError):
+    """There is no segment of that name."""
+
+
+class LayoutMismatch(RingError):
+    """The segment is not ours, or of another layout version."""
+
+
+class NoSpace(RingError):
+    """/dev/shm cannot hold what was asked for."""
+
+
+class EndTaken(RingError):
+    """The ring has a live producer (or consumer) already."""
+
+
+class RingClosed(RingError):
+    """The ring was closed, here or by the other side."""

@@ -1,0 +1,93 @@
+"""A stage's segment from outside: made, commanded and read by the supervisor, without Numba.
+
+The kernels' side is `ring.kernels.ledger`; where every word lives is `ring.layout`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ring import channel, errors, layout, segment
+
+
+class StageSegment:
+    """A stage's segment, seen by another process: ``w`` are its words."""
+
+    def __init__(self, name: str, seg: segment.Segment) -> None:
+        self.name, self._seg = name, seg
+        self._arena = segment.Arena(seg.nbytes)
+        self._arena.map_plain(seg)
+        self.w: Any = self._arena.w
+
+    @classmethod
+    def create(cls, name: str, words: int, digest: int = 0) -> StageSegment:
+        """Make the segment of a stage whose kind needs ``words`` words; this process owns it."""
+        if words < layout.UNDO:
+            raise errors.BadSize(f"a stage segment of {words:,} words: its fixed part alone has {layout.UNDO:,}")
+        made = cls(name, segment.Segment.create(name, words * 8))
+        w, owner = made.w, os.getpid()
+        w[layout.VERSION] = layout.LAYOUT_VERSION
+        w[layout.S_WORDS] = words
+        w[layout.OWNER_PID] = owner
+        w[layout.OWNER_START] = segment.process_start(owner)
+        w[layout.DIGEST] = digest
+        w[layout.CMD_STATUS] = 1
+        w[layout.MAGIC] = layout.STAGE_MAGIC  # last: a segment without it is not ready
+        return made
+
+    @classmethod
+    def attach(cls, name: str) -> StageSegment:
+        """Open an existing one.  Raises `SegmentMissing`, `LayoutMismatch`."""
+        found = cls(name, segment.Segment.attach(name))
+        try:
+            channel.check_header(name, found.w, found._seg.nbytes, layout.STAGE_MAGIC)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def row(self) -> Any:
+        """A copy of the committed row (heads, tails, scalars, counters), torn by no commit."""
+        w = self.w
+        while True:
+            burst = int(w[layout.COMMITTED])
+            at = layout.ROWS + (burst & 1) * layout.ROW_WORDS
+            row = np.array(w[at : at + layout.ROW_WORDS])
+            # The copy is whole unless a burst after the next one began meanwhile and took this row as its scratch.
+            if int(w[layout.COMMITTED]) == burst:
+                return row
+
+    def counters(self) -> list[int]:
+        """Committed counters by index."""
+        return [int(x) for x in self.row()[layout.R_COUNTERS :]]
+
+    def scalars(self) -> list[int]:
+        """Committed scalars by index."""
+        return [int(x) for x in self.row()[layout.R_SCALARS : layout.R_COUNTERS]]
+
+    def histogram(self, i: int) -> Any:
+        """A copy of the latency histogram of input ``i``: counts by bucket (`bucket_floor` gives nanoseconds)."""
+        at = layout.HISTOGRAMS + i * layout.BUCKETS
+        return np.array(self.w[at : at + layout.BUCKETS])
+
+    def close(self) -> None:
+        """Detach; the segment stays."""
+        self._seg.close()
+        self.w = None
+        self._arena.close()
+
+
+def bucket_floor(i: int) -> int:
+    """Smallest duration in nanoseconds that falls into histogram bucket ``i``."""
+    return i if i < 8 else (i % 4 + 4) << (i // 4 - 1)
+
+
+def percentile(histogram: Any, q: float) -> int:
+    """Nanoseconds (lower bound of the bucket) below or at which the share ``q`` of a histogram's samples lies; 0: none."""
+    total = int(histogram.sum())
+    if total == 0:
+        return 0
+    return bucket_floor(int(np.searchsorted(np.cumsum(histogram), q * total)))

@@ -1,0 +1,177 @@
+"""Named shared memory and the arena that a process sees it through.
+
+An *arena* is one reservation of address space in which a process maps all segments that it uses, so that compiled code
+gets two arrays, ``u8`` (bytes) and ``w`` (int64 words), over all of them, and addresses everything by an index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import re
+from typing import Any
+
+import numpy as np
+import posix_ipc
+
+from ring import errors, layout
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_FAILED = ctypes.c_void_p(-1).value
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+def process_start(pid: int) -> int:
+    """Start time of ``pid`` in clock ticks since boot (field 22 of proc(5) stat), 0 when there is no such process.
+
+    A pid alone is reused; the pair (pid, start time) names one process for good.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def alive(pid: int, start: int) -> bool:
+    """Whether the process that wrote (pid, start) is still there."""
+    return pid > 0 and start > 0 and process_start(pid) == start
+
+
+def check_name(name: str) -> str:
+    """``name`` if POSIX shared memory can hold it, without the leading slash."""
+    if not _NAME.fullmatch(name):
+        raise errors.BadName(f"{name!r} is no name for a segment: use letters, digits, '.', '_' and '-', at most 201")
+    return name
+
+
+def free_space() -> int:
+    """Bytes that /dev/shm can still take."""
+    stat = os.statvfs("/dev/shm")
+    return stat.f_bavail * stat.f_frsize
+
+
+class Segment:
+    """One POSIX shared-memory object: a name, a descriptor and a length.  It is mapped through an `Arena`."""
+
+    def __init__(self, name: str, fd: int, nbytes: int) -> None:
+        self.name, self.fd, self.nbytes = name, fd, nbytes
+
+    @classmethod
+    def create(cls, name: str, nbytes: int) -> Segment:
+        """Make a segment of zeros with all its memory reserved, so that no later store can fail (SIGBUS)."""
+        try:
+            memory = posix_ipc.SharedMemory("/" + check_name(name), posix_ipc.O_CREX, mode=0o600)
+        except posix_ipc.ExistentialError:
+            raise errors.SegmentExists(
+                f"/dev/shm/{name} exists: another program uses the name, or one died; ring.unlink({name!r}) removes it"
+            ) from None
+        try:
+            os.posix_fallocate(memory.fd, 0, nbytes)
+        except OSError as error:
+            memory.close_fd()
+            unlink(name)
+            raise errors.NoSpace(
+                f"/dev/shm cannot hold {name}: {nbytes:,} bytes needed, {free_space():,} free ({error.strerror}); "
+                "make it larger (mount -o remount,size=...) or the rings smaller"
+            ) from None
+        return cls(name, memory.fd, nbytes)
+
+    @classmethod
+    def attach(cls, name: str) -> Segment:
+        """Open an existing segment."""
+        try:
+            memory = posix_ipc.SharedMemory("/" + check_name(name), 0)
+        except posix_ipc.ExistentialError:
+            raise errors.SegmentMissing(f"there is no /dev/shm/{name}: create it first") from None
+        return cls(name, memory.fd, os.fstat(memory.fd).st_size)
+
+    def close(self) -> None:
+        """Close the descriptor; mappings stay."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def unlink(name: str) -> bool:
+    """Remove a segment's name; whether there was one."""
+    try:
+        posix_ipc.unlink_shared_memory("/" + check_name(name))
+    except posix_ipc.ExistentialError:
+        return False
+    return True
+
+
+def ring_span(size: int) -> int:
+    """Bytes of address space that a ring of ``size`` takes in an arena: header page, data, data once more."""
+    return layout.PAGE + 2 * size
+
+
+class Arena:
+    """Address space for several segments: ``u8`` and ``w`` see all of it.
+
+    After `close` every index into the arrays would be a wild access, so the arena drops its own references; callers
+    must drop theirs.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = -(-nbytes // layout.PAGE) * layout.PAGE
+        self._used = 0
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self._base = self._mmap(None, self.nbytes, 0, flags, -1, 0)
+        buffer = (ctypes.c_uint8 * self.nbytes).from_address(self._base)
+        self.u8: Any = np.frombuffer(buffer, np.uint8)
+        self.w: Any = self.u8.view(np.int64)
+        self.bytes: Any = memoryview(buffer).cast("B")
+
+    @staticmethod
+    def _mmap(address: int | None, nbytes: int, protection: int, flags: int, fd: int, offset: int) -> int:
+        result = _libc.mmap(address, nbytes, protection, flags, fd, offset)
+        if result == _FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, f"mmap of {nbytes:,} bytes: {os.strerror(number)}")
+        return int(result)
+
+    def _place(self, nbytes: int) -> int:
+        at = self._used
+        if at + nbytes > self.nbytes:
+            raise ValueError(f"the arena of {self.nbytes:,} bytes has no {nbytes:,} left")
+        self._used += -(-nbytes // layout.PAGE) * layout.PAGE
+        return at
+
+    def _fix(self, at: int, segment: Segment, offset: int, nbytes: int) -> None:
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        self._mmap(self._base + at, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, segment.fd, offset)
+
+    def map_plain(self, segment: Segment) -> int:
+        """Map a whole segment; return the index of its first word in ``w``."""
+        at = self._place(segment.nbytes)
+        self._fix(at, segment, 0, segment.nbytes)
+        return at // 8
+
+    def map_ring(self, segment: Segment) -> int:
+        """Map a ring, its data area twice in a row; return the index of its first word in ``w``."""
+        size = segment.nbytes - layout.PAGE
+        at = self._place(ring_span(size))
+        self._fix(at, segment, 0, segment.nbytes)
+        self._fix(at + segment.nbytes, segment, layout.PAGE, size)
+        return at // 8
+
+    def close(self) -> None:
+        """Give the address space back."""
+        if self._base:
+            del self.u8, self.w
+            # A memoryview handed to the kernel (recv_into) may still be alive in a traceback: leave it to the exit.
+            with contextlib.suppress(BufferError):
+                self.bytes.release()
+            _libc.munmap(self._base, self.nbytes)
+            self._base = 0

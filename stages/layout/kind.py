@@ -1,0 +1,77 @@
+"""What the supervisor must know of a kind of stage without importing its code.
+
+One module a kind stands beside this one: counters, scalars, options and tables as data.  The stage's shell
+(``stages/NAME.py``) and its kernels (``stages/kernels/NAME.py``) import their numbers from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from ring.layout import COUNTERS, PORTS, UNDO
+
+OWN_COUNTERS: Final = 2 * PORTS
+"""Counters 0 to 7 are the frames consumed from each input, 8 to 15 those produced to each output; a kind's own follow."""
+
+
+class Counter(NamedTuple):
+    """A counter's name and one sentence that says what it counts."""
+
+    name: str
+    sentence: str
+
+
+class Balance(NamedTuple):
+    """A conservation law of a kind: at every commit the counters on the left add up to those on the right."""
+
+    label: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+
+
+def _no_tables(params: Mapping[str, Any]) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of stage.
+
+    ``name`` is unique (``netdev-pcap``), ``type`` is what people see (``netdev``); ``shell`` is ``module:Class``;
+    ``kernels`` are the modules that the fork server warms; the place of a port in ``inputs`` or ``outputs`` is its index
+    in the kernels.  ``table_words`` gives the words of the kind's tables for a stage's parameters.
+    """
+
+    name: str
+    type: str
+    shell: str
+    kernels: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    counters: tuple[Counter, ...] = ()
+    balances: tuple[Balance, ...] = ()
+    undo_entries: int = 0
+    table_words: Callable[[Mapping[str, Any]], int] = field(default=_no_tables)
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) > PORTS or len(self.outputs) > PORTS or len(self.all_counters) > COUNTERS:
+            raise ValueError(f"kind {self.name} has more ports or counters than a row has places")
+
+    @property
+    def all_counters(self) -> tuple[Counter | None, ...]:
+        """Counters by index, None where the index has no port."""
+        inputs = [Counter(f"{port}_frames", f"frames taken from {port}") for port in self.inputs]
+        outputs = [Counter(f"{port}_frames", f"frames put into {port}") for port in self.outputs]
+        pad = [None] * PORTS
+        return (*(inputs + pad)[:PORTS], *(outputs + pad)[:PORTS], *self.counters)
+
+    @property
+    def tables(self) -> int:
+        """Word index at which the kind's tables start."""
+        return UNDO + 2 * self.undo_entries
+
+    def words(self, params: Mapping[str, Any]) -> int:
+        """Length of a stage's segment in words."""
+        return self.tables + self.table_words(params)

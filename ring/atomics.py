@@ -5,12 +5,16 @@ another process writes is read by `load_acquire` and written by `store_release`,
 
 The byte helpers exist because a NumPy index costs a wrap-around test a byte; these become one unaligned instruction.
 All take ``u8``, the byte view of an arena, or ``w``, the int64 view of the same memory, and a non-negative index.
+
+Without JIT, loads and stores have the order that the processor gives them: enough on x86 (only a store and a later load
+may change places there, and `fence_full` is a real one); on ARM, plain Python is for tests within one process.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ring import order
 from ring.hot import JIT
 
 if TYPE_CHECKING or not JIT:
@@ -25,6 +29,7 @@ if TYPE_CHECKING or not JIT:
 
     def fence_full() -> None:
         """Nothing moves across it, in the compiler or in the processor (a store then a load: doorbells)."""
+        order.fence()
 
     def fence_order() -> None:
         """The compiler keeps the stores before it before the stores after it.

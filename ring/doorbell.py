@@ -1,18 +1,23 @@
 """Doorbells: how a sleeper is woken without a lock.
 
-A process that sleeps owns one pipe.  It writes (pid, descriptor, inode) of the pipe's write end into the header of every
-ring that it is an end of; whoever has to wake it opens ``/proc/PID/fd/N`` once and writes a byte.  Nothing has a name in a
-file system, so nothing is left behind, and nobody has to pass descriptors along.  The inode proves that the pid and the
-descriptor were not reused for something else.  A ring that cannot be delivered (other pid namespace) costs a delay, never
-a stall: every sleep is bounded.
+A process that sleeps owns one pipe.  It writes (pid, descriptor, inode) of the pipe's write end into the header of
+every ring that it is an end of; whoever has to wake it opens ``/proc/PID/fd/N`` once and writes a byte.  Nothing has a
+name in a file system, so nothing is left behind, and nobody has to pass descriptors along.  The inode proves that the
+pid and the descriptor were not reused for something else.  A ring that cannot be delivered (other pid namespace) costs
+a delay, never a stall: every sleep is bounded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 from typing import Any
+
+
+def _is_pipe(status: os.stat_result, inode: int) -> bool:
+    return stat.S_ISFIFO(status.st_mode) and status.st_ino == inode
 
 
 class Doorbell:
@@ -35,8 +40,10 @@ class Doorbell:
 
     def close(self) -> None:
         """Close both ends."""
-        for fd in (self.fd, self._write):
-            os.close(fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+            os.close(self._write)
+            self.fd = self._write = -1
 
 
 class Ringer:
@@ -50,39 +57,49 @@ class Ringer:
         key = (pid, fd, inode)
         bell = self._open.get(key)
         if bell is None:
-            bell = self._open[key] = self._connect(*key)
-        if bell < 0:
-            return False
+            # Nothing is remembered of a failure: the next ring may find the peer there.
+            bell = self._connect(*key)
+            if bell is None:
+                return False
+            self._open[key] = bell
         try:
             os.write(bell, b"!")
         except BlockingIOError:
             pass  # full of rings: it will wake
         except BrokenPipeError:
-            self._forget(pid)
+            os.close(self._open.pop(key))
             return False
         return True
 
-    def _connect(self, pid: int, fd: int, inode: int) -> int:
-        self._forget(pid)
+    def _connect(self, pid: int, fd: int, inode: int) -> int | None:
+        if pid <= 0:
+            return None
+        self._drop_dead()
+        path = f"/proc/{pid}/fd/{fd}"
         try:
-            bell = os.open(f"/proc/{pid}/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            # Looked at before it is opened: the pid may be another program's by now, and opening its device is no joke.
+            if not _is_pipe(os.stat(path), inode):
+                return None
+            bell = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError:
-            return -1
-        status = os.fstat(bell)
-        if stat.S_ISFIFO(status.st_mode) and status.st_ino == inode:
+            return None
+        if _is_pipe(os.fstat(bell), inode):
             return bell
         os.close(bell)
-        return -1
+        return None
 
-    def _forget(self, pid: int) -> None:
-        for key in [k for k in self._open if k[0] == pid]:
-            bell = self._open.pop(key)
-            if bell >= 0:
-                os.close(bell)
+    def _drop_dead(self) -> None:
+        """Close bells that nobody listens to any more: a neighbour that restarts often must not cost descriptors."""
+        poller = select.poll()
+        keys = {bell: key for key, bell in self._open.items()}
+        for bell in keys:
+            poller.register(bell, 0)  # POLLERR: no reader is left
+        for bell, _ in poller.poll(0) if keys else ():
+            del self._open[keys[bell]]
+            os.close(bell)
 
     def close(self) -> None:
         """Close everything."""
         for bell in self._open.values():
-            if bell >= 0:
-                os.close(bell)
+            os.close(bell)
         self._open.clear()

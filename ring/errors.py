@@ -15,7 +15,7 @@ class BadName(RingError):
 
 
 class BadSize(RingError):
-    """A ring size that is no power of two, below one page, or too small for the largest frame."""
+    """A ring size that is no size, no power of two, or below one page."""
 
 
 class FrameTooLarge(RingError):
@@ -23,7 +23,7 @@ class FrameTooLarge(RingError):
 
 
 class SegmentExists(RingError):
-    """The name is taken by a live owner."""
+    """The name is taken: by a live owner, or by a segment that a dead one left."""
 
 
 class SegmentMissing(RingError):
@@ -32,6 +32,14 @@ class SegmentMissing(RingError):
 
 class LayoutMismatch(RingError):
     """The segment is not ours, or of another layout version."""
+
+
+class BadRecord(RingError):
+    """The bytes between head and tail are no frames: whoever wrote them is broken."""
+
+
+class BadMove(RingError):
+    """A ring's state cannot go from where it is to where it was told to."""
 
 
 class NoSpace(RingError):

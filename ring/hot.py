@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -26,9 +26,9 @@ _warmable: list[Callable[..., object]] = []
 
 
 def digest() -> str:
-    """Hex digest of all sources that end up in compiled code (ring/*.py, and every package's kernels/*.py)."""
+    """Hex digest of all sources that end up in compiled code (ring/*.py, every package's kernels and layout)."""
     sha = hashlib.sha256(f"{sys.version_info[:2]}".encode())
-    for path in sorted({*_ROOT.glob("ring/*.py"), *_ROOT.glob("*/kernels/*.py")}):
+    for path in sorted({*_ROOT.glob("ring/*.py"), *_ROOT.glob("*/kernels/*.py"), *_ROOT.glob("*/layout/*.py")}):
         sha.update(path.relative_to(_ROOT).as_posix().encode())
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
@@ -45,14 +45,25 @@ def cache_dir() -> Path:
 if JIT:
     # Numba reads both when it is imported; a BLAS thread pool would make the fork server multi-threaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir()))
+    # Not setdefault: a directory from the environment, or of a parent with other sources, would give stale code.
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_dir())
     import numba
 
-    _compile = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]  # somebody may have imported Numba before us
+
+    _compile: Any = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
     def hot(function: F) -> F:
         """Compile ``function``: cached on disk, no fastmath, no bounds checks, no exceptions."""
-        return _compile(function)  # type: ignore[no-any-return]
+        compiled = _compile(function)
+        template = compiled.get_call_template
+
+        # Numba would compile a helper anew for every constant that some caller passes: `count` 27 times.
+        def without_literals(args: Any, kws: Any) -> Any:
+            return template(tuple(numba.types.unliteral(a) for a in args), kws)
+
+        compiled.get_call_template = without_literals
+        return compiled  # type: ignore[no-any-return]
 
     def kernel(function: F) -> F:
         """A ``hot`` function that a stage calls once a burst, as ``f(u8, w, now) -> int``; `warm` compiles it."""

@@ -6,8 +6,9 @@ All offsets are in 8-byte words from the start of the segment unless they say by
     | header page          | data              | data once more     |
     |                      |  (the same pages, mapped twice, so that a record never wraps)
 
-    word  0  magic .. digest      written once, by the creator
-    word 16  names of both ends   written once, by the creator
+    word  0  magic .. digest      written once, by the creator; the state by the owner
+    word 16  name of the producer written by it when it claims its end
+    word 24  name of the consumer written by it when it claims its end
     word 32  the producer's words (line of their own: 128 bytes)
     word 48  the consumer's words (line of their own)
 
@@ -78,17 +79,19 @@ C_BELL_FD: Final = 53
 C_BELL_INO: Final = 54
 
 NAMES_BYTE: Final = 128  # two names of 64 bytes, NUL-padded UTF-8: producer, consumer
+NAME_BYTES: Final = 64
 
 RING_FIELDS: Final = (
     Field("magic", MAGIC, 1, "creator", "RING_MAGIC"),
     Field("version", VERSION, 1, "creator", "LAYOUT_VERSION"),
     Field("size", SIZE, 1, "creator", "bytes of the data area, a power of two"),
     Field("vnet", VNET, 1, "creator", "1: frames carry the second length word V"),
-    Field("state", STATE, 1, "supervisor", "RING_STATES"),
+    Field("state", STATE, 1, "supervisor", "RING_OPEN .. RING_CLOSED; a lone ring's owner is its supervisor"),
     Field("owner_pid", OWNER_PID, 1, "creator", "process that owns the segment"),
     Field("owner_start", OWNER_START, 1, "creator", "its start time, in clock ticks since boot"),
     Field("digest", DIGEST, 1, "creator", "digest of the plan that made it; 0 for a lone ring"),
-    Field("names", NAMES_BYTE // 8, 16, "creator", "names of both ends"),
+    Field("p_name", NAMES_BYTE // 8, 8, "producer", "its label, NUL-padded UTF-8"),
+    Field("c_name", NAMES_BYTE // 8 + 8, 8, "consumer", "its label, NUL-padded UTF-8"),
     Field("tail", TAIL, 1, "producer", "byte position up to which frames are published"),
     Field("p_link", P_LINK, 1, "producer", "odd: its outside peer is connected; counts both edges"),
     Field("p_pid", P_PID, 1, "producer", "0: no producer"),

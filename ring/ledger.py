@@ -5,12 +5,13 @@ The kernels' side is `ring.kernels.ledger`; where every word lives is `ring.layo
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import numpy as np
 
-from ring import channel, errors, layout, segment
+from ring import errors, headers, layout, order, segment
 
 
 class StageSegment:
@@ -21,13 +22,21 @@ class StageSegment:
         self._arena = segment.Arena(seg.nbytes)
         self._arena.map_plain(seg)
         self.w: Any = self._arena.w
+        # Slices made once: the shorter the copy takes, the less likely it is to be repeated.
+        self._rows = tuple(self.w[at : at + layout.ROW_WORDS] for at in (layout.ROWS, layout.ROWS + layout.ROW_WORDS))
 
     @classmethod
     def create(cls, name: str, words: int, digest: int = 0) -> StageSegment:
         """Make the segment of a stage whose kind needs ``words`` words; this process owns it."""
         if words < layout.UNDO:
             raise errors.BadSize(f"a stage segment of {words:,} words: its fixed part alone has {layout.UNDO:,}")
-        made = cls(name, segment.Segment.create(name, words * 8))
+        seg = segment.Segment.create(name, words * 8)
+        try:
+            made = cls(name, seg)
+        except BaseException:
+            seg.close()
+            segment.unlink(name)
+            raise
         w, owner = made.w, os.getpid()
         w[layout.VERSION] = layout.LAYOUT_VERSION
         w[layout.S_WORDS] = words
@@ -35,15 +44,30 @@ class StageSegment:
         w[layout.OWNER_START] = segment.process_start(owner)
         w[layout.DIGEST] = digest
         w[layout.CMD_STATUS] = 1
+        order.fence()
         w[layout.MAGIC] = layout.STAGE_MAGIC  # last: a segment without it is not ready
         return made
 
     @classmethod
     def attach(cls, name: str) -> StageSegment:
         """Open an existing one.  Raises `SegmentMissing`, `LayoutMismatch`."""
-        found = cls(name, segment.Segment.attach(name))
+        seg = segment.Segment.attach(name)
         try:
-            channel.check_header(name, found.w, found._seg.nbytes, layout.STAGE_MAGIC)
+            if seg.nbytes < layout.UNDO * 8:
+                raise errors.LayoutMismatch(
+                    f"/dev/shm/{name} is no stage's segment: {seg.nbytes:,} bytes long, or half made"
+                )
+            found = cls(name, seg)
+        except BaseException:
+            seg.close()
+            raise
+        try:
+            headers.check_header(name, found.w, seg.nbytes, layout.STAGE_MAGIC)
+            if int(found.w[layout.S_WORDS]) * 8 > seg.nbytes:
+                words = int(found.w[layout.S_WORDS])
+                raise errors.LayoutMismatch(
+                    f"/dev/shm/{name} is {seg.nbytes:,} bytes long, its header says {words:,} words"
+                )
         except BaseException:
             found.close()
             raise
@@ -54,9 +78,10 @@ class StageSegment:
         w = self.w
         while True:
             burst = int(w[layout.COMMITTED])
-            at = layout.ROWS + (burst & 1) * layout.ROW_WORDS
-            row = np.array(w[at : at + layout.ROW_WORDS])
-            # The copy is whole unless a burst after the next one began meanwhile and took this row as its scratch.
+            order.fence()
+            row = self._rows[burst & 1].copy()
+            order.fence()
+            # The copy is whole unless the burst after the next one began meanwhile and took this row as its scratch.
             if int(w[layout.COMMITTED]) == burst:
                 return row
 
@@ -76,7 +101,7 @@ class StageSegment:
     def close(self) -> None:
         """Detach; the segment stays."""
         self._seg.close()
-        self.w = None
+        self.w, self._rows = None, ()
         self._arena.close()
 
 
@@ -86,8 +111,9 @@ def bucket_floor(i: int) -> int:
 
 
 def percentile(histogram: Any, q: float) -> int:
-    """Nanoseconds (lower bound of the bucket) below or at which the share ``q`` of a histogram's samples lies; 0: none."""
+    """Lower bound in nanoseconds of the bucket that the share ``q`` of a histogram's samples reaches; 0: no sample."""
     total = int(histogram.sum())
     if total == 0:
         return 0
-    return bucket_floor(int(np.searchsorted(np.cumsum(histogram), q * total)))
+    rank = min(max(1, math.ceil(q * total)), total)
+    return bucket_floor(int(np.searchsorted(np.cumsum(histogram), rank)))

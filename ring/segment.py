@@ -11,6 +11,8 @@ import ctypes
 import mmap
 import os
 import re
+import struct
+import weakref
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def _who_has(name: str) -> str:
+    """Whose segment ``name`` is, and what to do about it."""
+    try:
+        with open(f"/dev/shm/{name}", "rb") as file:
+            words = struct.unpack("=8q", file.read(64))
+    except (OSError, struct.error):
+        words = (0,) * 8
+    pid = words[layout.OWNER_PID]
+    if words[layout.MAGIC] not in (layout.RING_MAGIC, layout.STAGE_MAGIC):
+        return f"another program uses the name, or one died while it made it; ring.unlink({name!r}) removes it"
+    if alive(pid, words[layout.OWNER_START]):
+        return f"pid {pid} owns it; attach to it, or choose another name"
+    return f"its owner, pid {pid}, is gone; ring.unlink({name!r}) removes it"
+
+
 def free_space() -> int:
     """Bytes that /dev/shm can still take."""
     stat = os.statvfs("/dev/shm")
@@ -71,28 +88,31 @@ class Segment:
         """Make a segment of zeros with all its memory reserved, so that no later store can fail (SIGBUS)."""
         try:
             memory = posix_ipc.SharedMemory("/" + check_name(name), posix_ipc.O_CREX, mode=0o600)
-        except posix_ipc.ExistentialError:
-            raise errors.SegmentExists(
-                f"/dev/shm/{name} exists: another program uses the name, or one died; ring.unlink({name!r}) removes it"
-            ) from None
+        except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):
+            raise errors.SegmentExists(f"/dev/shm/{name} exists: {_who_has(name)}") from None
+        made = cls(name, memory.fd, nbytes)
         try:
-            os.posix_fallocate(memory.fd, 0, nbytes)
-        except OSError as error:
-            memory.close_fd()
+            os.posix_fallocate(made.fd, 0, nbytes)
+        except BaseException as error:  # also an interrupt: half a segment is worse than none
+            made.close()
             unlink(name)
+            if not isinstance(error, OSError):
+                raise
             raise errors.NoSpace(
                 f"/dev/shm cannot hold {name}: {nbytes:,} bytes needed, {free_space():,} free ({error.strerror}); "
                 "make it larger (mount -o remount,size=...) or the rings smaller"
             ) from None
-        return cls(name, memory.fd, nbytes)
+        return made
 
     @classmethod
     def attach(cls, name: str) -> Segment:
-        """Open an existing segment."""
+        """Open an existing segment.  Raises `SegmentMissing`, and `LayoutMismatch` for another user's."""
         try:
             memory = posix_ipc.SharedMemory("/" + check_name(name), 0)
         except posix_ipc.ExistentialError:
             raise errors.SegmentMissing(f"there is no /dev/shm/{name}: create it first") from None
+        except posix_ipc.PermissionsError:
+            raise errors.LayoutMismatch(f"/dev/shm/{name} belongs to another user") from None
         return cls(name, memory.fd, os.fstat(memory.fd).st_size)
 
     def close(self) -> None:
@@ -100,6 +120,8 @@ class Segment:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    __del__ = close
 
 
 def unlink(name: str) -> bool:
@@ -119,16 +141,21 @@ def ring_span(size: int) -> int:
 class Arena:
     """Address space for several segments: ``u8`` and ``w`` see all of it.
 
-    After `close` every index into the arrays would be a wild access, so the arena drops its own references; callers
-    must drop theirs.
+    The address space is given back when the last view of it is gone: `close` drops the arena's own, and one that a
+    caller still holds goes on seeing the segments, so a late access is never a wild one.
     """
 
     def __init__(self, nbytes: int) -> None:
-        self.nbytes = -(-nbytes // layout.PAGE) * layout.PAGE
+        if mmap.PAGESIZE != layout.PAGE:
+            raise errors.RingError(
+                f"this kernel has pages of {mmap.PAGESIZE:,} bytes, the layout of rings {layout.PAGE:,}"
+            )
+        self.nbytes = max(-(-nbytes // layout.PAGE), 1) * layout.PAGE
         self._used = 0
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         self._base = self._mmap(None, self.nbytes, 0, flags, -1, 0)
-        buffer = (ctypes.c_uint8 * self.nbytes).from_address(self._base)
+        buffer: Any = (ctypes.c_uint8 * self.nbytes).from_address(self._base)
+        weakref.finalize(buffer, _libc.munmap, self._base, self.nbytes).atexit = False
         self.u8: Any = np.frombuffer(buffer, np.uint8)
         self.w: Any = self.u8.view(np.int64)
         self.bytes: Any = memoryview(buffer).cast("B")
@@ -167,11 +194,11 @@ class Arena:
         return at // 8
 
     def close(self) -> None:
-        """Give the address space back."""
+        """Drop the arena's own views."""
         if self._base:
             del self.u8, self.w
-            # A memoryview handed to the kernel (recv_into) may still be alive in a traceback: leave it to the exit.
+            # A memoryview handed to the kernel (recv_into) may still be alive in a traceback: it goes with that.
             with contextlib.suppress(BufferError):
                 self.bytes.release()
-            _libc.munmap(self._base, self.nbytes)
+            del self.bytes
             self._base = 0

@@ -61,6 +61,7 @@ class Stage:
     """One stage in a process.  Subclasses set ``KIND`` and override the hooks."""
 
     KIND: ClassVar[Kind]
+    extra = 0
 
     def __init__(self, spec: StageSpec, context: Context) -> None:
         self.spec, self.context, self.log = spec, context, context.log
@@ -79,6 +80,8 @@ class Stage:
         self._segments = opened
         spans = opened[0].nbytes + layout.PAGE
         spans += sum(segment.ring_span(s.nbytes - layout.PAGE) for s in opened[1:])
+        extra = self.extra_bytes()
+        spans += -(-extra // layout.PAGE) * layout.PAGE
         self.arena = segment.Arena(spans)
         self.u8, self.w = self.arena.u8, self.arena.w
         self.arena.map_plain(opened[0])  # at word 0: indices in the undo log hold for every incarnation
@@ -96,6 +99,8 @@ class Stage:
             else:
                 self.w[layout.P_INPUTS + self.KIND.inputs.index(port.name)] = at
             self._take_end(at, output=port.output)
+        if extra:
+            self.extra = self._map_extra(extra)
         for i, value in self.options().items():
             self.w[i] = value
         undone = ledger.recover(self.u8, self.w, 0)
@@ -107,6 +112,17 @@ class Stage:
         self.context.bell.announce(self.w[at:], asleep)
         self.w[at + pid + 1] = segment.process_start(os.getpid())
         self.w[at + pid] = os.getpid()
+
+    def _map_extra(self, nbytes: int) -> int:
+        # A memfd and not /dev/shm: nobody else sees it, it ends with the process, and no mount limits its size.
+        private = segment.Segment("private", os.memfd_create("colo-private"), nbytes)
+        os.ftruncate(private.fd, nbytes)
+        self._segments.append(private)
+        return self.arena.map_plain(private)
+
+    def extra_bytes(self) -> int:
+        """Bytes of private memory (zeros at each start) that the kernels reach; its first word is ``self.extra``."""
+        return 0
 
     def options(self) -> dict[int, int]:
         """Words of the parameter area (P_OPTIONS and up) that the kernels read, from ``self.params``."""

@@ -1,7 +1,8 @@
 """Records of a ring: chardev frames, byte for byte.
 
 A record is ``uint32`` big-endian L, on a ring with ``VNET`` a second ``uint32`` big-endian V, then L bytes, the first V
-of which are a virtio-net header.  ``r`` is the word index of a ring's header in the arena; positions are monotonic int64.
+of which are a virtio-net header.  ``r`` is the word index of a ring's header in the arena; positions are int64 and only
+grow.
 """
 
 from __future__ import annotations
@@ -80,6 +81,13 @@ def release(w, r, nbytes):
     store_release(w, r + HEAD, w[r + HEAD] + nbytes)  # partner: `claim`
     fence_full()
     return load_acquire(w, r + P_ASLEEP)
+
+
+@hot
+def doze(w, i):
+    """Set `asleep` word ``i`` before a last look: what a peer publishes is seen by that look, or the peer rings."""
+    store_release(w, i, 1)  # partner: `commit`, `release`, the ledger's `publish`
+    fence_full()
 
 
 @hot

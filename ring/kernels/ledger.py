@@ -1,8 +1,8 @@
 """A burst commits once.
 
-A stage's heads, tails, scalars and counters are one row, kept twice; ``committed & 1`` tells which copy is true.  A burst
-works on the other copy, writes frames beyond the published tails, and changes tables only through `put`, which saves the
-old value first.  One store, ``committed = burst``, makes all of it true; only then are the cursors published.
+A stage's heads, tails, scalars and counters are one row, kept twice; ``committed & 1`` tells which copy is true.  A
+burst works on the other copy, writes frames beyond the published tails, and changes tables only through `put`, which
+saves the old value first.  One store, ``committed = burst``, makes all of it true; only then are the cursors published.
 
 So whoever attaches next does `recover`: an undo log for a burst that never committed is played back, and the cursors of
 the true row are stored in the rings once more, which changes nothing if they were already there.  Nothing is lost,
@@ -153,12 +153,15 @@ def publish(w, row, now):
     """Store the row's cursors in the rings: tails, then heads; the bits of the neighbours that want a ring.
 
     Bit i: the consumer of output i sleeps.  Bit 8 + i: the producer of input i sleeps.
+
+    ``now`` 0 takes and starts no latency sample: so `recover` counts none twice, at the price of losing one at a crash.
     """
     moved = 0
     for i in range(PORTS):
         r = w[P_OUTPUTS + i]
         if r != 0 and w[r + TAIL] != w[row + R_TAILS + i]:
-            if w[r + SAMPLE_POS] <= w[r + HEAD]:  # the last latency sample was taken: start another
+            # The last latency sample was taken (the partner is the consumer's head, below): start another.
+            if now != 0 and w[r + SAMPLE_POS] <= load_acquire(w, r + HEAD):
                 w[r + SAMPLE_NS] = now
                 store_release(w, r + SAMPLE_POS, w[row + R_TAILS + i])  # partner: the consumer, below
             store_release(w, r + TAIL, w[row + R_TAILS + i])  # partner: `readable`
@@ -167,7 +170,7 @@ def publish(w, row, now):
         r = w[P_INPUTS + i]
         if r != 0 and w[r + HEAD] != w[row + R_HEADS + i]:
             sample = load_acquire(w, r + SAMPLE_POS)  # partner: the producer, above
-            if w[r + HEAD] < sample <= w[row + R_HEADS + i]:
+            if now != 0 and w[r + HEAD] < sample <= w[row + R_HEADS + i]:
                 w[HISTOGRAMS + i * BUCKETS + bucket(now - w[r + SAMPLE_NS])] += 1
             store_release(w, r + HEAD, w[row + R_HEADS + i])  # partner: `room`
             moved |= 256 << i
@@ -196,12 +199,12 @@ def recover(u8, w, now):
     """Bring a stage segment and its rings to the last committed burst; the number of words put back."""
     undone = 0
     if w[UNDO_BURST] == w[COMMITTED] + 1:
-        undone = w[UNDO_N]
+        undone = int(w[UNDO_N])
         for k in range(undone - 1, -1, -1):
             w[w[UNDO + 2 * k]] = w[UNDO + 2 * k + 1]
         fence_order()
         w[UNDO_N] = 0
-    publish(w, true_row(w), now)
+    publish(w, true_row(w), 0)
     return undone
 
 
@@ -221,7 +224,7 @@ def doze(u8, w, now):
     for i in range(PORTS):
         if w[P_INPUTS + i] != 0:
             store_release(w, w[P_INPUTS + i] + C_ASLEEP, 1)  # partner: `publish`, `frames.commit`
-        if w[BLOCKED] >> i & 1:
+        if w[BLOCKED] >> i & 1 and w[P_OUTPUTS + i] != 0:  # a port without a ring is never full
             store_release(w, w[P_OUTPUTS + i] + P_ASLEEP, 1)  # partner: `publish`, `frames.release`
     fence_full()  # `asleep` before the last look; `publish` does it the other way round
     return 0

@@ -1,0 +1,188 @@
+"""Talk to a running pipeline: ``python -m pipeline.control [--runtime-dir DIR] NAME COMMAND``.
+
+Exit status: 0 done; 1 refused or failed; 2 an unknown pipeline, stage or command (the known ones are listed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from pipeline.config import default_runtime_dir
+
+TIMEOUT_S: Final = 30.0
+
+COMMANDS: Final = {
+    "status": "stages, rings and counters (--json: all of them)",
+    "profile": "where the time goes: busy %%, frames/s, ns a frame, latency of each ring (--json)",
+    "restart": "stop a stage's process and start it again",
+    "stop": "stop a stage's process; without an ID: drain and stop the whole pipeline",
+    "start": "start a stage's process that was stopped",
+    "set": "set ID status=on|off: a filter that is off is transparent",
+    "checkpoint": "tell rewriters and compares that a checkpoint was made",
+    "failover": "tell rewriters and compares that the primary is gone",
+}
+
+
+class Unreachable(Exception):
+    """No pipeline answers to that name."""
+
+
+def ask(path: str, command: str, args: dict[str, Any] | None = None, timeout: float = TIMEOUT_S) -> dict[str, Any]:
+    """One request and its reply.  Raises OSError, or EOFError where the other side went without a reply."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(timeout)
+        sock.connect(path)
+        sock.sendall(msgpack.packb({"command": command, "args": args or {}}))
+        unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=1 << 28)
+        while data := sock.recv(1 << 16):
+            unpacker.feed(data)
+            for reply in unpacker:
+                return dict(reply)
+    raise EOFError("the supervisor closed the connection")
+
+
+def running(runtime_dir: str) -> list[str]:
+    """Names of the pipelines that listen in a folder."""
+    found = []
+    for path in sorted(Path(runtime_dir).glob("*.sock")):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(1)
+            try:
+                sock.connect(str(path))
+            except OSError:
+                continue
+            found.append(path.stem)
+    return found
+
+
+def find(name: str, runtime_dir: str | None) -> str:
+    """Path of a pipeline's socket.  Raises `Unreachable`."""
+    folders = [runtime_dir] if runtime_dir else folders_to_try()
+    for folder in folders:
+        if name in running(folder):
+            return f"{folder}/{name}.sock"
+    known = {f"{one} (in {folder})" for folder in folders for one in running(folder)}
+    raise Unreachable(
+        f"no pipeline {name!r} answers in {' or '.join(folders)}; known: {', '.join(sorted(known)) or 'none'}"
+        + ("" if runtime_dir else "; --runtime-dir names another folder")
+    )
+
+
+def folders_to_try() -> list[str]:
+    """Where pipelines of this user may listen that do not say where."""
+    return list(dict.fromkeys([default_runtime_dir(), "/run/colo", f"/tmp/colo-{os.getuid()}"]))
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of words in columns; those that are numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if cell[:1].isdigit() and i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def show_status(reply: dict[str, Any]) -> str:
+    """``status`` for people."""
+    stages = [["STAGE", "TYPE", "STATE", "PID", "EPOCH", "RESTARTS", "UPTIME", "CPU", "RSS"]]
+    for s in reply["stages"]:
+        memory = f"{s['rss_bytes'] / 2**20:.1f} MiB"
+        stages.append(
+            [s["id"], s["type"], s["state"], str(s["pid"] or "-"), str(s["epoch"]), str(s["restarts"])]
+            + [f"{s['uptime_s']:.0f} s", f"{s['cpu_percent']:.1f} %", memory]
+        )
+    rings = [["RING", "TO", "SIZE", "USED", "FILL"]]
+    for r in reply["rings"]:
+        rings.append([r["id"], r["consumer"], str(r["size"]), str(r["used"]), f"{100 * r['used'] / r['size']:.1f} %"])
+    counters = [["STAGE", "COUNTER", "VALUE"]]
+    for stage, own in reply["counters"].items():
+        counters += [[stage, name, str(value)] for name, value in own.items() if value]
+    return "\n\n".join([f"{reply['name']}: {reply['state']}", table(stages), table(rings), table(counters)])
+
+
+def show_profile(reply: dict[str, Any]) -> str:
+    """``profile`` for people."""
+
+    def cell(value: Any) -> str:
+        return "-" if value is None else f"{value:,}"
+
+    stages = [["STAGE", "BUSY %", "FRAMES/S", "NS/FRAME", "FRAMES/BURST", "SLEEPS/S"]]
+    for s in reply["stages"]:
+        columns = ("busy_percent", "frames_s", "ns_frame", "frames_burst", "sleeps_s")
+        stages.append([s["id"], *(cell(s[column]) for column in columns)])
+    rings = [["RING", "SAMPLES", "P50 µs", "P99 µs"]]
+    for r in reply["rings"]:
+        rings.append([r["id"], str(r["samples"]), f"{r['p50_ns'] / 1000:.1f}", f"{r['p99_ns'] / 1000:.1f}"])
+    return f"over the last {reply['seconds']:g} s\n{table(stages)}\n\nsince the start\n{table(rings)}"
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command line, and the request's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.control", description="Talk to a running pipeline.")
+    parser.add_argument("--runtime-dir", help="where its control socket is (default: where the supervisor puts it)")
+    parser.add_argument("name", help="the pipeline's name")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text)
+        if name in ("status", "profile"):
+            sub.add_argument("--json", action="store_true")
+        if name in ("restart", "start", "set"):
+            sub.add_argument("id", help="a stage's id, or a process's name")
+        if name == "stop":
+            sub.add_argument("id", nargs="?", help="a stage's id, or a process's name; none: the pipeline")
+        if name == "set":
+            sub.add_argument("setting", metavar="status=on|off")
+    given = parser.parse_args(argv)
+    args = {"id": given.id} if getattr(given, "id", None) is not None else {}
+    if given.command == "set":
+        key, _, value = given.setting.partition("=")
+        if key != "status" or value not in ("on", "off"):
+            parser.error(f"set takes status=on or status=off, not {given.setting!r}")
+        args["status"] = value
+    return given, args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command-line program; its exit status."""
+    given, args = parse(argv)
+    try:
+        path = find(given.name, given.runtime_dir)
+        reply = ask(path, given.command, args)
+    except Unreachable as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (OSError, EOFError) as error:
+        print(f"{given.name}: {error}", file=sys.stderr)
+        return 1
+    if not reply.pop("ok", False):
+        print(f"{given.name}: {reply.get('error')}", file=sys.stderr)
+        return int(reply.get("code", 1))
+    reply.pop("error", None)
+    if getattr(given, "json", False):
+        print(json.dumps(reply, ensure_ascii=False))
+    elif given.command == "status":
+        print(show_status(reply))
+    elif given.command == "profile":
+        print(show_profile(reply))
+    else:
+        print(reply.get("text", "done"))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,144 @@
+"""What each control command does: handlers for `pipeline.commands.Server` over a supervisor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.children import State
+from pipeline.commands import Handler, Later, Refused, Reply, unknown
+from pipeline.status import STATUS_KEYS
+from ring import layout
+
+if TYPE_CHECKING:
+    from pipeline.supervisor import Supervisor
+
+EVENTFUL: Final = ("filter-rewriter", "colo-compare")
+"""Kinds that a checkpoint or a failover means something to."""
+
+PATIENCE_NS: Final = 15_000_000_000
+
+
+class Desk:
+    """The commands, over one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.it = supervisor
+
+    def process(self, args: Mapping[str, Any]) -> str:
+        """The process that ``id`` names: a stage's, or its own.  Refuses an unknown one."""
+        name = args.get("id")
+        stages = {stage.id: stage.process for stage in self.it.graph.stages}
+        if isinstance(name, str):
+            if name in stages:
+                return str(stages[name])
+            if name in self.it.processes:
+                return name
+        raise unknown("stage", str(name)[:64], list(stages))
+
+    def _running(self) -> None:
+        if self.it.state not in ("STARTING", "RUNNING"):
+            raise Refused(f"the pipeline is {self.it.state}")
+
+    def status(self, _args: Mapping[str, Any]) -> Reply:
+        """Everything that ``status --json`` shows."""
+        snapshot = self.it.snapshot()
+        return {"ok": True, **{key: snapshot[key] for key in STATUS_KEYS}}
+
+    def profile(self, _args: Mapping[str, Any]) -> Reply:
+        """Where the time goes."""
+        return {"ok": True, **self.it.looker.profile(time.monotonic_ns())}
+
+    def restart(self, args: Mapping[str, Any]) -> Later:
+        """Stop and start; answered when the new incarnation is ready."""
+        self._running()
+        name, now = self.process(args), time.monotonic_ns()
+        child = self.it.family.children[name]
+        before = child.starts
+        if child.up:
+            self.it._act(self.it.family.stop(name, now, within_ns=2_000_000_000, again=True))
+        else:
+            self.it._act(self.it.family.start(name, now))
+        return self._when(name, lambda: child.starts > before and child.state is State.RUNNING)
+
+    def start(self, args: Mapping[str, Any]) -> Reply | Later:
+        """Start what was stopped; answered when it is ready."""
+        self._running()
+        name, now = self.process(args), time.monotonic_ns()
+        child = self.it.family.children[name]
+        if child.state in (State.STARTING, State.RUNNING):
+            return {"ok": True, "text": f"{name} is {child.state} already, pid {child.pid}"}
+        self.it._act(self.it.family.start(name, now))
+        return self._when(name, lambda: child.state is State.RUNNING)
+
+    def stop(self, args: Mapping[str, Any]) -> Reply | Later | None:
+        """Stop one process, or without an id drain and stop the pipeline; answered when it is done."""
+        if args.get("id") is None:
+            if self.it.state in ("STARTING", "RUNNING"):
+                self.it.log.info("stopping: asked for through the control socket")
+                self.it.drain(time.monotonic_ns())
+            return None
+        self._running()
+        name, now = self.process(args), time.monotonic_ns()
+        child = self.it.family.children[name]
+        self.it._act(self.it.family.stop(name, now))
+        return self._when(name, lambda: child.state is State.STOPPED)
+
+    def _when(self, name: str, met: Any) -> Later:
+        """The reply once ``met()``."""
+        child = self.it.family.children[name]
+        shared = [stage for stage in child.spec.stages if stage != name]
+        also = f" (process of {', '.join(shared)})" if shared else ""
+
+        def done() -> Reply | None:
+            if not met():
+                return None
+            pid = f", pid {child.pid}" if child.pid else ""
+            return {"ok": True, "text": f"{name}{also} is {child.state}{pid}", "state": str(child.state)}
+
+        return Later(done, time.monotonic_ns() + PATIENCE_NS, f"{name} is not there yet: see status")
+
+    def set(self, args: Mapping[str, Any]) -> Reply:
+        """Switch a filter on or off."""
+        filters = [stage.id for stage in self.it.graph.stages if "status" in stage.params]
+        name, value = args.get("id"), args.get("status")
+        if name not in filters:
+            raise unknown("filter", str(name)[:64], filters)
+        if value not in ("on", "off"):
+            raise Refused(f"status is on or off, not {str(value)[:64]!r}", 2)
+        self.it.segments.stages[str(name)].w[layout.CMD_STATUS] = int(value == "on")
+        self.it.log.info("status set", stage=name, status=value)
+        return {"ok": True, "text": f"{name} is {value}"}
+
+    def _announce(self, what: str, word: int) -> Reply:
+        told = [stage for stage in self.it.graph.stages if stage.kind in EVENTFUL]
+        for stage in told:
+            self.it.segments.stages[stage.id].w[word] += 1
+        for process in dict.fromkeys(stage.process for stage in told):
+            self.it.wake(process)
+        self.it.log.info(f"{what} announced", stages=[stage.id for stage in told])
+        return {"ok": True, "text": f"{what}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
+
+    def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
+        """A checkpoint was made: both replicas are equal now."""
+        return self._announce("checkpoint", layout.CMD_CHECKPOINT)
+
+    def failover(self, _args: Mapping[str, Any]) -> Reply:
+        """The primary is gone: the secondary serves on its own."""
+        return self._announce("failover", layout.CMD_FAILOVER)
+
+
+def handlers(supervisor: Supervisor) -> dict[str, Handler]:
+    """Every command by its name."""
+    desk = Desk(supervisor)
+    return {
+        "status": desk.status,
+        "profile": desk.profile,
+        "restart": desk.restart,
+        "stop": desk.stop,
+        "start": desk.start,
+        "set": desk.set,
+        "checkpoint": desk.checkpoint,
+        "failover": desk.failover,
+    }

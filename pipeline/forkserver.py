@@ -1,0 +1,179 @@
+"""The fork server: imports and compiles everything once, then every stage process is a fork of it.
+
+    supervisor ──exec──► fork server ──fork──► intermediate (leaves at once) ──fork──► stage
+        ▲                                                                               │
+        └────────── subreaper: the stage becomes the supervisor's child ◄───────────────┘
+
+So a stage is at work a few milliseconds after a request, shares compiled code with its siblings, and does not depend on the
+fork server: the supervisor reaps it, and its parent-death signal is the supervisor's death.
+
+Requests and replies are msgpack maps over a SOCK_SEQPACKET pair: one message each, never partial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import msgpack
+
+from pipeline import log
+
+MAX_MESSAGE: Final = 160 * 1024  # below the default net.core.wmem_max
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36  # prctl(2)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: Any) -> None:
+    """prctl(2) with one argument.  Raises OSError."""
+    if _libc.prctl(option, value, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl {option}: {os.strerror(number)}")
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants of this process become its children."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with(parent: int) -> bool:
+    """Be killed when the parent dies; False if ``parent`` is not (no longer) the parent."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def name_process(name: str) -> None:
+    """What ps and top show, 15 bytes of it."""
+    with contextlib.suppress(OSError):
+        prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+
+
+def warm(modules: list[str], shells: list[str], logger: Any) -> float:
+    """Import the code of the kinds in use and compile it, or load it from the cache; seconds that it took."""
+    from ring import hot
+
+    start = time.monotonic()
+    cache = hot.cache_dir()
+    if hot.JIT and not (cache.is_dir() and any(cache.rglob("*.nbc"))):
+        logger.info("compiling kernels, once", cache=str(cache))
+    for module in ("ring.kernels.ledger", "ring.kernels.frames", *modules):
+        import_module(module)
+    kernels = hot.warm()
+    for module in ("pipeline.worker", *shells):
+        import_module(module)
+    took = time.monotonic() - start
+    (logger.info if took > 3 else logger.debug)("kernels are ready", kernels=kernels, took_s=round(took, 2))
+    return took
+
+
+class Server:
+    """The fork server's process."""
+
+    def __init__(self, channel: socket.socket, reasons: int, supervisor: int) -> None:
+        self._channel, self._reasons, self._supervisor = channel, reasons, supervisor
+
+    def serve(self) -> None:
+        """Fork a process for each request until the supervisor closes its end."""
+        gc.collect()
+        gc.freeze()  # the collector never touches, and so never unshares, what is here now
+        while True:
+            data = self._channel.recv(MAX_MESSAGE)
+            if not data:
+                return
+            request = msgpack.unpackb(data)
+            try:
+                pid, error = self._fork(request), ""
+            except OSError as refused:
+                pid, error = 0, str(refused)
+            self._channel.send(msgpack.packb({"serial": request["serial"], "pid": pid, "error": error}))
+
+    def _fork(self, request: dict[str, Any]) -> int:
+        """Fork twice; the stage's pid, once the intermediate is gone and the stage is the supervisor's child."""
+        read, write = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            status = 1
+            try:
+                stage = os.fork()
+                if stage == 0:
+                    os.close(read)
+                    os.close(write)
+                    self._become_stage(request)
+                os.write(write, struct.pack("q", stage))
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(write)
+        with open(read, "rb", buffering=0) as answer:
+            data = answer.read(8)
+        os.waitpid(middle, 0)
+        if len(data or b"") != 8:
+            raise OSError("the system refused a process (fork)")
+        return int(struct.unpack("q", data)[0])
+
+    def _become_stage(self, request: dict[str, Any]) -> NoReturn:
+        status = 1
+        try:
+            self._channel.close()
+            middle = os.getppid()
+            while os.getppid() != self._supervisor:  # until the intermediate is gone
+                if os.getppid() not in (middle, self._supervisor):
+                    os._exit(1)  # the supervisor died meanwhile
+                time.sleep(0.0001)
+            if not die_with(self._supervisor):
+                os._exit(1)
+            for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+            # A terminal's Ctrl-C reaches the whole group; stages leave when the supervisor says so, in its order.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            name_process(request["process"])
+            from pipeline import worker
+
+            status = worker.main(request, self._reasons)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)  # no atexit handlers, no buffers of the fork server
+
+
+def main(argv: list[str]) -> int:
+    """``python -m pipeline.forkserver CHANNEL REASONS SUPERVISOR``: descriptors and a pid, from the supervisor."""
+    descriptor, reasons, supervisor = (int(arg) for arg in argv)
+    if not die_with(supervisor):
+        return 1
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    name_process("colo-forkserver")
+    channel = socket.socket(fileno=descriptor)
+    hello = msgpack.unpackb(channel.recv(MAX_MESSAGE))
+    log.configure(hello["log"]["format"], hello["log"]["level"], colors=hello["log"]["colors"])
+    logger = log.get(pipeline=hello["pipeline"])
+    try:
+        took = warm(hello["modules"], hello["shells"], logger)
+    except Exception as error:
+        logger.error("the fork server cannot import or compile a stage", reason=f"{type(error).__name__}: {error}")
+        logger.debug("traceback", exc_info=True)
+        channel.send(msgpack.packb({"warm_s": -1.0, "error": f"{type(error).__name__}: {error}"}))
+        return 1
+    channel.send(msgpack.packb({"warm_s": took, "error": ""}))
+    Server(channel, reasons, supervisor).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

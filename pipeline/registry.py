@@ -1,0 +1,39 @@
+"""Kinds of stages by name: the one place where `pipeline` reaches `stages`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def _reach(module: str) -> Any:
+    return import_module(module)
+
+
+_catalog = _reach("stages.catalog")
+
+
+def kinds() -> tuple[str, ...]:
+    """Names of all kinds that there are."""
+    return tuple(_catalog.MODULES)
+
+
+def kind(name: str) -> Any:
+    """The `stages.layout.kind.Kind` called ``name``, one of `kinds`.  Imports its layout, not its code."""
+    return _catalog.kind(name)
+
+
+def first_timestamp(capture: str) -> int:
+    """Earliest time in a capture, ns since 1970, 0 where it is empty.  Raises what says why it is no capture."""
+    return int(_reach("stages.layout.pcap").first_timestamp(capture))
+
+
+def capture_start(path: str) -> int:
+    """Time in ns of a capture's first packet.  Raises OSError, ValueError for a file that is no capture."""
+    first: int = import_module("stages.layout.pcap").first_timestamp(path)
+    return first
+
+
+def base() -> Any:
+    """The module `stages.base`: Context, Port and StageSpec.  It imports Numba, so only stage processes ask for it."""
+    return import_module("stages.base")

@@ -1,0 +1,297 @@
+"""The shared memory of a pipeline: planned, made or taken over, read, removed.
+
+Planning and deciding are pure; `open_all` applies.  Either all planned segments are taken over from a dead supervisor, or
+all are made new: a ring and the stages at its ends must agree on every cursor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline import registry
+from ring import errors, layout, segment
+from ring.headers import check_header, format_header
+from ring.ledger import StageSegment
+
+SHM: Final = Path("/dev/shm")
+_ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+class InUse(Exception):
+    """The pipeline's name belongs to somebody who lives."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One segment to be: ``nbytes`` in all; ``ring`` and ``vnet`` say which header it gets."""
+
+    name: str
+    id: str
+    nbytes: int
+    ring: bool
+    vnet: bool = False
+    ends: tuple[str, str] = ("", "")
+    status: int = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A segment that exists: what its header says.  ``good`` is False where it is not one of ours or half made."""
+
+    name: str
+    nbytes: int
+    owner: int
+    owner_alive: bool
+    digest: int
+    good: bool
+
+
+def plan(pipeline: str, graph: Any) -> list[Planned]:
+    """Every segment of a graph: rings first."""
+    made = [
+        Planned(
+            f"{pipeline}.r.{r.id}", r.id, layout.PAGE + r.size, True, r.vnet, (str(r.producer[0]), str(r.consumer[0]))
+        )
+        for r in graph.rings
+    ]
+    for stage in graph.stages:
+        words = registry.kind(stage.kind).words(stage.params)
+        status = int(stage.params.get("status", "on") != "off")
+        made.append(Planned(f"{pipeline}.s.{stage.id}", stage.id, words * 8, False, status=status))
+    return made
+
+
+def plan_digest(graph_digest: int) -> int:
+    """A graph's digest mixed with the sources that say what the words mean: another version takes nothing over."""
+    sha = hashlib.sha256(str(graph_digest).encode())
+    for path in sorted([_ROOT / "ring" / "layout.py", *(_ROOT / "stages" / "layout").glob("*.py")]):
+        sha.update(path.read_bytes())
+    return int.from_bytes(sha.digest()[:8], "big") >> 1
+
+
+def find(pipeline: str) -> list[Found]:
+    """All segments that bear the pipeline's name, planned or not."""
+    names = [p.name for mark in ("r", "s") for p in SHM.glob(f"{pipeline}.{mark}.*")]
+    return [_look(name) for name in sorted(names)]
+
+
+def _look(name: str) -> Found:
+    magic = layout.RING_MAGIC if name.split(".")[1] == "r" else layout.STAGE_MAGIC
+    seg = segment.Segment.attach(name)
+    nbytes = seg.nbytes
+    if nbytes < layout.PAGE:
+        seg.close()
+        return Found(name, nbytes, 0, False, 0, False)
+    with _header(seg) as w:
+        good = True
+        try:
+            check_header(name, w, nbytes, magic)
+        except errors.LayoutMismatch:
+            good = False
+        if good and magic == layout.RING_MAGIC:
+            # A ring that was draining has a producer that stopped for good: see layout.RING_PROHIBITED.
+            good = int(w[layout.STATE]) == layout.RING_OPEN and int(w[layout.SIZE]) == nbytes - layout.PAGE
+        elif good:
+            good = int(w[layout.S_WORDS]) * 8 == nbytes
+        owner, start = int(w[layout.OWNER_PID]), int(w[layout.OWNER_START])
+        return Found(name, nbytes, owner, segment.alive(owner, start), int(w[layout.DIGEST]), good)
+
+
+@contextlib.contextmanager
+def _header(seg: segment.Segment) -> Iterator[Any]:
+    """The words of a segment's first page; closes the segment."""
+    arena = segment.Arena(layout.PAGE)
+    try:
+        _map_header(arena, seg)
+        yield arena.w
+    finally:
+        arena.close()
+        seg.close()
+
+
+def _map_header(arena: segment.Arena, seg: segment.Segment) -> None:
+    """Map the first page only: what lies behind it costs address space and page tables, and nobody looks at it here."""
+    seg.nbytes = layout.PAGE
+    arena.map_plain(seg)
+
+
+def decide(planned: Sequence[Planned], found: Sequence[Found], digest: int, *, fresh: bool) -> tuple[bool, str]:
+    """Whether to take everything over, and if not, why not (empty: there is nothing).  Raises `InUse`."""
+    for one in found:
+        if one.owner_alive:
+            raise InUse(f"is running as pid {one.owner}")
+    if not found:
+        return False, ""
+    if fresh:
+        return False, "--fresh was asked for"
+    there = {one.name: one for one in found}
+    for want in planned:
+        one = there.pop(want.name, None)
+        if one is None:
+            return False, f"{want.name} is missing"
+        if not one.good or one.nbytes != want.nbytes:
+            return False, f"{want.name} has another layout or was left while draining"
+        if one.digest != digest:
+            return False, "they belong to another config or version"
+    if there:
+        return False, f"{next(iter(there))} is not in the plan"
+    return True, ""
+
+
+class RingHeader:
+    """A ring's header page as the supervisor sees it; the data is not mapped here."""
+
+    def __init__(self, planned: Planned, seg: segment.Segment) -> None:
+        self.name, self.size = planned.name, planned.nbytes - layout.PAGE
+        self._arena = segment.Arena(layout.PAGE)
+        _map_header(self._arena, seg)
+        self.w: Any = self._arena.w
+
+    @property
+    def used(self) -> int:
+        """Bytes between head and tail."""
+        head = int(self.w[layout.HEAD])  # first: the tail may move on meanwhile, the head never passes it
+        return int(self.w[layout.TAIL]) - head
+
+    def move(self, state: int) -> None:
+        """Move the ring's state, as far as layout.RING_MOVES allows it."""
+        if (int(self.w[layout.STATE]), state) in layout.RING_MOVES:
+            self.w[layout.STATE] = state
+
+    def bell(self, *, producer: bool) -> tuple[int, int, int]:
+        """Address of an end's doorbell: pid, descriptor, inode."""
+        pid, fd = (layout.P_PID, layout.P_BELL_FD) if producer else (layout.C_PID, layout.C_BELL_FD)
+        return int(self.w[pid]), int(self.w[fd]), int(self.w[fd + 1])
+
+    def close(self) -> None:
+        """Unmap."""
+        self.w = None
+        self._arena.close()
+
+
+class Segments:
+    """All segments of a running pipeline, by the id of their ring or stage."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []  # ours: what `close` may remove
+        self.rings: dict[str, RingHeader] = {}
+        self.stages: dict[str, StageSegment] = {}
+        self.taken_over = False
+
+    def close(self, *, unlink: bool) -> None:
+        """Detach, and (``unlink``) remove the names."""
+        for header in self.rings.values():
+            if unlink:
+                header.move(layout.RING_CLOSED)
+            header.close()
+        for stage in self.stages.values():
+            stage.close()
+        self.rings.clear()
+        self.stages.clear()
+        if unlink:
+            for name in self.names:
+                segment.unlink(name)
+
+
+@contextlib.contextmanager
+def locked(runtime_dir: str) -> Iterator[None]:
+    """One supervisor at a time looks for segments and makes its own; the lock is on the folder itself."""
+    fd = os.open(runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any, *, fresh: bool) -> Segments:
+    """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`."""
+    try:
+        found = find(pipeline)
+    except PermissionError as error:
+        raise InUse(f"belongs to another user ({error})") from None
+    take, why = decide(planned, found, digest, fresh=fresh)
+    if found:
+        _wait_for_ends(pipeline, found)
+    if found and not take:
+        for one in found:
+            segment.unlink(one.name)
+        logger.warning("removed what a dead supervisor left", segments=len(found), why=why, owner=found[0].owner)
+    result = Segments()
+    if take:
+        logger.warning("taking over from a dead supervisor", segments=len(found), owner=found[0].owner)
+        result.taken_over = True
+    else:
+        _check_space(planned)
+    try:
+        for one in planned:
+            (_attach if take else _create)(result, one, digest)
+    except BaseException:
+        result.close(unlink=not take)
+        raise
+    return result
+
+
+def _check_space(planned: Sequence[Planned]) -> None:
+    need = sum(-(-one.nbytes // layout.PAGE) * layout.PAGE for one in planned)
+    free = segment.free_space()
+    if need > free:
+        raise errors.NoSpace(
+            f"/dev/shm cannot hold this pipeline: {need:,} bytes needed ({len(planned)} segments), {free:,} free; "
+            "make it larger (mount -o remount,size=...) or pipeline.ring_size smaller"
+        )
+
+
+def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) -> None:
+    """Stages of a dead supervisor are being killed by the kernel; be sure that they are gone.  Raises `InUse`."""
+    until = time.monotonic() + seconds
+    for one in found:
+        if f"{pipeline}.r." not in one.name or one.nbytes < layout.PAGE:
+            continue
+        with _header(segment.Segment.attach(one.name)) as w:
+            for pid in (layout.P_PID, layout.C_PID):
+                while segment.alive(int(w[pid]), int(w[pid + 1])):
+                    if time.monotonic() > until:
+                        raise InUse(f"has a stage left: pid {int(w[pid])} still uses ring {one.name}")
+                    time.sleep(0.005)
+
+
+def _create(into: Segments, one: Planned, digest: int) -> None:
+    if not one.ring:
+        stage = StageSegment.create(one.name, one.nbytes // 8, digest)
+        into.names.append(one.name)
+        into.stages[one.id] = stage
+        stage.w[layout.CMD_STATUS] = one.status
+        return
+    seg = segment.Segment.create(one.name, one.nbytes)
+    into.names.append(one.name)
+    try:
+        header = into.rings[one.id] = RingHeader(one, seg)
+        names = b"".join(end.encode()[:63].ljust(64, b"\0") for end in one.ends)
+        header._arena.bytes[layout.NAMES_BYTE : layout.NAMES_BYTE + 128] = names
+        format_header(header.w, header.size, vnet=one.vnet, owner=os.getpid(), digest=digest)
+    finally:
+        seg.close()
+
+
+def _attach(into: Segments, one: Planned, _digest: int) -> None:
+    into.names.append(one.name)
+    if one.ring:
+        seg = segment.Segment.attach(one.name)
+        header = into.rings[one.id] = RingHeader(one, seg)
+        w = header.w
+        seg.close()
+    else:
+        stage = into.stages[one.id] = StageSegment.attach(one.name)
+        w = stage.w
+        w[layout.CMD_DRAIN] = w[layout.CMD_STOP] = 0
+    w[layout.OWNER_START] = segment.process_start(os.getpid())
+    w[layout.OWNER_PID] = os.getpid()

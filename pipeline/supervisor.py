@@ -1,0 +1,458 @@
+"""The supervisor: ``python -m pipeline.supervisor config.toml``.
+
+One thread, one selector.  It makes the shared memory, has the fork server make the stage processes, restarts what dies or
+hangs, and takes everything down in order.  It never imports Numba and touches no frame.
+
+    STARTING ──► RUNNING ──► DRAINING ──► STOPPING ──► STOPPED      signal, `stop`, or the end of finite input
+        └───────────┴────────────┴──────► STOPPING ──► FAILED       a stage was given up
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgpack
+
+from pipeline import children, commands, desk, forkserver, registry, segments, spawner, status
+from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
+from ring import layout
+from ring.doorbell import Doorbell, Ringer
+
+TICK_NS: Final = 100_000_000
+LOOK_NS: Final = 20_000_000  # between two looks at a pipeline that may have come to rest
+CLOCK_LEAD_NS: Final = 50_000_000
+PCAP: Final = "netdev-pcap"
+_MS: Final = 1_000_000
+
+
+def policy(given: Any) -> Policy:
+    """The policy of a ``[supervisor]`` table."""
+    return Policy(
+        strategy=given.strategy,
+        intensity=given.intensity,
+        period_ns=given.period_ms * _MS,
+        backoff_initial_ns=given.backoff_initial_ms * _MS,
+        backoff_max_ns=given.backoff_max_ms * _MS,
+        stable_ns=given.stable_ms * _MS,
+        heartbeat_ns=given.heartbeat_timeout_ms * _MS,
+        shutdown_ns=given.shutdown_ms * _MS,
+    )
+
+
+class Supervisor:
+    """A running pipeline over segments that are open already; `pipeline.launch` makes it."""
+
+    def __init__(self, graph: Any, opened: segments.Segments, hello: dict[str, Any], logger: Any) -> None:
+        self.graph, self.segments, self.log = graph, opened, logger
+        self.name = graph.config.pipeline.name
+        self.state = "STARTING"
+        self.failure = ""
+        self.drained = True
+        self.selector = selectors.DefaultSelector()
+        self.processes = graph.processes
+        specs = [ChildSpec(name, tuple(s.id for s in stages)) for name, stages in self.processes.items()]
+        self.family = Family(specs, policy(graph.config.supervisor))
+        self.looker = status.Looker(self.name, graph, opened, self.family.children)
+        self.started = time.monotonic_ns()
+        self._bell = Doorbell()
+        self._reasons, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._reasons.setblocking(False)
+        self._theirs = theirs
+        self.last_words: dict[int, str] = {}
+        self._pidfds: dict[str, int] = {}
+        self._clock_base = clock_base(graph)
+        self._stderr: int | None = None
+        self._hello = hello
+        self._forks: list[int] = []
+        self._looks: list[tuple[int, int]] = []
+        self._deadline = 0
+        self._stop_order: list[str] = []
+        self._ends = _ends(graph)
+        self.view: Any = None
+        self.control: commands.Server | None = None
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+    def run(self, control_socket: str) -> int:
+        """Run to the end; the exit status.  Raises OSError where the control socket cannot be made."""
+        self._wire(control_socket)
+        try:
+            now = time.monotonic_ns()
+            self.spawner.start()
+            self.selector.register(self.spawner.pidfd, selectors.EVENT_READ, self._forkserver_died)
+            self.selector.register(self.spawner.channel, selectors.EVENT_READ, self._answers)
+            self._act(self.family.start_all(now))
+            while self.state not in ("STOPPED", "FAILED"):
+                for key, mask in self.selector.select(self._timeout()):
+                    key.data(mask)
+                self.step(time.monotonic_ns())
+        finally:
+            self._unwire()
+        return 1 if self.failure or not self.drained else 0
+
+    def step(self, now: int) -> None:
+        """One turn: what became ready, what is due, what follows for the pipeline as a whole."""
+        for child in self.family.children.values():
+            if child.state is State.STARTING and child.pid and self._is_ready(child.spec):
+                self.family.ready(child.spec.id, now)
+                took = round((now - child.started_ns) / 1e6, 1)
+                self.log.info("ready", stage=child.spec.id, pid=child.pid, restarts=child.restarts, took_ms=took)
+        self._act(self.family.tick(now, {name: self._heartbeat(c.spec) for name, c in self.family.children.items()}))
+        if self.spawner.stuck(now):
+            self.log.error("the fork server does not answer: killed", pid=self.spawner.pid)
+            self.spawner.kill()
+        self.spawner.flush(now)
+        self.looker.keep(now)
+        if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
+            self._all_ready(now)
+        if self.state == "RUNNING" and self.graph.finite and self._at_rest(now, self._input_ended):
+            self.log.info("the input has come to its end")
+            self.drain(now)
+        if self.state == "DRAINING" and (now >= self._deadline or self._at_rest(now, lambda: True)):
+            self._end_drain(now)
+        if self.state == "STOPPING":
+            self._stop_next(now)
+        if self.control:
+            self.control.tick(now)
+        if self.view:
+            self.view.refresh()
+
+    def _timeout(self) -> float:
+        if self.control and self.control.busy:
+            return 0
+        now = time.monotonic_ns()
+        due = now + TICK_NS
+        if self.state in ("DRAINING", "STOPPING") or (self._looks and self.state == "RUNNING"):
+            due = now + LOOK_NS
+        return max(min(due, self.family.next_deadline() or due) - now, 0) / 1e9
+
+    def _wire(self, control_socket: str) -> None:
+        select = self.selector
+        self.control = commands.Server(control_socket, select, desk.handlers(self))
+        wake, self._woken = socket.socketpair()
+        for sock in (wake, self._woken):
+            sock.setblocking(False)
+        self._wake = wake
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        select.register(wake, selectors.EVENT_READ, self._signalled)
+        select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())
+        select.register(self._reasons, selectors.EVENT_READ, self._hear_reasons)
+        forkserver.become_subreaper()
+        if self.view:
+            # Lines of the stages go through us, so that they appear above the picture and not in it.
+            lines, self._stderr = os.pipe()
+            os.set_blocking(lines, False)
+            select.register(lines, selectors.EVENT_READ, lambda _mask: _pass_on(lines))
+        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self._stderr)
+
+    def _unwire(self) -> None:
+        self.spawner.kill()
+        while self._kill_strangers(set()):
+            pass  # what a dying fork server still made comes to us
+        signal.set_wakeup_fd(-1)
+
+    def goodbye(self) -> None:
+        """Remove the control socket and tell the clients that waited for the end."""
+        if self.control:
+            self.control.close({"ok": True, "text": f"{self.name} has stopped"})
+        self._bell.close()
+
+    # --- what the selector brings -----------------------------------------------------------------------------------
+    def _signalled(self, _mask: int) -> None:
+        for number in self._wake.recv(64):
+            name = signal.Signals(number).name
+            if self.state in ("STARTING", "RUNNING"):
+                self.log.info("stopping: a second signal cuts it short", signal=name)
+                self.drain(time.monotonic_ns())
+            else:
+                self.log.warning("cut short", signal=name)
+                self.cut()
+
+    def _hear_reasons(self, _mask: int) -> None:
+        with contextlib.suppress(BlockingIOError, ValueError, KeyError, TypeError):
+            said = msgpack.unpackb(self._reasons.recv(4096))
+            self.last_words[said["pid"]] = str(said["reason"])
+
+    def _answers(self, _mask: int) -> None:
+        now = time.monotonic_ns()
+        for answer in self.spawner.read():
+            if not answer.pid:
+                self._act(self.family.exited(answer.child, answer.error, now))
+                continue
+            self.family.spawned(answer.child, answer.pid, now)
+            pidfd = self._pidfds[answer.child] = os.pidfd_open(answer.pid)
+            self.selector.register(pidfd, selectors.EVENT_READ, lambda _mask, name=answer.child: self._died(name))
+        if self.spawner.error:
+            self._fail("fork server", self.spawner.error)
+
+    def _died(self, name: str) -> None:
+        pidfd = self._pidfds.pop(name)
+        self.selector.unregister(pidfd)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+        self._hear_reasons(0)
+        child = self.family.children[name]
+        why = spawner.describe(result.si_code, result.si_status) if result else "gone"
+        why = self.last_words.pop(child.pid, why)
+        now, asked, pid = time.monotonic_ns(), child.state is State.STOPPING, child.pid
+        actions = self.family.exited(name, why, now)
+        if asked:
+            self.log.info("left", stage=name, pid=pid, how=why)
+        else:
+            wait = max(child.retry_ns - now, 0) // _MS if child.state is not State.FATAL else None
+            self.log.error("died", stage=name, pid=pid, reason=child.reason, restart_in_ms=wait)
+        self._act(actions)
+
+    def _forkserver_died(self, _mask: int) -> None:
+        """Stages live on without it; only requests wait for the next one."""
+        self.selector.unregister(self.spawner.pidfd)
+        self.selector.unregister(self.spawner.channel)
+        self._answers(0)
+        how = self.spawner.reap()
+        now = time.monotonic_ns()
+        if self.state == "STOPPING":
+            self._cancel(now)
+            return
+        self._kill_strangers({child.pid for child in self.family.children.values()})
+        own = self.family.policy
+        self._forks = [at for at in self._forks if now - at < own.period_ns] + [now]
+        if len(self._forks) > own.intensity:
+            self._fail(
+                "fork server", f"died {len(self._forks)} times within {own.period_ns / 1e9:g} s, the last: {how}"
+            )
+            return
+        self.log.error("the fork server died: another one starts", reason=how)
+        self.spawner.start()
+        self.selector.register(self.spawner.pidfd, selectors.EVENT_READ, self._forkserver_died)
+        self.selector.register(self.spawner.channel, selectors.EVENT_READ, self._answers)
+
+    def _kill_strangers(self, known: set[int]) -> int:
+        """Kill all children that are not ``known``; how many there were.
+
+        A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.
+        """
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listed:
+            strangers = set(map(int, listed.read().split())) - known
+        for pid in strangers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return len(strangers)
+
+    # --- what the family asks for ------------------------------------------------------------------------------------
+    def _act(self, actions: list[children.Action]) -> None:
+        for action in actions:
+            match action:
+                case Spawn(name):
+                    self._spawn(name)
+                case Ask(name):
+                    for stage in self.processes[name]:
+                        w = self.segments.stages[stage.id].w
+                        w[layout.CMD_STOP] = w[layout.S_EPOCH]
+                    self.wake(name)
+                case Kill(name, why):
+                    self.log.error("killed", stage=name, pid=self.family.children[name].pid, reason=why)
+                    self._kill(name)
+                case GiveUp(name, why):
+                    self._fail(name, why)
+        if actions:
+            self.spawner.flush(time.monotonic_ns())
+
+    def _spawn(self, name: str) -> None:
+        stages = self.processes[name]
+        made = []
+        for stage in stages:
+            w = self.segments.stages[stage.id].w
+            w[layout.S_EPOCH] += 1
+            ports = [(p, f"{self.name}.r.{r}", False) for p, r in stage.inputs.items()]
+            ports += [(p, f"{self.name}.r.{r}", True) for p, r in stage.outputs.items()]
+            params = dict(stage.params)
+            if stage.kind == PCAP:
+                params["clock_base_ns"] = self._clock_base
+            made.append(
+                {
+                    "id": stage.id,
+                    "kind": stage.kind,
+                    "segment": f"{self.name}.s.{stage.id}",
+                    "epoch": int(w[layout.S_EPOCH]),
+                    "ports": ports,
+                    "params": params,
+                }
+            )
+        self.spawner.spawn(
+            {
+                "process": name,
+                "pipeline": self.name,
+                "idle": stages[0].idle,
+                "cpus": list(stages[0].cpus or ()),
+                "bell": self._bell_address(),
+                "stages": made,
+            }
+        )
+
+    def _bell_address(self) -> tuple[int, int, int]:
+        words = [0, 0, 0]
+        self._bell.announce(words, 0)
+        return os.getpid(), words[1], words[2]
+
+    def _kill(self, name: str) -> None:
+        pidfd = self._pidfds.get(name)
+        if pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def wake(self, name: str) -> None:
+        """Ring the doorbell of a process."""
+        pid, ringer = self.family.children[name].pid, Ringer()
+        for ring, producer in self._ends.get(name, []):
+            bell = self.segments.rings[ring].bell(producer=producer)
+            if pid and bell[0] == pid:
+                ringer.ring(*bell)
+                break
+        ringer.close()
+
+    def _is_ready(self, spec: ChildSpec) -> bool:
+        words = (self.segments.stages[stage].w for stage in spec.stages)
+        return all(w[layout.LIFE_READY] == w[layout.S_EPOCH] for w in words)
+
+    def _heartbeat(self, spec: ChildSpec) -> int:
+        return min(int(self.segments.stages[stage].w[layout.LIFE_HEARTBEAT]) for stage in spec.stages)
+
+    # --- the pipeline as a whole -------------------------------------------------------------------------------------
+    def _all_ready(self, now: int) -> None:
+        self.state = "RUNNING"
+        clocks = [self.segments.stages[s.id].w for s in self.graph.stages if s.kind == PCAP]
+        # A pipeline that was taken over keeps its clock: what is late by now goes out at once.
+        start = max((int(w[layout.CMD_CLOCK]) for w in clocks), default=0) or now + CLOCK_LEAD_NS
+        for w in clocks:
+            w[layout.CMD_CLOCK] = start
+        took = round((now - self.started) / 1e9, 2)
+        self.log.info("running", stages=len(self.graph.stages), processes=len(self.processes), took_s=took)
+
+    def _input_ended(self) -> bool:
+        sources = [s for s in self.graph.stages if s.source and s.kind == PCAP]
+        return all(self.segments.stages[s.id].w[layout.LIFE_FINISHED] == 1 for s in sources) and not self.looker.held()
+
+    def _at_rest(self, now: int, also: Callable[[], bool]) -> bool:
+        """Whether nothing moves any more: rings empty and no burst committed, seen three times in a row."""
+        if not (all(self._is_empty(ring) for ring in self.segments.rings.values()) and also()):
+            self._looks.clear()
+            return False
+        bursts = sum(int(s.w[layout.COMMITTED]) for s in self.segments.stages.values())
+        if self._looks and self._looks[-1][1] != bursts:
+            self._looks.clear()
+        if not self._looks or now - self._looks[-1][0] >= LOOK_NS:
+            self._looks.append((now, bursts))
+        return len(self._looks) >= 3
+
+    @staticmethod
+    def _is_empty(ring: segments.RingHeader) -> bool:
+        # Behind a consumer whose outside peer is gone nothing can go on: no use in waiting for it.
+        return ring.used == 0 or not int(ring.w[layout.C_LINK]) & 1
+
+    def drain(self, now: int) -> None:
+        """Sources take no more; once the rings are empty, stop."""
+        if self.state not in ("STARTING", "RUNNING"):
+            return
+        self.state, self._deadline = "DRAINING", now + self.family.policy.shutdown_ns
+        self._looks.clear()
+        for header in self.segments.rings.values():
+            header.move(layout.RING_DRAINING)
+        for stage in self.graph.stages:
+            if stage.source:
+                self.segments.stages[stage.id].w[layout.CMD_DRAIN] = 1
+        for name in self.family.children:
+            self.wake(name)
+
+    def _end_drain(self, now: int) -> None:
+        left = {ring: header.used for ring, header in self.segments.rings.items() if header.used}
+        if left:
+            self.drained = False
+            self.log.warning("not everything could be delivered in time", bytes_left=left)
+        self._begin_stop(now)
+
+    def _begin_stop(self, now: int) -> None:
+        if self.state == "STOPPING":
+            return
+        self.state, self._deadline = "STOPPING", now + self.family.policy.shutdown_ns
+        self.family.hold(now)
+        self._stop_order = list(reversed(self.family.children))  # sources first
+        self._cancel(now)
+
+    def _cancel(self, now: int) -> None:
+        """Children whose process was asked for, but not made, will not get one."""
+        for name in self.spawner.cancel():
+            if self.family.children[name].state is State.STARTING:
+                self.family.stop(name, now)
+            self.family.exited(name, "not started", now)
+
+    def _stop_next(self, now: int) -> None:
+        while self._stop_order:
+            child = self.family.children[self._stop_order[0]]
+            if child.state in (State.STARTING, State.RUNNING):
+                within = max(self._deadline - now, 100 * _MS)
+                self._act(self.family.stop(child.spec.id, now, within_ns=within))
+            if child.state is State.STOPPING:
+                return  # downstream of it must live until it has flushed
+            self._stop_order.pop(0)
+        self.state = "FAILED" if self.failure else "STOPPED"
+
+    def cut(self) -> None:
+        """Stop now: no drain, no flush."""
+        now = time.monotonic_ns()
+        if any(header.used for header in self.segments.rings.values()):
+            self.drained = False
+        self._begin_stop(now)
+        for name, child in self.family.children.items():
+            if child.state in (State.STARTING, State.RUNNING):
+                self._act(self.family.stop(name, now))
+            self._kill(name)
+
+    def _fail(self, name: str, why: str) -> None:
+        if not self.failure:
+            self.failure = f"{name}: {why}"
+            self.log.error("given up", stage=name, reason=why)
+        self._begin_stop(time.monotonic_ns())
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `pipeline.status.Looker.snapshot`."""
+        return self.looker.snapshot(self.state, time.monotonic_ns(), self.started)
+
+
+def _ends(graph: Any) -> dict[str, list[tuple[str, bool]]]:
+    """The rings that each process is an end of: (ring, is its producer)."""
+    process = {stage.id: stage.process for stage in graph.stages}
+    ends: dict[str, list[tuple[str, bool]]] = {}
+    for ring in graph.rings:
+        ends.setdefault(process[ring.producer[0]], []).append((ring.id, True))
+        ends.setdefault(process[ring.consumer[0]], []).append((ring.id, False))
+    return ends
+
+
+def clock_base(graph: Any) -> int:
+    """Time in ns of the first packet of all captures.  Raises OSError, ValueError for a file that is no capture."""
+    reads = [stage.params["read"] for stage in graph.stages if stage.kind == PCAP and stage.params.get("read")]
+    return min((registry.capture_start(path) for path in reads), default=0)
+
+
+def _pass_on(lines: int) -> None:
+    import sys
+
+    with contextlib.suppress(BlockingIOError):
+        sys.stderr.write(os.read(lines, 65536).decode(errors="replace"))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pipeline import launch
+
+    sys.exit(launch.main())

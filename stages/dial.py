@@ -1,0 +1,289 @@
+"""One connected stream socket at a time, as server or as client, never blocking, for ever.
+
+`poll` drives it: the stage calls it while it has no connection, when a descriptor is ready and every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import Any, Final
+
+from stages.backoff import Backoff
+
+_CONNECT_NS: Final = 5_000_000_000  # then another try: the kernel's own pauses between SYNs grow to a minute
+_BUFFER: Final = 1 << 20  # the kernel doubles it; more only lets more get lost with a link
+_PENDING: Final = (errno.EINPROGRESS, errno.EALREADY)
+
+Watch = Callable[[int, int, Callable[[int], None] | None], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a link is: host and port (TCP), or path (unix socket)."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Address:
+        """The address in a stage's parameters."""
+        return cls(str(params.get("host") or ""), int(params.get("port") or 0), str(params.get("path") or ""))
+
+    def __str__(self) -> str:
+        if self.path:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def tune(sock: socket.socket) -> None:
+    """Options of a connected socket: no Nagle, keepalive, large buffers where that is allowed."""
+    sock.setblocking(False)
+    tcp = sock.family != socket.AF_UNIX
+    if tcp:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 4)):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    # Linux numbers of SO_SNDBUFFORCE and SO_RCVBUFFORCE (socket(7)); they go beyond wmem_max and need CAP_NET_ADMIN.
+    for force, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+        except OSError:
+            # A TCP socket's own tuning goes further than an unprivileged request, and such a request ends it.
+            if not tcp:
+                sock.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+
+
+class _Names:
+    """A name that is being looked up in a thread: the resolver blocks for seconds and cannot be asked to stop."""
+
+    def __init__(self, address: Address) -> None:
+        self.found: list[Any] | None = None
+        self.error: OSError | None = None
+        threading.Thread(target=self._look, args=(address,), daemon=True, name="resolver").start()
+
+    def _look(self, address: Address) -> None:
+        try:
+            self.found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self.error = error
+
+
+class Dialer:
+    """What client and server share: backoff, name look-up, one log line a change of state."""
+
+    def __init__(self, address: Address, cap_s: float, watch: Watch, log: Any, wake: Callable[[], None]) -> None:
+        self.address, self._watch, self._log, self._wake = address, watch, log, wake
+        self._backoff = Backoff(cap_s)
+        self._sock: socket.socket | None = None
+        self._names: _Names | None = None
+        self._not_before = 0
+        self._told = ""
+
+    @property
+    def listening(self) -> bool:
+        """Whether a peer can come: always true of a client."""
+        return True
+
+    def poll(self, now: int) -> socket.socket | None:
+        """Do what can be done now (monotonic ns); the connected socket, once."""
+        if now < self._not_before:
+            return None
+        try:
+            return self._try(now)
+        except OSError as error:
+            self._drop()
+            self._not_before = now + self._backoff.delay()
+            self._tell(error)
+            return None
+
+    def again(self, now: int, *, punish: bool) -> None:
+        """The connection has ended; with ``punish`` (it brought nothing good) the next waits for the backoff."""
+        if punish:
+            self._not_before = now + self._backoff.delay()
+        else:
+            self._backoff.reset()
+            self._not_before = 0
+
+    def close(self) -> None:
+        """Stop."""
+        self._drop()
+
+    def _try(self, now: int) -> socket.socket | None:
+        raise NotImplementedError
+
+    def _where(self) -> tuple[int, Any] | None:
+        """Family and address, None while a name is being looked up."""
+        address = self.address
+        if address.path:
+            return socket.AF_UNIX, address.path
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        with contextlib.suppress(socket.gaierror):
+            found = socket.getaddrinfo(address.host or "0.0.0.0", address.port, type=socket.SOCK_STREAM, flags=flags)
+            return found[0][0], found[0][4]
+        if self._names is None:
+            self._names = _Names(address)
+        names = self._names
+        if names.error is None and names.found is None:
+            return None
+        self._names = None
+        if names.error is not None:
+            raise names.error
+        found = names.found or []
+        # "localhost" is ::1 first on many machines where the peer listens on 127.0.0.1: IPv4 first, IPv6 has literals.
+        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+        return found[0][0], found[0][4]
+
+    def _tell(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if reason != self._told:
+            self._told = reason
+            self._log.warning(self._COMPLAINT, address=str(self.address), reason=reason)
+
+    _COMPLAINT = "cannot connect, trying again"
+
+    def _drop(self) -> None:
+        if self._sock is not None:
+            self._watch(self._sock.fileno(), 0, None)
+            self._sock.close()
+            self._sock = None
+
+    def _ready(self, events: int) -> None:
+        self._wake()
+
+
+class Client(Dialer):
+    """Connects, for ever, in any start order."""
+
+    _since = 0
+
+    def _try(self, now: int) -> socket.socket | None:
+        if self._sock is None:
+            where = self._where()
+            if where is None:
+                return None
+            family, address = where
+            self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            self._since = now
+            code = self._sock.connect_ex(address)
+            if code not in (0, *_PENDING):
+                raise OSError(code, os.strerror(code))
+            if code != 0:
+                self._watch(self._sock.fileno(), EPOLLOUT | EPOLLERR | EPOLLHUP, self._ready)
+                return None
+        return self._connected(now)
+
+    def _connected(self, now: int) -> socket.socket | None:
+        sock = self._sock
+        if sock is None:
+            return None
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        try:
+            peer = sock.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            if now - self._since > _CONNECT_NS:
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+            return None
+        # A client of a local port where nobody listens can be given that very port: then it has connected to itself.
+        if sock.family != socket.AF_UNIX and peer == sock.getsockname():
+            raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        self._watch(sock.fileno(), 0, None)
+        self._sock, self._told = None, ""
+        return sock
+
+
+class Server(Dialer):
+    """Listens, and accepts one peer at a time; a second one waits in the backlog, as with QEMU."""
+
+    _COMPLAINT = "cannot listen, trying again"
+    _file: tuple[int, int] | None = None
+    _pausing = False
+
+    @property
+    def listening(self) -> bool:
+        """Whether the socket is bound and listening."""
+        return self._sock is not None
+
+    def poll(self, now: int) -> socket.socket | None:
+        """Accept a peer, if one waits."""
+        found = super().poll(now)
+        if self._sock is not None:
+            # Level-triggered: a peer that waits while we are connected, or do not want one yet, must not wake us.
+            self._attend(found is None and now >= self._not_before)
+        return found
+
+    def _attend(self, wanted: bool) -> None:
+        if self._sock is not None and wanted == self._pausing:
+            self._watch(self._sock.fileno(), EPOLLIN if wanted else 0, self._ready if wanted else None)
+            self._pausing = not wanted
+
+    def _try(self, now: int) -> socket.socket | None:
+        if self._sock is None:
+            where = self._where()
+            if where is None:
+                return None
+            self._sock = self._bind(*where)
+            self._told = ""
+            self._backoff.reset()
+            self._pausing = True
+            self._log.info("listening", address=str(self.address))
+        try:
+            sock, _peer = self._sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        return sock
+
+    def _bind(self, family: int, address: Any) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if family == socket.AF_UNIX:
+                remove_stale(address)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            if family == socket.AF_UNIX:
+                status = os.stat(address)
+                self._file = status.st_dev, status.st_ino
+            sock.listen(1)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def close(self) -> None:
+        """Stop listening, and remove the unix socket's file if it is still this one."""
+        self._drop()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(self.address.path)
+                if (status.st_dev, status.st_ino) == self._file:
+                    os.unlink(self.address.path)
+            self._file = None
+
+
+def remove_stale(path: str) -> None:
+    """Remove the socket file that a dead server left at ``path``; raises OSError where somebody listens there."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, f"{path} exists and is no socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        code = probe.connect_ex(path)
+    if code == errno.ECONNREFUSED:
+        os.unlink(path)
+    elif code != errno.ENOENT:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)

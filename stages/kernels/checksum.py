@@ -1,0 +1,34 @@
+"""The Internet checksum, updated for what changed (RFC 1624): the result is what summing the whole again would give.
+
+A wrong checksum stays wrong, so damage on the way here is still seen by the receiver.
+"""
+
+from __future__ import annotations
+
+from ring.hot import hot
+
+
+@hot
+def fold(total):
+    """One's complement 16-bit sum of a sum of up to 65,536 words."""
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
+@hot
+def delta32(old, new):
+    """What the change of a 32-bit field adds to the one's complement sum; the field starts at an even offset."""
+    gone = old ^ 0xFFFFFFFF
+    return fold((gone >> 16) + (gone & 0xFFFF) + (new >> 16) + (new & 0xFFFF))
+
+
+@hot
+def swapped(delta):
+    """The same delta for a field at an odd offset: its bytes have the other places in their words (RFC 1071, 2 B)."""
+    return (delta & 0xFF) << 8 | delta >> 8
+
+
+@hot
+def updated(checksum, delta):
+    """The checksum field after a change of the sum by ``delta`` (RFC 1624, equation 3)."""
+    return fold((checksum ^ 0xFFFF) + delta) ^ 0xFFFF

@@ -1,0 +1,165 @@
+"""Everything but TCP in the compare: one packet against one packet, by IP payload, the oldest first.
+
+The IP header is ignored (identification, TTL and TOS may differ).  A packet with no equal among those that wait on the other
+side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.
+"""
+
+from __future__ import annotations
+
+from ring.atomics import be32, common_prefix
+from ring.hot import hot
+from ring.kernels.frames import index, prefix
+from ring.kernels.ledger import blocked, count, put, scalar
+from stages.kernels.hold import emit_slot, fits, link, slot, store_frame, unlink
+from stages.kernels.stream import release_record
+from stages.kernels.verdict import diverge, event_bytes, write_event
+from stages.layout.compare import (
+    C_COUNT,
+    C_FLAGS,
+    C_GRACE_NEXT,
+    C_GRACE_PREV,
+    C_GRACE_SINCE,
+    C_HEAD,
+    CF_DIVERGED,
+    DROPPED_DIVERGED,
+    MATCHED,
+    O_GRACE_NS,
+    O_LOCAL,
+    O_MAX_QUEUE,
+    O_STUCK,
+    OUTDEV,
+    PACKETS,
+    R_ORDER,
+    RELEASED,
+    S_BYTES,
+    S_DATA,
+    S_DATA_LEN,
+    S_FRAME,
+    S_NEXT,
+    SC_GRACE_FIRST,
+    SC_GRACE_LAST,
+    SECONDARY,
+)
+from stages.layout.packet import F_END, F_L4
+
+
+@hot
+def equal_held(u8, w, c, which, payload, length):
+    """The oldest packet held in list ``which`` whose IP payload equals ``length`` bytes at ``payload``; slot or -1."""
+    n = w[c + C_HEAD + which] - 1
+    while n >= 0:
+        x = slot(w, n)
+        if w[x + S_DATA_LEN] == length:
+            if common_prefix(u8, w[x + S_BYTES] + w[x + S_DATA], payload, length) == length:
+                return n
+        n = w[x + S_NEXT] - 1
+    return -1
+
+
+@hot
+def datagram(u8, w, row, c, r, position, side, s, now):
+    """Take a packet of ``side`` (0 primary, 1 secondary); False where it has to wait in the ring."""
+    at = index(w, r, position)
+    lead = prefix(w, r)
+    vnet = be32(u8, at + 4) if lead == 8 else 0
+    length = w[s + F_END] - w[s + F_L4]
+    which, other = (SECONDARY, PACKETS) if side else (PACKETS, SECONDARY)
+    n = -1
+    if w[c + C_FLAGS] & CF_DIVERGED == 0:
+        n = equal_held(u8, w, c, other, at + lead + vnet + w[s + F_L4], length)
+    if n >= 0 and side == 0:
+        if not release_record(u8, w, row, r, position):
+            return False
+        unlink(w, row, n)
+    elif n >= 0:
+        if not fits(w, row, w[slot(w, n) + S_FRAME]):
+            blocked(w, OUTDEV)
+            return False
+        emit_slot(u8, w, row, n)
+        unlink(w, row, n)
+    if n >= 0:
+        count(w, row, RELEASED, 1)
+        count(w, row, MATCHED, 1)
+        watch(w, row, c, now)
+        return True
+    if w[c + C_COUNT + which] >= w[O_MAX_QUEUE]:
+        w[O_STUCK] |= 1 << side
+        return False
+    n = store_frame(u8, w, row, r, position, side, s, now)
+    if n < 0:
+        w[O_STUCK] |= 1 << side
+        return False
+    x = slot(w, n)
+    w[x + S_DATA] = vnet + w[s + F_L4]  # the whole IP payload is compared, its own header included
+    w[x + S_DATA_LEN] = length
+    link(w, row, c, which, n, False)
+    watch(w, row, c, now)
+    return True
+
+
+@hot
+def watch(w, row, c, now):
+    """Keep the connection on the grace list while both sides hold packets: none of them are equal."""
+    both = w[c + C_HEAD + PACKETS] != 0 and w[c + C_HEAD + SECONDARY] != 0 and w[c + C_FLAGS] & CF_DIVERGED == 0
+    if both and w[c + C_GRACE_SINCE] == 0:
+        last = w[scalar(row, SC_GRACE_LAST)]
+        put(w, c + C_GRACE_SINCE, now)
+        put(w, c + C_GRACE_PREV, last)
+        put(w, c + C_GRACE_NEXT, 0)
+        if last == 0:
+            w[scalar(row, SC_GRACE_FIRST)] = c
+        else:
+            put(w, last + C_GRACE_NEXT, c)
+        w[scalar(row, SC_GRACE_LAST)] = c
+    elif not both:
+        leave(w, row, c)
+
+
+@hot
+def leave(w, row, c):
+    """Take the connection off the grace list, if it is there."""
+    if w[c + C_GRACE_SINCE] == 0:
+        return
+    before, behind = w[c + C_GRACE_PREV], w[c + C_GRACE_NEXT]
+    put(w, c + C_GRACE_SINCE, 0)
+    if before == 0:
+        w[scalar(row, SC_GRACE_FIRST)] = behind
+    else:
+        put(w, before + C_GRACE_NEXT, behind)
+    if behind == 0:
+        w[scalar(row, SC_GRACE_LAST)] = before
+    else:
+        put(w, behind + C_GRACE_PREV, before)
+
+
+@hot
+def grace_over(u8, w, row, now):
+    """Take the connection that differs longest as diverged, if its grace is over: 1, 0 for none, -1 for no room."""
+    c = w[scalar(row, SC_GRACE_FIRST)]
+    if c == 0 or now - w[c + C_GRACE_SINCE] < w[O_GRACE_NS]:
+        return 0
+    p, n = w[c + C_HEAD + PACKETS] - 1, w[c + C_HEAD + SECONDARY] - 1
+    x, y = slot(w, p), slot(w, n)
+    if w[O_LOCAL] != 0 and not fits(w, row, w[x + S_FRAME]):
+        blocked(w, OUTDEV)
+        return -1
+    a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
+    same = common_prefix(u8, a, b, min(w[x + S_DATA_LEN], w[y + S_DATA_LEN]))
+    e = write_event(u8, w, row, c, R_ORDER, same, now)
+    event_bytes(u8, w, e, a, w[x + S_DATA_LEN], b, w[y + S_DATA_LEN], same)
+    diverge(w, row, c, R_ORDER, now)
+    if w[O_LOCAL] != 0:  # nobody makes checkpoints: this pair is done with, the rest goes on
+        give_up(u8, w, row, p)
+        unlink(w, row, n)
+        count(w, row, DROPPED_DIVERGED, 1)
+    leave(w, row, c)
+    watch(w, row, c, now)  # in local mode on the list again, from now, where more pairs wait
+    return 1
+
+
+@hot
+def give_up(u8, w, row, n):
+    """Release the held primary packet ``n`` without an equal; the caller has seen that it fits."""
+    emit_slot(u8, w, row, n)
+    unlink(w, row, n)
+    count(w, row, RELEASED, 1)

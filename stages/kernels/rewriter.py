@@ -1,0 +1,382 @@
+"""filter-rewriter: ``ack += seq_offset`` towards the guest, ``seq -= seq_offset`` from it.
+
+A burst is copied to the output as it is, then patched there: those bytes lie beyond the published tail, so a crash
+before the commit leaves them unseen and the next incarnation copies them again from the input.
+"""
+
+from __future__ import annotations
+
+from ring.atomics import be16, be32, byte, put_be16, put_be32
+from ring.hot import hot, kernel
+from ring.kernels.frames import index, prefix, record_size
+from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, put, readable, true_row, undo_left
+from ring.layout import (
+    BLOCKED,
+    CMD_CHECKPOINT,
+    CMD_FAILOVER,
+    CMD_STATUS,
+    COMMITTED,
+    P_INPUTS,
+    P_OUTPUTS,
+    PORTS,
+    R_HEADS,
+    R_SCALARS,
+    R_TAILS,
+)
+from stages.kernels.checksum import delta32, updated
+from stages.kernels.forward import copy_frames, fitting, forward
+from stages.kernels.packet import parse, reverse_key
+from stages.kernels.serial import add, diff
+from stages.kernels.table import find, insert, remove, remove_cost, touch, victim
+from stages.layout.packet import ACK, F_ACK, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, FRAGMENT, RST, SYN, TCP
+from stages.layout.rewriter import (
+    ANSWERED,
+    C_FIN_IN,
+    C_FIN_OUT,
+    C_FINS,
+    C_FIRST_SEQ,
+    C_GENERATION,
+    C_LOCAL_ISN,
+    C_OFFSET,
+    C_STATE,
+    CHECKPOINTS,
+    CLOSED,
+    CONNECTIONS,
+    ESTABLISHED,
+    EVICTED,
+    FAILOVERS,
+    FIN_ACKED_IN,
+    FIN_ACKED_OUT,
+    FIN_SEEN_IN,
+    FIN_SEEN_OUT,
+    FIRST_WINDOW,
+    LEFT_ALONE,
+    MOVE_PUTS,
+    OPENED,
+    PACKET_PUTS,
+    PASSED_ALIGNED,
+    PASSED_FRAGMENT,
+    PASSED_HANDSHAKE,
+    PASSED_NO_NUMBER,
+    PASSED_NOT_TCP,
+    PASSED_OFF,
+    PASSED_UNKNOWN,
+    RECYCLED,
+    REPLACED,
+    RESET,
+    REWRITTEN_IN,
+    REWRITTEN_OUT,
+    RX_IN,
+    RX_OUT,
+    S_ALONE,
+    S_CHECKPOINTS,
+    S_FAILOVERS,
+    S_GENERATION,
+    SCRATCH_AT,
+    SYN_SEEN,
+    TABLE_AT,
+    TX_IN,
+    TX_OUT,
+    UNTRACKED,
+)
+from stages.layout.table import R_CLOSED
+
+_NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
+_CHECKSUM = 16  # offset in the TCP header
+
+
+# --- connections ------------------------------------------------------------------------------------------------
+@hot
+def change(w, i, value):
+    """`put`, if it is a change: an entry of the undo log less for what is repeated."""
+    if w[i] != value:
+        put(w, i, value)
+
+
+@hot
+def end_connection(w, row, c, why):
+    """The connection is over; its row stays, so that what is sent again is still rewritten."""
+    if w[c + R_CLOSED] == 0:
+        put(w, c + R_CLOSED, 1)
+        count(w, row, CONNECTIONS, -1)
+        count(w, row, why, 1)
+
+
+@hot
+def new_connection(w, row, now):
+    """A row for the key in the scratch words, in state SYN_SEEN; -1 where none is to be had."""
+    c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    if c < 0:
+        old = victim(w, TABLE_AT)
+        if old < 0 or remove_cost(w, TABLE_AT, old) > MOVE_PUTS:
+            return -1
+        if w[old + R_CLOSED] == 1:
+            count(w, row, RECYCLED, 1)
+        else:
+            count(w, row, EVICTED, 1)
+            count(w, row, CONNECTIONS, -1)
+        remove(w, TABLE_AT, old)
+        c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    put(w, c + C_STATE, SYN_SEEN)
+    put(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+    count(w, row, OPENED, 1)
+    count(w, row, CONNECTIONS, 1)
+    return c
+
+
+@hot
+def renew(w, row, c):
+    """The guest took a new connection on the addresses of row ``c``: what the row knew is over."""
+    if w[c + R_CLOSED] == 0:
+        count(w, row, REPLACED, 1)
+        count(w, row, CONNECTIONS, -1)
+    if w[row + R_SCALARS + S_ALONE] == 1:
+        change(w, c + R_CLOSED, 1)
+        change(w, c + C_STATE, LEFT_ALONE)
+        return
+    change(w, c + R_CLOSED, 0)
+    change(w, c + C_FINS, 0)
+    count(w, row, OPENED, 1)
+    count(w, row, CONNECTIONS, 1)
+
+
+@hot
+def answered(w, row, c):
+    """The SYN+ACK in the scratch words came from the guest: it tells the secondary's ISN."""
+    seq, first = w[SCRATCH_AT + F_SEQ], w[SCRATCH_AT + F_ACK]
+    state = w[c + C_STATE]
+    if state == LEFT_ALONE:
+        return
+    if state == ESTABLISHED:
+        if w[c + C_FIRST_SEQ] == first and (w[c + R_CLOSED] == 0 or w[c + C_LOCAL_ISN] == seq):
+            return  # sent again, and the connection is older than it
+        renew(w, row, c)
+    elif w[c + R_CLOSED] == 1 or (state == ANSWERED and w[c + C_FIRST_SEQ] != first):
+        renew(w, row, c)
+    if w[c + C_STATE] == LEFT_ALONE:
+        return
+    change(w, c + C_STATE, ANSWERED)
+    change(w, c + C_LOCAL_ISN, seq)
+    change(w, c + C_FIRST_SEQ, first)
+    change(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+
+
+@hot
+def handshake(w, row, c, now, inbound):
+    """A SYN or SYN+ACK, which itself goes out as it is; the counter that it falls under.
+
+    An inbound SYN on a known connection changes nothing: it may be sent again, late or forged.  Whether the guest
+    takes it for a new connection shows in the guest's SYN+ACK.
+    """
+    flags = w[SCRATCH_AT + F_FLAGS]
+    if flags & (FIN | RST):
+        return PASSED_HANDSHAKE if c >= 0 else PASSED_UNKNOWN
+    starts = flags & ACK == 0 if inbound else flags & ACK != 0
+    if c < 0:
+        if not starts or w[row + R_SCALARS + S_ALONE] == 1:
+            return PASSED_UNKNOWN
+        c = new_connection(w, row, now)
+        if c < 0:
+            count(w, row, UNTRACKED, 1)
+            return PASSED_UNKNOWN
+    touch(w, c, now)
+    if starts and not inbound:
+        answered(w, row, c)
+    return PASSED_UNKNOWN if w[c + C_STATE] == LEFT_ALONE else PASSED_HANDSHAKE
+
+
+@hot
+def seq_offset(w, row, c):
+    """The connection's seq_offset: 0 if it was learnt before the last checkpoint."""
+    return w[c + C_OFFSET] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+
+
+@hot
+def establish(w, row, c):
+    """An inbound ACK in state ANSWERED tells the primary's ISN, if it can belong to this connection at all."""
+    first = diff(w[SCRATCH_AT + F_SEQ], w[c + C_FIRST_SEQ])
+    if first < 0 or first > FIRST_WINDOW:
+        return
+    put(w, c + C_STATE, ESTABLISHED)
+    change(w, c + C_OFFSET, add(w[c + C_LOCAL_ISN], 1 - w[SCRATCH_AT + F_ACK]))
+
+
+@hot
+def note_fins(w, row, c, wire, seen, acked, own, other):
+    """Follow the FINs.  ``wire`` is the segment's seq as the peer sees it, so that no checkpoint moves it.
+
+    ``seen``: bit of this direction's FIN, whose end is kept in word ``own``; ``acked``: bit that says that this
+    direction has acknowledged the other one's FIN, which ends at word ``other``.
+    """
+    flags, fins = w[SCRATCH_AT + F_FLAGS], int(w[c + C_FINS])
+    if flags & FIN:
+        fins |= seen
+        change(w, c + own, add(wire, w[SCRATCH_AT + F_DATA_LEN] + 1))
+    other_seen = FIN_SEEN_IN + FIN_SEEN_OUT - seen
+    if flags & ACK and fins & other_seen and diff(w[SCRATCH_AT + F_ACK], w[c + other]) >= 0:
+        fins |= acked
+    change(w, c + C_FINS, fins)
+    if fins & (FIN_ACKED_IN | FIN_ACKED_OUT) == FIN_ACKED_IN | FIN_ACKED_OUT:
+        end_connection(w, row, c, CLOSED)
+
+
+# --- segments ---------------------------------------------------------------------------------------------------
+@hot
+def patch(u8, at, field, old, new, partial):
+    """Write a number of the TCP header at byte ``at``; a partial checksum does not cover it."""
+    put_be32(u8, at + field, new)
+    if not partial:
+        put_be16(u8, at + _CHECKSUM, updated(be16(u8, at + _CHECKSUM), delta32(old, new)))
+
+
+@hot
+def inward(u8, w, row, c, at, partial):
+    """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
+    flags = w[SCRATCH_AT + F_FLAGS]
+    if flags & ACK and w[c + C_STATE] == ANSWERED:
+        establish(w, row, c)
+    if w[c + C_STATE] == ESTABLISHED:
+        note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
+    if flags & RST:
+        end_connection(w, row, c, RESET)
+    if w[c + C_STATE] != ESTABLISHED:
+        return PASSED_HANDSHAKE
+    if flags & ACK == 0:
+        return PASSED_NO_NUMBER
+    offset = seq_offset(w, row, c)
+    if offset == 0:
+        return PASSED_ALIGNED
+    ack = w[SCRATCH_AT + F_ACK]
+    patch(u8, at + w[SCRATCH_AT + F_L4], 8, ack, add(ack, offset), partial)
+    return REWRITTEN_IN
+
+
+@hot
+def outward(u8, w, row, c, at, partial):
+    """A segment without SYN from the guest, on a known connection; the counter that it falls under.
+
+    A RST without ACK carries a number too: the ack of what it answers (RFC 9293, 3.5.2), which was rewritten here.
+    """
+    flags = w[SCRATCH_AT + F_FLAGS]
+    seq = w[SCRATCH_AT + F_SEQ]
+    offset = seq_offset(w, row, c)
+    wire = add(seq, -offset)
+    if w[c + C_STATE] == ESTABLISHED:
+        note_fins(w, row, c, wire, FIN_SEEN_OUT, FIN_ACKED_IN, C_FIN_OUT, C_FIN_IN)
+    if flags & RST:
+        end_connection(w, row, c, RESET)
+    if w[c + C_STATE] != ESTABLISHED:
+        return PASSED_HANDSHAKE
+    if flags & (ACK | RST) == 0:
+        return PASSED_NO_NUMBER
+    if offset == 0:
+        return PASSED_ALIGNED
+    patch(u8, at + w[SCRATCH_AT + F_L4], 4, seq, wire, partial)
+    return REWRITTEN_OUT
+
+
+@hot
+def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
+    """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under."""
+    verdict = parse(u8, w, at, length, SCRATCH_AT)
+    if verdict != TCP:
+        return PASSED_FRAGMENT if verdict == FRAGMENT else PASSED_NOT_TCP
+    if not inbound:
+        reverse_key(w, SCRATCH_AT)
+    c = find(w, TABLE_AT, SCRATCH_AT)
+    if w[SCRATCH_AT + F_FLAGS] & SYN:
+        return handshake(w, row, c, now, inbound)
+    if c < 0 or w[c + C_STATE] == LEFT_ALONE:
+        return PASSED_UNKNOWN
+    touch(w, c, now)
+    if inbound:
+        return inward(u8, w, row, c, at, partial)
+    return outward(u8, w, row, c, at, partial)
+
+
+# --- bursts -----------------------------------------------------------------------------------------------------
+@hot
+def rewrite_direction(u8, w, row, now, i, o):
+    """A burst from input ``i`` to output ``o``, rewritten; the number of frames."""
+    if w[CMD_STATUS] != 1:
+        frames = forward(u8, w, row, i, o, -1)
+        count(w, row, PASSED_OFF, frames)
+        return frames
+    source, target = w[P_INPUTS + i], w[P_OUTPUTS + o]
+    start, end = w[row + R_HEADS + i], readable(w, row, i)
+    if source == 0 or target == 0 or end == start:
+        return 0
+    stop, frames = fitting(u8, w, row, source, start, end, o)
+    if frames == 0:
+        blocked(w, o)
+        return 0
+    tail = w[row + R_TAILS + o]
+    copy_frames(u8, w, row, source, start, stop, frames, o)
+    lead = prefix(w, target)
+    position, done = start, 0
+    while done < frames and undo_left(w) >= PACKET_PUTS + MOVE_PUTS:
+        at = index(w, target, tail)
+        length = be32(u8, at)
+        vnet = be32(u8, at + 4) if lead == 8 else 0
+        partial = vnet > 0 and byte(u8, at + lead) & _NEEDS_CSUM != 0
+        counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, partial, i == TX_IN)
+        count(w, row, counter, 1)
+        position += record_size(u8, w, source, position)
+        tail += lead + length
+        done += 1
+    # Frames that the undo log had no room for stay in the input; their copies are behind the tail.
+    w[row + R_TAILS + o] = tail
+    count(w, row, PORTS + o, done - frames)
+    w[row + R_HEADS + i] = position
+    count(w, row, i, done)
+    return done
+
+
+@hot
+def event_waits(w, row):
+    """Whether a checkpoint or a failover was announced that the row has not taken."""
+    return (
+        w[CMD_CHECKPOINT] != w[row + R_SCALARS + S_CHECKPOINTS] or w[CMD_FAILOVER] != w[row + R_SCALARS + S_FAILOVERS]
+    )
+
+
+@hot
+def take_events(w, row):
+    """Take announced checkpoints and failovers; how many.
+
+    No connection is touched: offsets of an older generation count as 0.  After a failover this side is no secondary any
+    more, and a checkpoint of it as a primary must not change what its clients see.
+    """
+    checkpoints = w[CMD_CHECKPOINT] - w[row + R_SCALARS + S_CHECKPOINTS]
+    failovers = w[CMD_FAILOVER] - w[row + R_SCALARS + S_FAILOVERS]
+    w[row + R_SCALARS + S_CHECKPOINTS] += checkpoints
+    w[row + R_SCALARS + S_FAILOVERS] += failovers
+    if checkpoints != 0 and w[row + R_SCALARS + S_ALONE] == 0:
+        w[row + R_SCALARS + S_GENERATION] += 1
+    if failovers != 0:
+        w[row + R_SCALARS + S_ALONE] = 1
+    count(w, row, CHECKPOINTS, checkpoints)
+    count(w, row, FAILOVERS, failovers)
+    return checkpoints + failovers
+
+
+@kernel
+def rewriter_burst(u8, w, now):
+    """Events first, then one burst of each direction.
+
+    Both share the undo log.  Whoever comes first may need all of it, so the order turns with each burst.
+    """
+    w[BLOCKED] = 0
+    if nothing_to_read(w) and not event_waits(w, true_row(w)):
+        return 0
+    row = begin(w)
+    work = take_events(w, row)
+    if w[COMMITTED] & 1:
+        work += rewrite_direction(u8, w, row, now, RX_IN, RX_OUT)
+        work += rewrite_direction(u8, w, row, now, TX_IN, TX_OUT)
+    else:
+        work += rewrite_direction(u8, w, row, now, TX_IN, TX_OUT)
+        work += rewrite_direction(u8, w, row, now, RX_IN, RX_OUT)
+    if work == 0:
+        return 0
+    return commit(w, row, now, work)

@@ -1,0 +1,241 @@
+"""colo-compare: ports, counters, options, and its tables as data.
+
+::
+
+    tables   scratch A, scratch B       the frame at hand, a held frame
+             events                     EVENTS records of EVENT_WORDS: what the shell logs
+             recycle                    slots taken and given back within one burst (private to the burst)
+             connection table           stages.layout.table, rows of ROW_WORDS
+             slots                      one row of SLOT_WORDS for each packet that can be held
+             free queues                six: side x size class, rings of slot numbers
+             bytes                      the held frames themselves
+
+A *slot* holds one packet.  Its row and its bytes are written plainly when it is taken from a free queue, because no
+committed state points to a free slot; links in rows that others point to go through `put`.  A slot given back goes to the
+end of its queue and is not taken again before the burst is committed, unless it was taken in the same burst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ring.layout import MAX_FRAME, P_OPTIONS
+from stages.layout import table
+from stages.layout.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.layout.packet import SCRATCH
+
+PRIMARY_IN, SECONDARY_IN, NOTIFY_IN = range(3)
+OUTDEV, NOTIFY_OUT = range(2)
+
+# --- counters ---------------------------------------------------------------------------------------------------
+COUNTERS: Final = (
+    Counter("released", "primary packets sent to outdev after comparison"),
+    Counter("released_at_checkpoint", "primary packets sent to outdev because a checkpoint made the replicas equal"),
+    Counter("released_uncompared", "primary packets that are not compared (ARP and whatever has no IP key)"),
+    Counter("held", "packets of both sides that wait for their counterpart now"),
+    Counter("held_primary", "primary packets that wait now"),
+    Counter("held_secondary", "secondary packets that wait now"),
+    Counter("matched", "secondary packets whose payload the primary sent too"),
+    Counter("secondary_acks", "secondary segments without data: only their acknowledgement counts"),
+    Counter("dropped_at_checkpoint", "secondary packets void because of a checkpoint"),
+    Counter("dropped_diverged", "secondary packets of a connection that differed (checkpoint = local)"),
+    Counter("dropped_uncompared", "secondary packets that are not compared"),
+    Counter("connections", "connections known now"),
+    Counter("connections_opened", "connections seen so far"),
+    Counter("connections_evicted", "silent connections forgotten to make room"),
+    Counter("divergences", "differences between the two outputs"),
+    Counter("diverged_payload", "differences in a byte of the payload"),
+    Counter("diverged_flags", "differences in FIN or RST"),
+    Counter("diverged_order", "datagrams that had no equal within reorder_grace_ms"),
+    Counter("diverged_timeout", "packets that waited longer than compare_timeout"),
+    Counter("diverged_stuck", "times that both inputs were blocked by full queues"),
+    Counter("checkpoints_asked", "requests for a checkpoint"),
+    Counter("checkpoints_asked_again", "requests repeated because nobody answered"),
+    Counter("checkpoints", "checkpoints that were answered or announced"),
+    Counter("links_lost", "times that the link to a replica was lost"),
+    Counter("notify_unknown", "messages on notify_dev that mean nothing to us"),
+    Counter("backpressure", "duty cycles in which an input waited because a queue was full"),
+)
+(
+    RELEASED,
+    RELEASED_AT_CHECKPOINT,
+    RELEASED_UNCOMPARED,
+    HELD,
+    HELD_PRIMARY,
+    HELD_SECONDARY,
+    MATCHED,
+    SECONDARY_ACKS,
+    DROPPED_AT_CHECKPOINT,
+    DROPPED_DIVERGED,
+    DROPPED_UNCOMPARED,
+    CONNECTIONS,
+    CONNECTIONS_OPENED,
+    CONNECTIONS_EVICTED,
+    DIVERGENCES,
+    DIVERGED_PAYLOAD,
+    DIVERGED_FLAGS,
+    DIVERGED_ORDER,
+    DIVERGED_TIMEOUT,
+    DIVERGED_STUCK,
+    CHECKPOINTS_ASKED,
+    CHECKPOINTS_ASKED_AGAIN,
+    CHECKPOINTS,
+    LINKS_LOST,
+    NOTIFY_UNKNOWN,
+    BACKPRESSURE,
+) = range(OWN_COUNTERS, OWN_COUNTERS + len(COUNTERS))
+
+# --- options (private to the incarnation) -----------------------------------------------------------------------
+O_TABLE: Final = P_OPTIONS  # word index of the connection table
+O_SLOTS: Final = P_OPTIONS + 1  # word index of slot 0
+O_EVENTS: Final = P_OPTIONS + 2
+O_RECYCLE: Final = P_OPTIONS + 3
+O_SCRATCH: Final = P_OPTIONS + 4
+O_TIMEOUT_NS: Final = P_OPTIONS + 5
+O_GRACE_NS: Final = P_OPTIONS + 6
+O_MAX_QUEUE: Final = P_OPTIONS + 7
+O_STRICT: Final = P_OPTIONS + 8
+O_LOCAL: Final = P_OPTIONS + 9
+O_STUCK: Final = P_OPTIONS + 10  # kernel's note: sides that were blocked by a full queue, a bit each
+O_QUEUES: Final = P_OPTIONS + 12  # six: word index of the free queue
+O_MASKS: Final = P_OPTIONS + 18  # six: its length - 1
+O_RECYCLED: Final = P_OPTIONS + 24  # six: slots on the recycle stack
+
+# --- scalars ----------------------------------------------------------------------------------------------------
+SC_QUEUE_HEAD: Final = 0  # six
+SC_QUEUE_TAIL: Final = 6  # six
+SC_OLDEST: Final = 12  # by side: slot + 1 of the packet held longest
+SC_NEWEST: Final = 14  # by side
+SC_WORK: Final = 16  # connections that can go on as soon as outdev has room: row index of the first, 0: none
+SC_GRACE_FIRST: Final = 17  # datagram connections whose heads differ, oldest first
+SC_GRACE_LAST: Final = 18
+SC_FLUSHING: Final = 19  # 1: a checkpoint came; everything held leaves before anything is read
+SC_ASKED: Final = 20  # monotonic ns of the request in flight, 0: none
+SC_CHECKPOINTS_SEEN: Final = 21  # CMD_CHECKPOINT as far as taken
+SC_LINKS: Final = 22  # P_LINK of both inputs as last seen (two scalars)
+SC_EVENTS: Final = 24  # events written so far
+SC_REPLY: Final = 25  # messages owed to notify_out: bit 0 DO_CHECKPOINT, bit 1 COLO_COMPARE_GET_XEN_INIT
+
+# --- connection rows ----------------------------------------------------------------------------------------------
+C_FLAGS: Final = table.ROW_HEADER
+C_COMPARED: Final = table.ROW_HEADER + 1  # sequence number up to which both streams were equal
+C_P_NEXT: Final = table.ROW_HEADER + 2  # end of what the primary has sent
+C_P_MAX_ACK: Final = table.ROW_HEADER + 3
+C_S_MAX_ACK: Final = table.ROW_HEADER + 4
+C_P_ISN: Final = table.ROW_HEADER + 5
+C_S_ISN: Final = table.ROW_HEADER + 6
+C_CURSOR: Final = table.ROW_HEADER + 7  # slot + 1 of the first held primary packet that ends after C_COMPARED
+C_VERDICT: Final = table.ROW_HEADER + 8  # stages.layout.packet: TCP, UDP ..
+C_WORK_NEXT: Final = table.ROW_HEADER + 9  # next on the work list
+C_GRACE_NEXT: Final = table.ROW_HEADER + 10
+C_GRACE_PREV: Final = table.ROW_HEADER + 11
+C_GRACE_SINCE: Final = table.ROW_HEADER + 12  # monotonic ns since which the heads differ; 0: not on the grace list
+C_HEAD: Final = table.ROW_HEADER + 13  # three lists: slot + 1 of the first
+C_TAIL: Final = table.ROW_HEADER + 16  # slot + 1 of the last
+C_COUNT: Final = table.ROW_HEADER + 19  # packets
+ROW_WORDS: Final = table.ROW_HEADER + 22
+
+PACKETS, ACKS, SECONDARY = range(3)
+"""The lists of a connection: primary packets by sequence, primary segments without data in order, secondary packets by sequence."""
+
+CF_SYNCED: Final = 1  # C_COMPARED is known
+CF_P_SYN: Final = 2  # the primary's SYN waits for the secondary's
+CF_S_SYN: Final = 4  # the secondary's SYN waits for the primary's
+CF_SYN_MATCHED: Final = 8
+CF_S_ACK: Final = 16  # C_S_MAX_ACK is known
+CF_P_ACK: Final = 32
+CF_P_RST: Final = 64
+CF_S_RST: Final = 128
+CF_PASS: Final = 256  # differed, and nobody makes checkpoints: the primary's packets pass uncompared
+CF_WORK: Final = 512  # on the work list
+CF_P_NEXT: Final = 1024  # C_P_NEXT is known
+CF_DIVERGED: Final = 2048  # differed; nothing more is compared until the checkpoint
+
+# --- slots ------------------------------------------------------------------------------------------------------
+S_NEXT, S_PREV, S_LATER, S_EARLIER, S_CONN, S_FRAME, S_V, S_TIME = range(8)
+S_SEQ, S_END, S_ACK, S_FLAGS, S_DATA, S_DATA_LEN, S_BURST, S_LIST = range(8, 16)
+S_BYTES: Final = 16  # byte index of the slot's space; never changes
+S_GROUP: Final = 17  # side * 3 + class; never changes
+SLOT_WORDS: Final = 18
+
+CLASS_BYTES: Final = (256, 2048, -(-MAX_FRAME // 64) * 64)
+
+# --- events -------------------------------------------------------------------------------------------------------
+EVENTS: Final = 64
+EVENT_WORDS: Final = 32
+E_REASON, E_VERDICT, E_POSITION, E_P_LEN, E_S_LEN, E_CONN = range(6)
+E_KEY: Final = 6  # six words
+E_P_BYTES: Final = 12  # 32 bytes around the difference, primary then secondary
+E_S_BYTES: Final = 16
+E_OFFSET: Final = 20  # where in those bytes the first difference is
+E_TIME: Final = 21
+EVENT_BYTES: Final = 32
+
+REASONS: Final = ("", "payload", "flags", "order", "timeout", "stuck", "link lost", "checkpoint", "unknown message")
+R_PAYLOAD, R_FLAGS, R_ORDER, R_TIMEOUT, R_STUCK, R_LINK, R_CHECKPOINT, R_MESSAGE = range(1, 9)
+
+
+def slots(params: Mapping[str, Any]) -> tuple[int, int, int]:
+    """How many packets of each size class one side can hold: a quarter, a half and a quarter of half the memory."""
+    side = int(params["hold_memory"]) // 2
+    return (
+        max(64, side // 4 // CLASS_BYTES[0]),
+        max(64, side // 2 // CLASS_BYTES[1]),
+        max(4, side // 4 // CLASS_BYTES[2]),
+    )
+
+
+def queue_words(count: int) -> int:
+    """Length of a free queue: entries given back in a burst never overlap those taken in it."""
+    return 1 << (2 * count - 1).bit_length()
+
+
+def places(params: Mapping[str, Any], start: int) -> dict[str, int]:
+    """Word index of each part of the tables, which begin at ``start``; ``end`` is where they end."""
+    counts = slots(params)
+    at = {"scratch": start}
+    at["events"] = at["scratch"] + 2 * SCRATCH
+    at["recycle"] = at["events"] + EVENTS * EVENT_WORDS
+    at["table"] = at["recycle"] + sum(queue_words(n) for n in counts)
+    at["slots"] = at["table"] + table.words(int(params["max_connections"]), ROW_WORDS)
+    at["queues"] = at["slots"] + 2 * sum(counts) * SLOT_WORDS
+    at["bytes"] = at["queues"] + 2 * sum(queue_words(n) for n in counts)
+    at["end"] = at["bytes"] + 2 * sum(n * size for n, size in zip(counts, CLASS_BYTES, strict=True)) // 8
+    return at
+
+
+KIND: Final = Kind(
+    name="colo-compare",
+    type="colo-compare",
+    shell="stages.compare:Compare",
+    kernels=("stages.kernels.compare",),
+    inputs=("primary_in", "secondary_in", "notify_in"),
+    outputs=("outdev", "notify_out"),
+    counters=COUNTERS,
+    balances=(
+        Balance(
+            "every primary packet is released or held",
+            ("primary_in_frames",),
+            ("released", "released_at_checkpoint", "released_uncompared", "held_primary"),
+        ),
+        Balance(
+            "what is released leaves", ("released", "released_at_checkpoint", "released_uncompared"), ("outdev_frames",)
+        ),
+        Balance(
+            "every secondary packet is matched, held or dropped for a reason",
+            ("secondary_in_frames",),
+            (
+                "matched",
+                "secondary_acks",
+                "held_secondary",
+                "dropped_at_checkpoint",
+                "dropped_diverged",
+                "dropped_uncompared",
+            ),
+        ),
+        Balance("held is the sum of both sides", ("held",), ("held_primary", "held_secondary")),
+    ),
+    undo_entries=1 << 15,
+    table_words=lambda params: places(params, 0)["end"],
+)

@@ -1,0 +1,170 @@
+"""filter-rewriter: ports, counters, and the row of a connection.
+
+Tables of the stage, from `Kind.tables` on: SCRATCH words for the packet parser, then one connection table.  Keys are
+those of the inbound direction: the source is the outside peer, the destination is the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ring.layout import UNDO, Field
+from stages.layout import table
+from stages.layout.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.layout.packet import SCRATCH
+
+TX_IN, RX_IN = range(2)
+TX_OUT, RX_OUT = range(2)
+
+# --- scalars ----------------------------------------------------------------------------------------------------
+S_CHECKPOINTS: Final = 0  # CMD_CHECKPOINT as last taken
+S_FAILOVERS: Final = 1  # CMD_FAILOVER as last taken
+S_GENERATION: Final = 2  # what was learnt of the secondary in an older generation counts for nothing
+S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
+
+# --- counters ---------------------------------------------------------------------------------------------------
+(
+    REWRITTEN_IN,
+    REWRITTEN_OUT,
+    PASSED_ALIGNED,
+    PASSED_HANDSHAKE,
+    PASSED_NO_NUMBER,
+    PASSED_UNKNOWN,
+    PASSED_FRAGMENT,
+    PASSED_NOT_TCP,
+    PASSED_OFF,
+    CONNECTIONS,
+    OPENED,
+    CLOSED,
+    RESET,
+    REPLACED,
+    EVICTED,
+    RECYCLED,
+    UNTRACKED,
+    CHECKPOINTS,
+    FAILOVERS,
+) = range(OWN_COUNTERS, OWN_COUNTERS + 19)
+
+COUNTERS: Final = (
+    Counter("rewritten_in", "inbound segments whose ack moved to the secondary's sequence numbers"),
+    Counter("rewritten_out", "outbound segments whose seq moved to the primary's sequence numbers"),
+    Counter("passed_aligned", "segments of known connections in which both replicas use the same numbers"),
+    Counter("passed_handshake", "SYN segments, and segments before a connection's seq_offset is known"),
+    Counter("passed_no_number", "segments of known connections without a number to rewrite (no ACK flag)"),
+    Counter("passed_unknown", "TCP segments of connections whose start was not seen here"),
+    Counter("passed_fragment", "IP fragments: they have no ports to know them by"),
+    Counter("passed_not_tcp", "everything else that is not TCP"),
+    Counter("passed_off", "packets passed while the status was off"),
+    Counter("connections", "connections open now"),
+    Counter("connections_opened", "connections that started"),
+    Counter("connections_closed", "connections closed: both FINs acknowledged"),
+    Counter("connections_reset", "connections ended by a RST"),
+    Counter("connections_replaced", "open connections whose addresses the guest used for a new one"),
+    Counter("connections_evicted", "open connections, the longest silent, given up for want of room"),
+    Counter("rows_recycled", "closed connections forgotten for want of room"),
+    Counter("connections_untracked", "connections left alone because no row could be had"),
+    Counter("checkpoints", "checkpoints taken: every seq_offset became 0"),
+    Counter("failovers", "failovers taken: known connections go on being rewritten, new ones are left alone"),
+)
+
+# --- a connection's row -----------------------------------------------------------------------------------------
+C_STATE: Final = table.ROW_HEADER
+C_OFFSET: Final = 13
+C_GENERATION: Final = 14
+C_FINS: Final = 15
+C_LOCAL_ISN: Final = 16
+C_FIRST_SEQ: Final = 17
+C_FIN_IN: Final = 18
+C_FIN_OUT: Final = 19
+C_TS_LOCAL: Final = 20
+C_TS_OFFSET: Final = 21
+ROW_WORDS: Final = 24
+
+ROW_FIELDS: Final = (
+    Field("state", C_STATE, 1, "kernels", "LEFT_ALONE to ESTABLISHED"),
+    Field("seq_offset", C_OFFSET, 1, "kernels", "secondary ISN - primary ISN mod 2^32, of `generation`"),
+    Field("generation", C_GENERATION, 1, "kernels", "S_GENERATION when local_isn was learnt; older: the offsets are 0"),
+    Field("fins", C_FINS, 1, "kernels", "FIN_SEEN_IN, FIN_SEEN_OUT, FIN_ACKED_IN, FIN_ACKED_OUT"),
+    Field("local_isn", C_LOCAL_ISN, 1, "kernels", "the secondary's ISN, from its SYN+ACK"),
+    Field("first_seq", C_FIRST_SEQ, 1, "kernels", "the ack of that SYN+ACK: seq of the peer's first byte"),
+    Field("fin_in", C_FIN_IN, 1, "kernels", "number after the peer's FIN"),
+    Field(
+        "fin_out", C_FIN_OUT, 1, "kernels", "number after the guest's FIN, as the peer sees it: no checkpoint moves it"
+    ),
+    Field("ts_local", C_TS_LOCAL, 1, "kernels", "TSval of the secondary's SYN+ACK, -1: no timestamps"),
+    Field("ts_offset", C_TS_OFFSET, 1, "kernels", "secondary TSval - primary TSval mod 2^32, of `generation`"),
+)
+
+# States.  From, to: why.
+LEFT_ALONE: Final = 0  # started after a failover on the addresses of a known one
+SYN_SEEN: Final = 1
+ANSWERED: Final = 2  # the secondary's ISN is known
+ESTABLISHED: Final = 3  # seq_offset is known
+STATE_MOVES: Final = {
+    (SYN_SEEN, ANSWERED): "outbound SYN+ACK",
+    (ANSWERED, ANSWERED): "SYN+ACK sent again, perhaps with another ISN (SYN cookies, a second SYN)",
+    (ANSWERED, ESTABLISHED): "first inbound ACK without SYN: its ack - 1 is the primary's ISN",
+    (ESTABLISHED, ANSWERED): "a SYN+ACK for another client ISN: the guest has taken a new connection",
+    (ESTABLISHED, LEFT_ALONE): "the same after a failover",
+    (ANSWERED, LEFT_ALONE): "the same after a failover",
+}
+STATE_PROHIBITED: Final = {
+    (
+        ESTABLISHED,
+        SYN_SEEN,
+    ): "an inbound SYN alone proves nothing: it may be late, or forged; the guest's answer decides",
+    (SYN_SEEN, ESTABLISHED): "without the secondary's ISN there is no offset",
+}
+
+FIN_SEEN_IN: Final = 1
+FIN_SEEN_OUT: Final = 2
+FIN_ACKED_IN: Final = 4
+FIN_ACKED_OUT: Final = 8
+
+FIRST_WINDOW: Final = 0xFFFF  # RFC 7323: the window of a SYN is never scaled, so the first segment lies within it
+MAX_CONNECTIONS: Final = 16_384
+
+# --- room for a burst -------------------------------------------------------------------------------------------
+PACKET_PUTS: Final = 64  # entries of the undo log that a packet needs at most, without moving others in the table
+MOVE_PUTS: Final = 512  # the most that may move when a row is evicted
+UNDO_ENTRIES: Final = 4096  # a burst ends early where it is full: some 90 new connections, or any number of others
+
+SCRATCH_AT: Final = UNDO + 2 * UNDO_ENTRIES
+TABLE_AT: Final = SCRATCH_AT + SCRATCH
+
+
+def capacity(params: Mapping[str, Any]) -> int:
+    """Rows of the table."""
+    return int(params.get("max_connections", MAX_CONNECTIONS))
+
+
+def _table_words(params: Mapping[str, Any]) -> int:
+    return SCRATCH + table.words(capacity(params), ROW_WORDS)
+
+
+KIND: Final = Kind(
+    name="filter-rewriter",
+    type="filter-rewriter",
+    shell="stages.rewriter:Rewriter",
+    kernels=("stages.kernels.rewriter",),
+    inputs=("tx_in", "rx_in"),
+    outputs=("tx_out", "rx_out"),
+    counters=COUNTERS,
+    balances=(
+        Balance("every packet goes on, inbound", ("tx_in_frames",), ("tx_out_frames",)),
+        Balance("every packet goes on, outbound", ("rx_in_frames",), ("rx_out_frames",)),
+        Balance(
+            "every packet was rewritten or passed for a reason",
+            ("tx_in_frames", "rx_in_frames"),
+            ("rewritten_in", "rewritten_out", *(c.name for c in COUNTERS if c.name.startswith("passed_"))),
+        ),
+        Balance(
+            "every connection is open or ended for a reason",
+            ("connections_opened",),
+            ("connections", "connections_closed", "connections_reset", "connections_replaced", "connections_evicted"),
+        ),
+    ),
+    undo_entries=UNDO_ENTRIES,
+    table_words=_table_words,
+)

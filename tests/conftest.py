@@ -1,0 +1,115 @@
+"""A test that leaves something behind fails: a shared-memory segment, a child process, a socket file.
+
+Other test runs may be at work on the same machine, so a segment counts only if its owner (a word of its header) is this
+process or one that it started: forks report their pid through a pipe, subprocesses are noted as they start.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import settings
+
+from ring import layout
+
+settings.register_profile("colo", deadline=None)  # the first call of a kernel compiles it
+settings.load_profile("colo")
+
+_SHM = Path("/dev/shm")
+_PATIENCE_S = 5.0
+_reader, _writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+_ours = {os.getpid()}
+
+
+def _report() -> None:
+    try:
+        os.write(_writer, struct.pack("=i", os.getpid()))
+    except OSError:
+        pass  # a child that closed everything, or more forks than a pipe holds
+
+
+os.register_at_fork(after_in_child=_report)
+_start = subprocess.Popen.__init__
+
+
+def _noted_start(self: Any, *args: Any, **kwargs: Any) -> None:
+    _start(self, *args, **kwargs)
+    _ours.add(self.pid)
+
+
+subprocess.Popen.__init__ = _noted_start  # type: ignore[method-assign]
+
+
+def _our_pids() -> set[int]:
+    try:
+        while data := os.read(_reader, 65536):
+            _ours.update(pid for (pid,) in struct.iter_unpack("=i", data))
+    except BlockingIOError:
+        pass
+    return _ours
+
+
+def _segments() -> dict[str, int]:
+    """Our segments in /dev/shm, with the pid of their owner."""
+    found = {}
+    for path in _SHM.iterdir():
+        try:
+            with path.open("rb") as file:
+                words = struct.unpack("=8q", file.read(64))
+        except (OSError, struct.error):
+            continue
+        if words[layout.MAGIC] in (layout.RING_MAGIC, layout.STAGE_MAGIC):
+            found[path.name] = words[layout.OWNER_PID]
+    return found
+
+
+def _children() -> set[psutil.Process]:
+    return {
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.is_running() and "resource_tracker" not in " ".join(_command(child))
+    }
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return ["resource_tracker"]  # it has ended; only its parent has not asked yet
+        return list(process.cmdline())
+    except psutil.Error:
+        return ["resource_tracker"]
+
+
+def _sockets(folder: Path) -> list[str]:
+    return [str(p) for p in folder.rglob("*") if stat.S_ISSOCK(p.lstat().st_mode)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a segment, a child process or a socket file, and take them away for the next one."""
+    segments, children = set(_segments()), _children()
+    yield
+    limit = time.monotonic() + _PATIENCE_S  # what was told to end may be on its way out
+    while (left := _children() - children) and time.monotonic() < limit:
+        time.sleep(0.01)
+    problems = [f"child process {c.pid}: {' '.join(_command(c))}" for c in left]
+    for child in left:
+        child.kill()
+    ours = _our_pids()
+    for name, owner in _segments().items():
+        if name not in segments and owner in ours:
+            problems.append(f"segment /dev/shm/{name} of pid {owner}")
+            (_SHM / name).unlink(missing_ok=True)
+    if folder := getattr(request.node, "funcargs", {}).get("tmp_path"):
+        problems += [f"socket {path}" for path in _sockets(folder)]
+    if problems:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(problems))

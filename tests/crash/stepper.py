@@ -1,0 +1,70 @@
+"""Compiled code, one instruction at a time: what a ``kill -9`` would leave in shared memory at each of them.
+
+A killed process leaves exactly what it had stored, so the shared memory is copied after every instruction that changed
+it, and each copy is put back later as the scene of a crash.  This proves what plain Python cannot: that the *compiler*
+kept the order of the stores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+_TRACEME, _SINGLESTEP = 0, 9
+
+
+def _ptrace(request: int, pid: int) -> None:
+    if _libc.ptrace(request, pid, None, None) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace: {os.strerror(number)}")
+
+
+def can_trace() -> bool:
+    """Whether this machine lets a process trace its child (some containers do not)."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if _libc.ptrace(_TRACEME, 0, None, None) == 0 else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def step_through(work: Callable[[], object], watched: Callable[[], Any], limit: int) -> Iterator[int]:
+    """Run ``work`` in a forked child; yield the instruction number whenever ``watched()`` differs from before.
+
+    The child stands still while the caller looks at it.  ``limit`` is the most instructions.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _ptrace(_TRACEME, 0)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            work()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        finally:
+            os._exit(9)
+    try:
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSTOPPED(status), status
+        before = watched()
+        for count in range(limit):
+            _ptrace(_SINGLESTEP, pid)
+            _, status = os.waitpid(pid, 0)
+            if not os.WIFSTOPPED(status):
+                raise ChildProcessError(f"the traced child ended: {os.waitstatus_to_exitcode(status)}")
+            if os.WSTOPSIG(status) == signal.SIGSTOP:
+                return
+            if os.WSTOPSIG(status) != signal.SIGTRAP:
+                raise ChildProcessError(f"the traced child got signal {os.WSTOPSIG(status)}")
+            now = watched()
+            if now != before:
+                before = now
+                yield count
+        raise TimeoutError(f"more than {limit:,} instructions")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

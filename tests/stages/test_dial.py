@@ -1,0 +1,120 @@
+"""Links as clients, unix socket files, backoff."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from contextlib import closing
+
+import pytest
+import structlog
+
+from stages.backoff import Backoff
+from stages.dial import remove_stale
+from tests.peers import collect, listener, server, turn, until, up, wire
+from tests.rig import Rig
+
+# --- client -----------------------------------------------------------------------------------------------------
+
+
+def test_a_client_may_start_before_its_server_and_outlives_it(tmp_path):
+    path = tmp_path / "s"
+    with Rig("netdev-stream", {"path": str(path), "reconnect": 0.05}) as rig:
+        assert rig.stage.ready()
+        for i in range(2):
+            turn(rig)
+            with listener(path) as sock:
+                until(rig, lambda i=i: rig.counters()["connects"] == i + 1)
+                with closing(sock.accept()[0]) as peer:
+                    peer.sendall(wire(bytes([i])))
+                    assert collect(rig, 1) == [bytes([i])]
+            until(rig, lambda i=i: rig.counters()["disconnects"] == i + 1)
+
+
+def test_client_and_server_stages_meet_over_tcp():
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    with (
+        Rig("chardev-socket", {"host": "localhost", "port": port, "reconnect": 0.05}) as client,
+        Rig("chardev-socket", {"host": "127.0.0.1", "port": port, "server": True, "wait": True}) as server_,
+    ):
+        until(server_, lambda: turn(client) or (up(client) and server_.stage.ready()))
+        for rig in (client, server_):
+            assert rig.stage._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.feed("send", b"to the server")
+        server_.feed("send", b"to the client")
+        client.run()
+        assert collect(server_, 1) == [b"to the server"]
+        assert collect(client, 1) == [b"to the client"]
+
+
+def test_a_tcp_reset_is_one_lost_connection():
+    with closing(socket.create_server(("127.0.0.1", 0))) as sock:
+        address = {"host": "127.0.0.1", "port": sock.getsockname()[1]}
+        with Rig("chardev-socket", {**address, "reconnect": 0.05}) as rig:
+            until(rig, lambda: up(rig))
+            peer = sock.accept()[0]
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            until(rig, lambda: rig.counters()["connects"] == 2)
+            assert rig.counters()["disconnects"] == 1
+            sock.accept()[0].close()
+
+
+def test_a_name_that_does_not_exist_stops_nothing():
+    params = {"host": "no-such-host.invalid", "port": 9, "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        rig.feed("send", b"waits")
+        until(rig, lambda: logs)
+        assert rig.rings["send"].used == 9
+    assert logs[0]["event"] == "cannot connect, trying again"
+
+
+def test_a_failure_that_repeats_is_told_once(tmp_path):
+    params = {"path": str(tmp_path / "s"), "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        tries: set[int] = set()
+        until(rig, lambda: tries.add(rig.stage._dialer._not_before) or len(tries) == 4)
+        with listener(tmp_path / "s"):
+            until(rig, lambda: up(rig))
+    assert [line["event"] for line in logs] == ["cannot connect, trying again", "connected"]
+
+
+def test_backoff_doubles_up_to_its_cap():
+    backoff = Backoff(0.3)
+    assert [backoff.delay() // 10**6 for _ in range(5)] == [50, 100, 200, 300, 300]
+    backoff.reset()
+    assert backoff.delay() == 50_000_000
+
+
+# --- socket files -----------------------------------------------------------------------------------------------
+
+
+def test_a_stale_socket_file_is_replaced_and_removed_at_the_end(tmp_path):
+    path = tmp_path / "s"
+    with closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(path))
+    with server(path) as (rig, connect):
+        connect()
+        assert up(rig)
+    assert not path.exists()
+
+
+def test_the_socket_of_a_living_server_is_left_alone(tmp_path):
+    path = tmp_path / "s"
+    with listener(path):
+        params = {"path": str(path), "server": True}
+        with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+            turn(rig)
+            assert not rig.stage.ready()
+        assert logs[0]["reason"] == os.strerror(98)
+        assert path.exists()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError):
+        remove_stale(str(path))
+    assert path.read_text() == "precious"

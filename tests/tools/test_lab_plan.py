@@ -1,0 +1,280 @@
+"""The lab's pure parts: rendering its config, its content, its books, its command line.  No root, no process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import load
+from tools.lab import __main__ as lab
+from tools.lab import browser, host, render, report, scene, state, web
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "lab.toml"
+
+
+@pytest.fixture
+def example() -> dict:
+    """examples/lab.toml as it stands."""
+    return tomllib.loads(EXAMPLE.read_text())
+
+
+# --- the config -------------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_itself_a_right_config() -> None:
+    """Whoever runs it without the lab gets namespaces called colo-lab-…, and no list of mistakes."""
+    assert load(EXAMPLE).pipeline.name == render.PLACEHOLDER
+
+
+def test_every_name_becomes_the_labs_own(example: dict) -> None:
+    """Two labs share no name: nothing of the placeholder is left."""
+    text = render.to_toml(render.render(example, "colo-77", Path("/somewhere/run")))
+    assert render.PLACEHOLDER not in text
+    made = tomllib.loads(text)
+    assert made["pipeline"]["name"] == "colo-77"
+    assert made["pipeline"]["runtime_dir"] == "/somewhere/run"
+    assert made["netdev"]["hn0"]["network"]["netns"] == "colo-77-client"
+    assert made["netdev"]["hn0"]["guest"]["netns"] == "colo-77-primary"
+    assert made["netdev"]["hn1"]["guest"]["netns"] == "colo-77-secondary"
+
+
+def test_all_else_stays_as_it_was_and_in_order(example: dict) -> None:
+    """The order of filters is the chain's order, so rendering may not change it."""
+    made = render.render(example, "colo-77", Path("/r"))
+    assert list(made["filter"]) == list(example["filter"])
+    assert made["filter"] == example["filter"]
+    assert made["compare"] == example["compare"]
+
+
+def test_rendering_leaves_the_source_alone(example: dict) -> None:
+    """The same config can be rendered again."""
+    before = json.dumps(example)
+    render.render(example, "colo-77", Path("/r"), Path("/rec"))
+    assert json.dumps(example) == before
+
+
+def test_record_goes_to_the_three_taps(example: dict, tmp_path: Path) -> None:
+    """A capture for each host, and none for the null side."""
+    made = render.render(example, "colo-77", Path("/r"), tmp_path)
+    assert made["netdev"]["hn0"]["network"]["record"] == str(tmp_path / "client.pcapng")
+    assert made["netdev"]["hn0"]["guest"]["record"] == str(tmp_path / "primary.pcapng")
+    assert made["netdev"]["hn1"]["guest"]["record"] == str(tmp_path / "secondary.pcapng")
+    assert "record" not in made["netdev"]["hn1"]["network"]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_rendered_config_is_accepted(example: dict, tmp_path: Path, recorded: bool) -> None:
+    """The pipeline's own check has nothing to say against it, captures included."""
+    file = tmp_path / "config.toml"
+    file.write_text(render.to_toml(render.render(example, "colo-77", tmp_path, tmp_path if recorded else None)))
+    assert load(file).pipeline.name == "colo-77"
+
+
+@pytest.mark.parametrize("role", scene.ROLES)
+def test_a_config_without_one_of_the_taps_is_refused_by_name(example: dict, role: str) -> None:
+    """The error says which namespace no tap is in."""
+    text = EXAMPLE.read_text().replace(f"colo-lab-{role}", "elsewhere")
+    with pytest.raises(host.LabError, match=f"colo-lab-{role}"):
+        render.render(tomllib.loads(text), "colo-77", Path("/r"))
+
+
+def test_a_wrong_config_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Exit status 2 and the pipeline's own list of mistakes, before the first namespace."""
+    monkeypatch.setattr(host, "require_root", lambda: None)
+    monkeypatch.setattr(host, "require_programs", lambda: None)
+    file = tmp_path / "lab.toml"
+    file.write_text(EXAMPLE.read_text().replace('queue = "tx"', 'queue = "sideways"'))
+    assert lab.main(["--config", str(file)]) == 2
+    assert "sideways" in capsys.readouterr().err
+
+
+def test_only_whole_names_are_replaced(example: dict) -> None:
+    """A name that merely begins like the placeholder is somebody else's."""
+    example["pipeline"]["note"] = "colo-laboratory"
+    assert render.render(example, "colo-1", Path("/r"))["pipeline"]["note"] == "colo-laboratory"
+
+
+def test_the_compare_must_be_one(example: dict) -> None:
+    """The lab reads one compare's counters."""
+    assert render.compare_id(example) == "comp0"
+    with pytest.raises(host.LabError, match="comp0, comp1"):
+        render.compare_id({"compare": {"comp0": {}, "comp1": {}}})
+
+
+_scalars = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.text(), st.floats(allow_nan=False))
+_values = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+)
+
+
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), _values, max_size=4), max_size=4))
+def test_written_toml_reads_back_as_the_same(config: dict) -> None:
+    """Whatever keys and strings a config has, text and value say the same."""
+    assert tomllib.loads(render.to_toml(config)) == config
+
+
+# --- the content ------------------------------------------------------------------------------------------------
+
+
+def test_the_host_pages_differ_but_not_in_length() -> None:
+    """A released difference must not shift what follows it on the connection."""
+    assert web.HOST_PAGE["primary"] != web.HOST_PAGE["secondary"]
+    assert len(web.HOST_PAGE["primary"]) == len(web.HOST_PAGE["secondary"])
+
+
+def test_pages_are_the_same_in_every_run_and_differ_from_one_another() -> None:
+    """Both replicas' files are made separately from this."""
+    bodies = [web.page_body(i) for i in range(web.PAGE_COUNT)]
+    assert bodies == [web.page_body(i) for i in range(web.PAGE_COUNT)]
+    assert len(set(bodies)) == web.PAGE_COUNT
+    assert all(100 <= len(body) <= 12_000 for body in bodies)
+    assert web.bulk_bytes(1000, 1) == web.bulk_bytes(1000, 1) != web.bulk_bytes(1000, 2)
+
+
+def test_the_replicas_nginx_differ_only_in_their_folder_and_the_host_page() -> None:
+    """Everything else is equal, or the compare would see it."""
+    one = web.config("primary", Path("/x/primary")).replace("/x/primary", "/x")
+    two = web.config("secondary", Path("/x/secondary")).replace("/x/secondary", "/x")
+    assert one.replace(web.HOST_PAGE["primary"], web.HOST_PAGE["secondary"]) == two
+
+
+# --- transfers, report, state -------------------------------------------------------------------------------------
+
+
+def _visit(codes: list[int], trouble: str = "") -> browser.Visit:
+    return browser.Visit([], codes, 1, 0, 0, [], 1.0, trouble)
+
+
+def test_a_visit_fails_on_trouble_and_on_a_wrong_status() -> None:
+    """And only then."""
+    assert not _visit([200, 201]).failed([200, 201])
+    assert _visit([200, 502]).failed([200, 201]) == "status 1: 502"
+    assert _visit([], "curl ended with 7").failed([200]) == "curl ended with 7"
+
+
+def test_a_report_without_checks_is_no_success() -> None:
+    """A run that saw nothing shows nothing."""
+    with open(os.devnull, "w") as nowhere:
+        made = report.Report(nowhere)
+        assert not made.ok
+        made.check("a", True)
+        assert made.ok
+        made.check("b", False, "why")
+        assert not made.ok
+    assert made.as_data()["checks"][1] == {"name": "b", "ok": False, "detail": "why"}
+
+
+def test_a_state_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written before a kill is what --remove finds."""
+    monkeypatch.setattr(state, "FOLDER", tmp_path)
+    book = state.new("colo-test")
+    book.namespaces.append("colo-test-client")
+    book.processes.append((1, 2))
+    book.save()
+    assert list(state.load_all()) == [book]
+    assert book.running
+
+
+def test_a_pid_that_is_another_process_now_is_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number given out again neither keeps a dead lab alive nor is ended in its stead."""
+    book = state.State("colo-test", os.getpid(), started=1)
+    assert not book.running
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(host.os, "kill", lambda pid, number: sent.append((pid, number)))
+    host.end_process(os.getpid(), 1, 0.1)
+    assert not sent
+
+
+# --- signals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signals():
+    """The lab's handlers, and the old ones afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    old = [signal.getsignal(number) for number in numbers]
+    yield host.Signals()
+    for number, handler in zip(numbers, old, strict=True):
+        signal.signal(number, handler)
+
+
+def test_a_signal_stops_what_may_be_stopped(signals: host.Signals) -> None:
+    """At once, and with its number."""
+    with pytest.raises(host.Stopped) as stop, signals.heard():
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.number == signal.SIGTERM
+
+
+def test_a_signal_waits_until_what_is_made_is_written_down(signals: host.Signals) -> None:
+    """Making and noting a thing are one step."""
+    done = []
+
+    def make() -> None:
+        with signals.hold():
+            signal.raise_signal(signal.SIGINT)
+            done.append("made and noted")
+        done.append("never")
+
+    with pytest.raises(host.Stopped), signals.heard():
+        make()
+    assert done == ["made and noted"]
+
+
+def test_no_signal_interrupts_the_clearing_up(signals: host.Signals) -> None:
+    """Neither a second one nor one that comes after the last step."""
+
+    def stopped_twice() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(host.Stopped), signals.heard():
+        stopped_twice()
+    signal.raise_signal(signal.SIGTERM)
+
+
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("500000", 500_000), ("500KB", 500_000), ("50MB", 50_000_000), ("5 mb", 5_000_000), ("1MiB", 1 << 20)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, number: int) -> None:
+    """Decimal units and binary ones."""
+    assert lab.size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "5GBB", "five", "K"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """With the word that was given."""
+    with pytest.raises(argparse.ArgumentTypeError, match=repr(text)):
+        lab.size(text)
+
+
+def test_without_root_one_line_says_the_mend(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Exit status 2, and the command that works."""
+    monkeypatch.setattr(host.os, "geteuid", lambda: 1000)
+    assert lab.main([]) == 2
+    said = capsys.readouterr().err
+    assert "sudo python -m tools.lab" in said
+    assert said.count("\n") == 1
+
+
+def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Debian package, ready to install."""
+    monkeypatch.setattr(host, "shutil", SimpleNamespace(which=lambda name: None if name != "ip" else "/sbin/ip"))
+    with pytest.raises(host.LabError, match="apt-get install nginx-light curl"):
+        host.require_programs()

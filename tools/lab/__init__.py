@@ -1,0 +1,1 @@
+"""Real traffic on one machine: a client and two nginx replicas in namespaces, with the pipeline between them."""

@@ -1,0 +1,152 @@
+"""`sudo python -m tools.lab`: build the scene, drive it, report, and remove everything again.
+
+Exit status: 0 all checks hold; 1 one does not, or the scene could not be made; 2 the command line, the config or the
+machine is wrong; 128 + N stopped by signal N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.config import ConfigError, parse
+from tools.lab import host, render, scene, state, web
+from tools.lab.proxy import REPOSITORY, Proxy
+from tools.lab.report import Report
+from tools.lab.session import Load, Session
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
+
+
+def size(text: str) -> int:
+    """A number of bytes: 500000, 500KB, 50MB."""
+    found = re.fullmatch(r"(\d+)\s*([KM]?I?B?)", text.upper())
+    if not found or found[2] not in _UNITS or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500KB or 50MB")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.lab", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--config", type=Path, default=REPOSITORY / "examples" / "lab.toml", help="pipeline config")
+    parser.add_argument("--requests", type=positive, default=200, help="short requests in each of three series")
+    parser.add_argument("--download", type=size, default=50_000_000, metavar="SIZE", help="large download (50MB)")
+    parser.add_argument("--upload", type=size, default=2_000_000, metavar="SIZE", help="upload (2MB)")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="write client, primary and secondary .pcapng there")
+    parser.add_argument("--json", action="store_true", help="the report as JSON; progress goes to stderr")
+    parser.add_argument("--keep", action="store_true", help="leave everything running for inspection")
+    parser.add_argument("--remove", action="store_true", help="only remove what dead or kept labs left")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the lab; the exit status."""
+    options = arguments(argv)
+    report = Report(sys.stderr if options.json else sys.stdout)
+    try:
+        host.require_root()
+        if options.remove:
+            gone = state.remove_leftovers()
+            print(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
+            return 0
+        host.require_programs()
+        config = tomllib.loads(options.config.read_text())
+        if options.record:
+            options.record = options.record.resolve()
+            options.record.mkdir(parents=True, exist_ok=True)
+        # A config that cannot serve fails before anything is made.
+        parse(render.to_toml(render.render(config, render.PLACEHOLDER, Path("/run"), options.record)), options.config)
+        render.compare_id(config)
+    except (host.LabError, ConfigError, OSError, tomllib.TOMLDecodeError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 2
+    signals, book = host.Signals(), state.new()
+    try:
+        with ExitStack() as stack:
+            stack.callback(_clear, book, report)
+            _run(options, config, report, book, signals)
+            if options.keep:
+                stack.pop_all()
+                _explain_kept(book, report)
+    except host.Stopped as stop:
+        print(f"lab: {stop}: everything is removed", file=sys.stderr)
+        return 128 + stop.number
+    report.table()
+    if options.json:
+        report.print_json()
+    return 0 if report.ok else 1
+
+
+def _run(
+    options: argparse.Namespace, config: dict[str, object], report: Report, book: state.State, signals: host.Signals
+) -> None:
+    """Everything that a signal may interrupt; an error is a check that failed."""
+    with signals.heard():
+        try:
+            _play(options, config, report, scene.Scene(book, signals))
+        except host.LabError as error:
+            report.check("the lab runs to its end", False, str(error))
+
+
+def _play(options: argparse.Namespace, config: dict[str, object], report: Report, set_up: scene.Scene) -> None:
+    book = set_up.book
+    report.step(f"Namespaces {', '.join(set_up.namespace(role) for role in scene.ROLES)}")
+    set_up.build()
+    proxy = Proxy(set_up, render.render(config, book.prefix, set_up.directory / "run", options.record))
+    servers = web.Servers(set_up, options.download)
+    servers.start()
+    report.check("two nginx with the same content", True, f"{web.PAGE_COUNT} pages, one of {options.download:,} B")
+    if not web.has_headers_more():
+        report.step(f"  (apt-get install {web.HEADERS_MORE_PACKAGE} lets the replicas' Date never differ)")
+    report.check("the pipeline is ready", True, f"{proxy.start()} stages")
+    report.step("Requests")
+    Session(set_up, servers, proxy, report, Load(options.requests, options.download, options.upload)).run()
+    if not options.keep:
+        code = proxy.stop()
+        report.check("the pipeline drains and ends with 0", code == 0, f"exit status {code}")
+        left = state.segments(book.prefix)
+        report.check("it leaves nothing in shared memory", not left, ", ".join(path.name for path in left)[:200])
+        if options.record:
+            _captures(options.record, report)
+
+
+def _captures(record: Path, report: Report) -> None:
+    for role in scene.ROLES:
+        file = record / f"{role}.pcapng"
+        length = file.stat().st_size if file.exists() else 0
+        report.check(f"the {role}'s side is recorded", length > 0, f"{file}, {length:,} B")
+
+
+def _clear(book: state.State, report: Report) -> None:
+    state.remove(book)
+    left = state.leftovers(book)
+    report.check("everything is removed", not left, ", ".join(left)[:300])
+
+
+def _explain_kept(book: state.State, report: Report) -> None:
+    book.kept = True
+    book.save()
+    prefix, folder = book.prefix, book.directories[0] if book.directories else ""
+    report.step(
+        f"\nKept.  Files: {folder}\n"
+        f"  ip netns exec {prefix}-client curl http://{scene.SERVER_ADDRESS}/host\n"
+        f"  python -m pipeline.control --runtime-dir {folder}/run {prefix} status\n"
+        f"  python -m tools.lab --remove"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MS: Final = 1_000_000
 
@@ -69,8 +69,9 @@ class BadMove(RuntimeError):
 class Policy:
     """How crashes are answered; times in nanoseconds.
 
-    ``stable_ns``: a child that was ready for that long before it died has its backoff reset.  ``start_timeout_ns`` takes
-    the heartbeat's place until the first heartbeat: opening a file or a device may take longer than a duty cycle.
+    ``stable_ns``: a child that was ready for that long has its backoff reset (sooner after few crashes, `stable_after`).
+    ``start_timeout_ns``
+    takes the heartbeat's place until the first heartbeat: to open a file or a device may take longer than a cycle.
     """
 
     strategy: str = "one_for_one"
@@ -84,6 +85,20 @@ class Policy:
     heartbeat_ns: int = 2_000 * MS
     start_timeout_ns: int = 10_000 * MS
     shutdown_ns: int = 5_000 * MS
+
+    @classmethod
+    def of(cls, given: Any) -> Policy:
+        """The policy of a ``[supervisor]`` table."""
+        return cls(
+            strategy=given.strategy,
+            intensity=given.intensity,
+            period_ns=given.period_ms * MS,
+            backoff_initial_ns=given.backoff_initial_ms * MS,
+            backoff_max_ns=given.backoff_max_ms * MS,
+            stable_ns=given.stable_ms * MS,
+            heartbeat_ns=given.heartbeat_timeout_ms * MS,
+            shutdown_ns=given.shutdown_ms * MS,
+        )
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,7 @@ class Family:
         if child.state is S.STOPPING:
             child.move(S.STOPPED, now)
             return self._start_pending(now)
-        stable = child.state is S.RUNNING and now - child.ready_ns >= self.policy.stable_ns
+        stable = child.state is S.RUNNING and now - child.ready_ns >= self.stable_after(child.in_a_row)
         child.move(S.EXITED, now)
         if self._held:
             child.move(S.STOPPED, now)
@@ -280,7 +295,7 @@ class Family:
     def delay(self, in_a_row: int) -> int:
         """Nanoseconds to wait after that many crashes in a row.
 
-        None after the first: a lone crash is mended at once.  Then initial, initial × factor, .. up to the cap, each
+        None after the first: a lone crash is mended at once.  Then initial, initial times factor, .. up to the cap, each
         shortened by up to ``jitter`` of itself, so that children that died together do not come back together.
         """
         if in_a_row < 2:
@@ -288,6 +303,16 @@ class Family:
         policy = self.policy
         full = policy.backoff_initial_ns * policy.backoff_factor ** min(in_a_row - 2, 64)
         return int(min(full, policy.backoff_max_ns) * (1 - policy.jitter * self._random.random()))
+
+    def stable_after(self, in_a_row: int) -> int:
+        """Nanoseconds that a child must have been ready to count as stable: ten times the wait before it, within limits.
+
+        So a child killed now and then is always mended at once, and one that dies soon after each start is not.
+        """
+        policy = self.policy
+        full = policy.backoff_initial_ns * policy.backoff_factor ** min(max(in_a_row - 2, 0), 64)
+        least = 5 if in_a_row < 2 else 10
+        return int(min(least * full, policy.stable_ns))
 
     def _spawn(self, child: Child, now: int) -> Action:
         child.move(S.STARTING, now)

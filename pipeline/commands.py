@@ -1,8 +1,8 @@
 """The control socket inside the supervisor: many clients, none of which can hurt or hold it.
 
-A request is one msgpack map ``{"command": str, "args": {..}}``, the reply one map ``{"ok": bool, "error": str, ..}``; a
-connection may carry several in turn.  A client that sends rubbish gets an error and is dropped; one that sends too much, or
-nothing, or does not read its reply is dropped after a while.  No call here ever waits.
+A request is one msgpack map ``{"command": str, "args": {..}}``, the reply one map ``{"ok": bool, "error": str, ..}``;
+a connection may carry several in turn.  A client that sends rubbish gets an error and is dropped; one that sends too
+much, or nothing, or does not read its reply is dropped after a while.  No call here ever waits.
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ def show_status(reply: dict[str, Any]) -> str:
     stages = [["STAGE", "TYPE", "STATE", "PID", "EPOCH", "RESTARTS", "UPTIME", "CPU", "RSS"]]
     for s in reply["stages"]:
         memory = f"{s['rss_bytes'] / 2**20:.1f} MiB"
+        figures = (f"{s['uptime_s']:.0f} s", f"{s['cpu_percent']:.1f} %", memory)
         stages.append(
-            [s["id"], s["type"], s["state"], str(s["pid"] or "-"), str(s["epoch"]), str(s["restarts"])]
-            + [f"{s['uptime_s']:.0f} s", f"{s['cpu_percent']:.1f} %", memory]
+            [s["id"], s["type"], s["state"], str(s["pid"] or "-"), str(s["epoch"]), str(s["restarts"]), *figures]
         )
     rings = [["RING", "TO", "SIZE", "USED", "FILL"]]
     for r in reply["rings"]:

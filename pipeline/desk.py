@@ -57,9 +57,9 @@ class Desk:
         child = self.it.family.children[name]
         before = child.starts
         if child.up:
-            self.it._act(self.it.family.stop(name, now, within_ns=2_000_000_000, again=True))
+            self.it.act(self.it.family.stop(name, now, within_ns=2_000_000_000, again=True))
         else:
-            self.it._act(self.it.family.start(name, now))
+            self.it.act(self.it.family.start(name, now))
         return self._when(name, lambda: child.starts > before and child.state is State.RUNNING)
 
     def start(self, args: Mapping[str, Any]) -> Reply | Later:
@@ -67,9 +67,9 @@ class Desk:
         self._running()
         name, now = self.process(args), time.monotonic_ns()
         child = self.it.family.children[name]
-        if child.state in (State.STARTING, State.RUNNING):
+        if child.up and child.state is not State.STOPPING:
             return {"ok": True, "text": f"{name} is {child.state} already, pid {child.pid}"}
-        self.it._act(self.it.family.start(name, now))
+        self.it.act(self.it.family.start(name, now))
         return self._when(name, lambda: child.state is State.RUNNING)
 
     def stop(self, args: Mapping[str, Any]) -> Reply | Later | None:
@@ -82,7 +82,7 @@ class Desk:
         self._running()
         name, now = self.process(args), time.monotonic_ns()
         child = self.it.family.children[name]
-        self.it._act(self.it.family.stop(name, now))
+        self.it.act(self.it.family.stop(name, now))
         return self._when(name, lambda: child.state is State.STOPPED)
 
     def _when(self, name: str, met: Any) -> Later:

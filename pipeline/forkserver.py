@@ -4,8 +4,8 @@
         ▲                                                                               │
         └────────── subreaper: the stage becomes the supervisor's child ◄───────────────┘
 
-So a stage is at work a few milliseconds after a request, shares compiled code with its siblings, and does not depend on the
-fork server: the supervisor reaps it, and its parent-death signal is the supervisor's death.
+So a stage is at work a few milliseconds after a request, shares compiled code with its siblings, and does not depend on
+the fork server: the supervisor reaps it, and its parent-death signal is the supervisor's death.
 
 Requests and replies are msgpack maps over a SOCK_SEQPACKET pair: one message each, never partial.
 """
@@ -69,11 +69,24 @@ def warm(modules: list[str], shells: list[str], logger: Any) -> float:
     for module in ("ring.kernels.ledger", "ring.kernels.frames", *modules):
         import_module(module)
     kernels = hot.warm()
+    _call_once()
     for module in ("pipeline.worker", *shells):
         import_module(module)
     took = time.monotonic() - start
     (logger.info if took > 3 else logger.debug)("kernels are ready", kernels=kernels, took_s=round(took, 2))
     return took
+
+
+def _call_once() -> None:
+    """Call compiled code: a process's first call makes Numba work out the arguments' types, 40 ms and 8 MB of it."""
+    import numpy as np
+
+    from ring import layout
+    from ring.kernels import ledger
+
+    w = np.zeros(layout.UNDO, np.int64)  # a stage without rings: there is nothing to do
+    for kernel in (ledger.recover, ledger.doze, ledger.wake):
+        kernel(w.view(np.uint8), w, 0)
 
 
 class Server:

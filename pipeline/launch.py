@@ -1,7 +1,7 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
-Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, or not
-everything could be drained; 2 the config is wrong, the name is in use, or /dev/shm is too small.
+Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, or
+not everything could be drained; 2 the config is wrong, the name is in use, or /dev/shm is too small.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipeline import log, registry, segments
 from pipeline.commands import remove_dead
 from pipeline.config import ConfigError, load
 from pipeline.graph import plan
+from pipeline.rest import PCAP
 from pipeline.supervisor import Supervisor
 from ring import errors
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argparse.Namespace) -> int:
     name, folder = config.pipeline.name, config.pipeline.runtime_dir
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    planned = segments.plan(name, graph)
+    planned, base = segments.plan(name, graph), clock_base(graph)
     with segments.locked(folder):
         opened = segments.open_all(name, planned, segments.plan_digest(graph.digest), logger, fresh=given.fresh)
     kinds = {stage.kind: registry.kind(stage.kind) for stage in graph.stages}.values()
@@ -64,7 +65,7 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
     }
     supervisor = None
     try:
-        supervisor = Supervisor(graph, opened, hello, logger)
+        supervisor = Supervisor(graph, opened, hello, logger, base)
         with _view(supervisor, given) as supervisor.view:
             code = supervisor.run(config.control_socket)
         _summarise(graph, supervisor.snapshot(), logger)
@@ -76,6 +77,12 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
         if supervisor:
             supervisor.goodbye()
     return code
+
+
+def clock_base(graph: Any) -> int:
+    """Time in ns of the first packet of all captures.  Raises OSError, ValueError for a file that is no capture."""
+    reads = [stage.params["read"] for stage in graph.stages if stage.kind == PCAP and stage.params.get("read")]
+    return min((registry.capture_start(path) for path in reads), default=0)
 
 
 def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:

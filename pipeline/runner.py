@@ -1,7 +1,7 @@
 """The loop of a stage process: duty cycles, heartbeat, commands, idling.
 
-One process runs one stage or several in turn.  Between two looks at the clock a cycle makes one compiled call a stage and
-nothing else; what is not urgent (heartbeat, commands, sockets of others) waits for *housekeeping*, at most a millisecond.
+One process runs one stage or several in turn.  A duty cycle makes one compiled call a stage and nothing else; what is
+not urgent (heartbeat, commands) is done in *chores*, once a millisecond and before each sleep.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pipeline.idle import Idle
 from ring import layout
-from ring.doorbell import Doorbell, Ringer
+from ring.doorbell import Doorbell
 from ring.kernels import ledger
 
 NAP_NS: Final = 10_000_000  # the longest sleep: a lost ring is a delay of that much at most
@@ -33,7 +33,7 @@ class Watch:
         self._callbacks: dict[int, Callable[[int], None]] = {}
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None] | None) -> None:
-        """Call ``callback(events)`` when ``fd`` has any of ``events``; 0 takes it out, also when it was closed before."""
+        """Call ``callback(events)`` when ``fd`` has any of ``events``; 0 takes it out, also if it was closed before."""
         if not events:
             if self._callbacks.pop(fd, None) is not None:
                 with contextlib.suppress(OSError, ValueError):
@@ -73,10 +73,10 @@ class Runner:
         idle: Idle,
         watch: Watch,
         bell: Doorbell,
-        ringer: Ringer,
+        *,
         tell: Callable[[], object] = lambda: None,
     ) -> None:
-        self.stages, self.idle, self._watch, self._bell, self._ringer = list(stages), idle, watch, bell, ringer
+        self.stages, self.idle, self._watch, self._bell = list(stages), idle, watch, bell
         self._tell = tell
         # A memoryview of words: a third of the price of indexing the array from Python.
         self._words = [stage.arena.bytes.cast("q") for stage in self.stages]

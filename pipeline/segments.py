@@ -1,7 +1,7 @@
 """The shared memory of a pipeline: planned, made or taken over, read, removed.
 
-Planning and deciding are pure; `open_all` applies.  Either all planned segments are taken over from a dead supervisor, or
-all are made new: a ring and the stages at its ends must agree on every cursor.
+Planning and deciding are pure; `open_all` applies.  Either all planned segments are taken over from a dead supervisor,
+or all are made new: a ring and the stages at its ends must agree on every cursor.
 """
 
 from __future__ import annotations
@@ -134,16 +134,14 @@ def decide(planned: Sequence[Planned], found: Sequence[Found], digest: int, *, f
         return False, "--fresh was asked for"
     there = {one.name: one for one in found}
     for want in planned:
-        one = there.pop(want.name, None)
-        if one is None:
+        if want.name not in there:
             return False, f"{want.name} is missing"
+        one = there.pop(want.name)
         if not one.good or one.nbytes != want.nbytes:
             return False, f"{want.name} has another layout or was left while draining"
         if one.digest != digest:
             return False, "they belong to another config or version"
-    if there:
-        return False, f"{next(iter(there))} is not in the plan"
-    return True, ""
+    return not there, f"{next(iter(there))} is not in the plan" if there else ""
 
 
 class RingHeader:
@@ -232,8 +230,8 @@ def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any
     else:
         _check_space(planned)
     try:
-        for one in planned:
-            (_attach if take else _create)(result, one, digest)
+        for want in planned:
+            (_attach if take else _create)(result, want, digest)
     except BaseException:
         result.close(unlink=not take)
         raise

@@ -40,8 +40,8 @@ class Spawner:
         self.pidfd = -1
         self.channel: socket.socket | None = None
 
-    def start(self) -> None:
-        """Start a fork server.  It compiles first; requests wait until it is ready."""
+    def start(self) -> socket.socket:
+        """Start a fork server; the channel to watch.  It compiles first: requests wait until it is ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
         with theirs:
@@ -59,6 +59,7 @@ class Spawner:
         ours.setblocking(False)
         self.channel = ours
         ours.send(msgpack.packb(self._hello))
+        return ours
 
     def spawn(self, request: dict[str, Any]) -> None:
         """Ask for a process."""
@@ -132,3 +133,16 @@ def describe(code: int, status: int) -> str:
     except ValueError:
         name = f"signal {status}"
     return f"killed by {name}"
+
+
+def kill_strangers(known: set[int]) -> int:
+    """Kill all children of this process that are not ``known``; how many there were.
+
+    A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.
+    """
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listed:
+        strangers = set(map(int, listed.read().split())) - known
+    for pid in strangers:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return len(strangers)

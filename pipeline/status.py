@@ -87,10 +87,6 @@ class Looker:
             for name, kind in self._kinds.items()
         }
 
-    def held(self) -> int:
-        """Packets that stages keep in their tables: the sum of the gauges called ``held``."""
-        return sum(counters.get("held", 0) for counters in self.counters(self.sample(0).counters).values())
-
     def snapshot(self, state: str, now: int, started: int) -> dict[str, Any]:
         """``status --json`` and, beside it, pid, uptime_s and rates (counters by stage, per second)."""
         new = self.sample(now)

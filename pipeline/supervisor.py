@@ -1,7 +1,7 @@
 """The supervisor: ``python -m pipeline.supervisor config.toml``.
 
-One thread, one selector.  It makes the shared memory, has the fork server make the stage processes, restarts what dies or
-hangs, and takes everything down in order.  It never imports Numba and touches no frame.
+One thread, one selector.  It has the fork server make the stage processes, restarts what dies or hangs, and takes
+everything down in order.  It never imports Numba and touches no frame.
 
     STARTING ──► RUNNING ──► DRAINING ──► STOPPING ──► STOPPED      signal, `stop`, or the end of finite input
         └───────────┴────────────┴──────► STOPPING ──► FAILED       a stage was given up
@@ -15,41 +15,27 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
 
-from pipeline import children, commands, desk, forkserver, registry, segments, spawner, status
+from pipeline import children, commands, desk, forkserver, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
+from pipeline.rest import LOOK_NS, PCAP, Rest
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
 TICK_NS: Final = 100_000_000
-LOOK_NS: Final = 20_000_000  # between two looks at a pipeline that may have come to rest
 CLOCK_LEAD_NS: Final = 50_000_000
-PCAP: Final = "netdev-pcap"
 _MS: Final = 1_000_000
-
-
-def policy(given: Any) -> Policy:
-    """The policy of a ``[supervisor]`` table."""
-    return Policy(
-        strategy=given.strategy,
-        intensity=given.intensity,
-        period_ns=given.period_ms * _MS,
-        backoff_initial_ns=given.backoff_initial_ms * _MS,
-        backoff_max_ns=given.backoff_max_ms * _MS,
-        stable_ns=given.stable_ms * _MS,
-        heartbeat_ns=given.heartbeat_timeout_ms * _MS,
-        shutdown_ns=given.shutdown_ms * _MS,
-    )
 
 
 class Supervisor:
     """A running pipeline over segments that are open already; `pipeline.launch` makes it."""
 
-    def __init__(self, graph: Any, opened: segments.Segments, hello: dict[str, Any], logger: Any) -> None:
+    def __init__(
+        self, graph: Any, opened: segments.Segments, hello: dict[str, Any], logger: Any, clock_base: int
+    ) -> None:
         self.graph, self.segments, self.log = graph, opened, logger
         self.name = graph.config.pipeline.name
         self.state = "STARTING"
@@ -58,7 +44,7 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.processes = graph.processes
         specs = [ChildSpec(name, tuple(s.id for s in stages)) for name, stages in self.processes.items()]
-        self.family = Family(specs, policy(graph.config.supervisor))
+        self.family = Family(specs, Policy.of(graph.config.supervisor))
         self.looker = status.Looker(self.name, graph, opened, self.family.children)
         self.started = time.monotonic_ns()
         self._bell = Doorbell()
@@ -67,11 +53,11 @@ class Supervisor:
         self._theirs = theirs
         self.last_words: dict[int, str] = {}
         self._pidfds: dict[str, int] = {}
-        self._clock_base = clock_base(graph)
+        self._clock_base = clock_base
         self._stderr: int | None = None
         self._hello = hello
         self._forks: list[int] = []
-        self._looks: list[tuple[int, int]] = []
+        self._rest = Rest(graph, opened)
         self._deadline = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)
@@ -84,10 +70,8 @@ class Supervisor:
         self._wire(control_socket)
         try:
             now = time.monotonic_ns()
-            self.spawner.start()
-            self.selector.register(self.spawner.pidfd, selectors.EVENT_READ, self._forkserver_died)
-            self.selector.register(self.spawner.channel, selectors.EVENT_READ, self._answers)
-            self._act(self.family.start_all(now))
+            self._start_forkserver()
+            self.act(self.family.start_all(now))
             while self.state not in ("STOPPED", "FAILED"):
                 for key, mask in self.selector.select(self._timeout()):
                     key.data(mask)
@@ -103,7 +87,7 @@ class Supervisor:
                 self.family.ready(child.spec.id, now)
                 took = round((now - child.started_ns) / 1e6, 1)
                 self.log.info("ready", stage=child.spec.id, pid=child.pid, restarts=child.restarts, took_ms=took)
-        self._act(self.family.tick(now, {name: self._heartbeat(c.spec) for name, c in self.family.children.items()}))
+        self.act(self.family.tick(now, {name: self._heartbeat(c.spec) for name, c in self.family.children.items()}))
         if self.spawner.stuck(now):
             self.log.error("the fork server does not answer: killed", pid=self.spawner.pid)
             self.spawner.kill()
@@ -111,10 +95,10 @@ class Supervisor:
         self.looker.keep(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
-        if self.state == "RUNNING" and self.graph.finite and self._at_rest(now, self._input_ended):
+        if self.state == "RUNNING" and self.graph.finite and self._rest.input_ended() and self._rest.look(now):
             self.log.info("the input has come to its end")
             self.drain(now)
-        if self.state == "DRAINING" and (now >= self._deadline or self._at_rest(now, lambda: True)):
+        if self.state == "DRAINING" and (now >= self._deadline or self._rest.look(now)):
             self._end_drain(now)
         if self.state == "STOPPING":
             self._stop_next(now)
@@ -128,7 +112,7 @@ class Supervisor:
             return 0
         now = time.monotonic_ns()
         due = now + TICK_NS
-        if self.state in ("DRAINING", "STOPPING") or (self._looks and self.state == "RUNNING"):
+        if self.state in ("DRAINING", "STOPPING") or (self._rest.near and self.state == "RUNNING"):
             due = now + LOOK_NS
         return max(min(due, self.family.next_deadline() or due) - now, 0) / 1e9
 
@@ -156,7 +140,7 @@ class Supervisor:
 
     def _unwire(self) -> None:
         self.spawner.kill()
-        while self._kill_strangers(set()):
+        while spawner.kill_strangers(set()):
             pass  # what a dying fork server still made comes to us
         signal.set_wakeup_fd(-1)
 
@@ -186,7 +170,7 @@ class Supervisor:
         now = time.monotonic_ns()
         for answer in self.spawner.read():
             if not answer.pid:
-                self._act(self.family.exited(answer.child, answer.error, now))
+                self.act(self.family.exited(answer.child, answer.error, now))
                 continue
             self.family.spawned(answer.child, answer.pid, now)
             pidfd = self._pidfds[answer.child] = os.pidfd_open(answer.pid)
@@ -210,19 +194,19 @@ class Supervisor:
         else:
             wait = max(child.retry_ns - now, 0) // _MS if child.state is not State.FATAL else None
             self.log.error("died", stage=name, pid=pid, reason=child.reason, restart_in_ms=wait)
-        self._act(actions)
+        self.act(actions)
 
     def _forkserver_died(self, _mask: int) -> None:
         """Stages live on without it; only requests wait for the next one."""
         self.selector.unregister(self.spawner.pidfd)
-        self.selector.unregister(self.spawner.channel)
+        self.selector.unregister(self._channel)
         self._answers(0)
         how = self.spawner.reap()
         now = time.monotonic_ns()
         if self.state == "STOPPING":
             self._cancel(now)
             return
-        self._kill_strangers({child.pid for child in self.family.children.values()})
+        spawner.kill_strangers({child.pid for child in self.family.children.values()})
         own = self.family.policy
         self._forks = [at for at in self._forks if now - at < own.period_ns] + [now]
         if len(self._forks) > own.intensity:
@@ -231,24 +215,16 @@ class Supervisor:
             )
             return
         self.log.error("the fork server died: another one starts", reason=how)
-        self.spawner.start()
+        self._start_forkserver()
+
+    def _start_forkserver(self) -> None:
+        self._channel = self.spawner.start()
         self.selector.register(self.spawner.pidfd, selectors.EVENT_READ, self._forkserver_died)
-        self.selector.register(self.spawner.channel, selectors.EVENT_READ, self._answers)
-
-    def _kill_strangers(self, known: set[int]) -> int:
-        """Kill all children that are not ``known``; how many there were.
-
-        A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.
-        """
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listed:
-            strangers = set(map(int, listed.read().split())) - known
-        for pid in strangers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        return len(strangers)
+        self.selector.register(self._channel, selectors.EVENT_READ, self._answers)
 
     # --- what the family asks for ------------------------------------------------------------------------------------
-    def _act(self, actions: list[children.Action]) -> None:
+    def act(self, actions: list[children.Action]) -> None:
+        """Carry out what the family asked for."""
         for action in actions:
             match action:
                 case Spawn(name):
@@ -337,33 +313,12 @@ class Supervisor:
         took = round((now - self.started) / 1e9, 2)
         self.log.info("running", stages=len(self.graph.stages), processes=len(self.processes), took_s=took)
 
-    def _input_ended(self) -> bool:
-        sources = [s for s in self.graph.stages if s.source and s.kind == PCAP]
-        return all(self.segments.stages[s.id].w[layout.LIFE_FINISHED] == 1 for s in sources) and not self.looker.held()
-
-    def _at_rest(self, now: int, also: Callable[[], bool]) -> bool:
-        """Whether nothing moves any more: rings empty and no burst committed, seen three times in a row."""
-        if not (all(self._is_empty(ring) for ring in self.segments.rings.values()) and also()):
-            self._looks.clear()
-            return False
-        bursts = sum(int(s.w[layout.COMMITTED]) for s in self.segments.stages.values())
-        if self._looks and self._looks[-1][1] != bursts:
-            self._looks.clear()
-        if not self._looks or now - self._looks[-1][0] >= LOOK_NS:
-            self._looks.append((now, bursts))
-        return len(self._looks) >= 3
-
-    @staticmethod
-    def _is_empty(ring: segments.RingHeader) -> bool:
-        # Behind a consumer whose outside peer is gone nothing can go on: no use in waiting for it.
-        return ring.used == 0 or not int(ring.w[layout.C_LINK]) & 1
-
     def drain(self, now: int) -> None:
         """Sources take no more; once the rings are empty, stop."""
         if self.state not in ("STARTING", "RUNNING"):
             return
         self.state, self._deadline = "DRAINING", now + self.family.policy.shutdown_ns
-        self._looks.clear()
+        self._rest.forget()
         for header in self.segments.rings.values():
             header.move(layout.RING_DRAINING)
         for stage in self.graph.stages:
@@ -399,7 +354,7 @@ class Supervisor:
             child = self.family.children[self._stop_order[0]]
             if child.state in (State.STARTING, State.RUNNING):
                 within = max(self._deadline - now, 100 * _MS)
-                self._act(self.family.stop(child.spec.id, now, within_ns=within))
+                self.act(self.family.stop(child.spec.id, now, within_ns=within))
             if child.state is State.STOPPING:
                 return  # downstream of it must live until it has flushed
             self._stop_order.pop(0)
@@ -413,7 +368,7 @@ class Supervisor:
         self._begin_stop(now)
         for name, child in self.family.children.items():
             if child.state in (State.STARTING, State.RUNNING):
-                self._act(self.family.stop(name, now))
+                self.act(self.family.stop(name, now))
             self._kill(name)
 
     def _fail(self, name: str, why: str) -> None:
@@ -435,12 +390,6 @@ def _ends(graph: Any) -> dict[str, list[tuple[str, bool]]]:
         ends.setdefault(process[ring.producer[0]], []).append((ring.id, True))
         ends.setdefault(process[ring.consumer[0]], []).append((ring.id, False))
     return ends
-
-
-def clock_base(graph: Any) -> int:
-    """Time in ns of the first packet of all captures.  Raises OSError, ValueError for a file that is no capture."""
-    reads = [stage.params["read"] for stage in graph.stages if stage.kind == PCAP and stage.params.get("read")]
-    return min((registry.capture_start(path) for path in reads), default=0)
 
 
 def _pass_on(lines: int) -> None:

@@ -87,6 +87,4 @@ def build(request: Mapping[str, Any]) -> runner.Runner:
         stage.on_start()
         stages.append(stage)
     supervisor = request["bell"]
-    return runner.Runner(
-        stages, STRATEGIES[request["idle"]], watch, bell, ringer, tell=lambda: ringer.ring(*supervisor)
-    )
+    return runner.Runner(stages, STRATEGIES[request["idle"]], watch, bell, tell=lambda: ringer.ring(*supervisor))

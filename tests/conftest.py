@@ -6,6 +6,7 @@ process or one that it started: forks report their pid through a pipe, subproces
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -31,10 +32,8 @@ _ours = {os.getpid()}
 
 
 def _report() -> None:
-    try:
+    with contextlib.suppress(OSError):  # a child that closed everything, or more forks than a pipe holds
         os.write(_writer, struct.pack("=i", os.getpid()))
-    except OSError:
-        pass  # a child that closed everything, or more forks than a pipe holds
 
 
 os.register_at_fork(after_in_child=_report)

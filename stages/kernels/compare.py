@@ -1,8 +1,8 @@
 """colo-compare: one burst.
 
-Order within a burst: what was commanded (checkpoint, messages, links), then what a checkpoint flushes, then connections that
-waited for room, then one packet of each side in turn, then the deadlines.  Two streams in step so meet packet by packet, and
-the slot of a packet that waited for its twin is used again at once, while it is in the cache.
+Order within a burst: what was commanded (checkpoint, messages, links), then what a checkpoint flushes, then connections
+that waited for room, then one packet of each side in turn, then the deadlines.  Two streams in step so meet packet by
+packet, and the slot of a packet that waited for its twin is used again at once, while it is in the cache.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from stages.kernels.packet import parse
 from stages.kernels.serial import after, diff
 from stages.kernels.stream import release_record, service, tcp_primary, tcp_secondary
 from stages.kernels.table import find, insert, remove, touch, victim
+from stages.kernels.twins import take_twins
 from stages.kernels.verdict import ask, diverge, write_event
 from stages.layout.compare import (
     BACKPRESSURE,
@@ -101,7 +102,8 @@ from stages.layout.packet import OTHER, TCP
 
 _BURST = 256
 _RESERVE = 512  # undo entries that one packet may need: a victim out, a connection in, its lists
-_ASK = (0x44, 0x4F, 0x5F, 0x43, 0x48, 0x45, 0x43, 0x4B, 0x50, 0x4F, 0x49, 0x4E, 0x54)
+_MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
+_ASK = tuple(b"DO_CHECKPOINT")
 _HELLO = tuple(b"COLO_COMPARE_GET_XEN_INIT")
 _INIT = tuple(b"COLO_USERSPACE_PROXY_INIT")
 _DONE = tuple(b"COLO_CHECKPOINT")
@@ -441,7 +443,15 @@ def compare_burst(u8, w, now):
 def _alternate(u8, w, row, now):
     taken = 0
     primary = secondary = 1
+    misses = 0
     for _ in range(_BURST):
+        if misses < _MISSES and undo_left(w) > _RESERVE:
+            twins = take_twins(u8, w, row, now)
+            if twins:
+                taken += twins
+                misses = 0
+                continue
+            misses += 1
         if primary == 1:
             primary = take(u8, w, row, PRIMARY_IN, now)
             taken += max(primary, 0)

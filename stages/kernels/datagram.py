@@ -1,7 +1,7 @@
 """Everything but TCP in the compare: one packet against one packet, by IP payload, the oldest first.
 
-The IP header is ignored (identification, TTL and TOS may differ).  A packet with no equal among those that wait on the other
-side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.
+The IP header is ignored (identification, TTL and TOS may differ).  A packet with no equal among those that wait on the
+other side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """filter-rewriter: ``ack += seq_offset`` towards the guest, ``seq -= seq_offset`` from it.
 
+SACK blocks and timestamps move with them: inbound blocks ``+= seq_offset`` and ``TSecr += ts_offset``, outbound
+``TSval -= ts_offset``.
+
 A burst is copied to the output as it is, then patched there: those bytes lie beyond the published tail, so a crash
 before the commit leaves them unseen and the next incarnation copies them again from the input.
 """
 
 from __future__ import annotations
 
-from ring.atomics import be16, be32, byte, put_be16, put_be32
+from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, record_size
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, put, readable, true_row, undo_left
@@ -23,12 +26,13 @@ from ring.layout import (
     R_SCALARS,
     R_TAILS,
 )
-from stages.kernels.checksum import delta32, updated
+from stages.kernels.checksum import fold, updated
 from stages.kernels.forward import copy_frames, fitting, forward
+from stages.kernels.options import move, move_sack, move_timestamp, timestamps
 from stages.kernels.packet import parse, reverse_key
 from stages.kernels.serial import add, diff
 from stages.kernels.table import find, insert, remove, remove_cost, touch, victim
-from stages.layout.packet import ACK, F_ACK, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, FRAGMENT, RST, SYN, TCP
+from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, FRAGMENT, RST, SYN, TCP
 from stages.layout.rewriter import (
     ANSWERED,
     C_FIN_IN,
@@ -39,6 +43,8 @@ from stages.layout.rewriter import (
     C_LOCAL_ISN,
     C_OFFSET,
     C_STATE,
+    C_TS_LOCAL,
+    C_TS_OFFSET,
     CHECKPOINTS,
     CLOSED,
     CONNECTIONS,
@@ -82,7 +88,14 @@ from stages.layout.rewriter import (
 from stages.layout.table import R_CLOSED
 
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
-_CHECKSUM = 16  # offset in the TCP header
+_SEQ, _ACK, _CHECKSUM = 4, 8, 16  # offsets in the TCP header
+_TSVAL, _TSECR = 0, 4  # offsets in the timestamps option, after kind and length
+
+
+@hot
+def header(w, at):
+    """Byte index and size of the TCP header of the frame at ``at``, which is in the scratch words."""
+    return at + w[SCRATCH_AT + F_L4], w[SCRATCH_AT + F_DATA] - w[SCRATCH_AT + F_L4]
 
 
 # --- connections ------------------------------------------------------------------------------------------------
@@ -141,8 +154,8 @@ def renew(w, row, c):
 
 
 @hot
-def answered(w, row, c):
-    """The SYN+ACK in the scratch words came from the guest: it tells the secondary's ISN."""
+def answered(u8, w, row, c, at):
+    """The SYN+ACK in the scratch words came from the guest: it tells the secondary's ISN and clock."""
     seq, first = w[SCRATCH_AT + F_SEQ], w[SCRATCH_AT + F_ACK]
     state = w[c + C_STATE]
     if state == LEFT_ALONE:
@@ -158,11 +171,14 @@ def answered(w, row, c):
     change(w, c + C_STATE, ANSWERED)
     change(w, c + C_LOCAL_ISN, seq)
     change(w, c + C_FIRST_SEQ, first)
+    tcp, size = header(w, at)
+    ts = timestamps(u8, tcp, size)
+    change(w, c + C_TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
     change(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
 
 
 @hot
-def handshake(w, row, c, now, inbound):
+def handshake(u8, w, row, c, now, at, inbound):
     """A SYN or SYN+ACK, which itself goes out as it is; the counter that it falls under.
 
     An inbound SYN on a known connection changes nothing: it may be sent again, late or forged.  Whether the guest
@@ -181,24 +197,28 @@ def handshake(w, row, c, now, inbound):
             return PASSED_UNKNOWN
     touch(w, c, now)
     if starts and not inbound:
-        answered(w, row, c)
+        answered(u8, w, row, c, at)
     return PASSED_UNKNOWN if w[c + C_STATE] == LEFT_ALONE else PASSED_HANDSHAKE
 
 
 @hot
-def seq_offset(w, row, c):
-    """The connection's seq_offset: 0 if it was learnt before the last checkpoint."""
-    return w[c + C_OFFSET] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+def current(w, row, c, field):
+    """The connection's seq_offset or ts_offset: 0 if it was learnt before the last checkpoint."""
+    return w[c + field] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
 
 
 @hot
-def establish(w, row, c):
-    """An inbound ACK in state ANSWERED tells the primary's ISN, if it can belong to this connection at all."""
+def establish(u8, w, row, c, at):
+    """An inbound ACK in state ANSWERED tells the primary's ISN and clock, if it can belong to this connection at all."""
     first = diff(w[SCRATCH_AT + F_SEQ], w[c + C_FIRST_SEQ])
     if first < 0 or first > FIRST_WINDOW:
         return
     put(w, c + C_STATE, ESTABLISHED)
     change(w, c + C_OFFSET, add(w[c + C_LOCAL_ISN], 1 - w[SCRATCH_AT + F_ACK]))
+    tcp, size = header(w, at)
+    ts = timestamps(u8, tcp, size)
+    known = ts >= 0 and w[c + C_TS_LOCAL] >= 0
+    change(w, c + C_TS_OFFSET, add(w[c + C_TS_LOCAL], -be32(u8, tcp + ts + 4)) if known else 0)
 
 
 @hot
@@ -222,11 +242,10 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
 
 # --- segments ---------------------------------------------------------------------------------------------------
 @hot
-def patch(u8, at, field, old, new, partial):
-    """Write a number of the TCP header at byte ``at``; a partial checksum does not cover it."""
-    put_be32(u8, at + field, new)
+def settle(u8, tcp, delta, partial):
+    """Put the change of the sum into the TCP checksum; a partial one covers only the pseudo-header."""
     if not partial:
-        put_be16(u8, at + _CHECKSUM, updated(be16(u8, at + _CHECKSUM), delta32(old, new)))
+        put_be16(u8, tcp + _CHECKSUM, updated(be16(u8, tcp + _CHECKSUM), delta))
 
 
 @hot
@@ -234,7 +253,7 @@ def inward(u8, w, row, c, at, partial):
     """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
     flags = w[SCRATCH_AT + F_FLAGS]
     if flags & ACK and w[c + C_STATE] == ANSWERED:
-        establish(w, row, c)
+        establish(u8, w, row, c, at)
     if w[c + C_STATE] == ESTABLISHED:
         note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
     if flags & RST:
@@ -243,11 +262,16 @@ def inward(u8, w, row, c, at, partial):
         return PASSED_HANDSHAKE
     if flags & ACK == 0:
         return PASSED_NO_NUMBER
-    offset = seq_offset(w, row, c)
-    if offset == 0:
+    offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
+    if offset == 0 and ts_offset == 0:
         return PASSED_ALIGNED
-    ack = w[SCRATCH_AT + F_ACK]
-    patch(u8, at + w[SCRATCH_AT + F_L4], 8, ack, add(ack, offset), partial)
+    tcp, size = header(w, at)
+    delta = 0
+    if offset != 0:
+        delta = fold(move(u8, tcp, _ACK, offset) + move_sack(u8, tcp, size, offset))
+    if ts_offset != 0:
+        delta = fold(delta + move_timestamp(u8, tcp, size, _TSECR, ts_offset))
+    settle(u8, tcp, delta, partial)
     return REWRITTEN_IN
 
 
@@ -259,7 +283,7 @@ def outward(u8, w, row, c, at, partial):
     """
     flags = w[SCRATCH_AT + F_FLAGS]
     seq = w[SCRATCH_AT + F_SEQ]
-    offset = seq_offset(w, row, c)
+    offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
     wire = add(seq, -offset)
     if w[c + C_STATE] == ESTABLISHED:
         note_fins(w, row, c, wire, FIN_SEEN_OUT, FIN_ACKED_IN, C_FIN_OUT, C_FIN_IN)
@@ -269,9 +293,15 @@ def outward(u8, w, row, c, at, partial):
         return PASSED_HANDSHAKE
     if flags & (ACK | RST) == 0:
         return PASSED_NO_NUMBER
-    if offset == 0:
+    if offset == 0 and ts_offset == 0:
         return PASSED_ALIGNED
-    patch(u8, at + w[SCRATCH_AT + F_L4], 4, seq, wire, partial)
+    tcp, size = header(w, at)
+    delta = 0
+    if offset != 0:
+        delta = move(u8, tcp, _SEQ, -offset)
+    if ts_offset != 0:
+        delta = fold(delta + move_timestamp(u8, tcp, size, _TSVAL, -ts_offset))
+    settle(u8, tcp, delta, partial)
     return REWRITTEN_OUT
 
 
@@ -285,7 +315,7 @@ def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
         reverse_key(w, SCRATCH_AT)
     c = find(w, TABLE_AT, SCRATCH_AT)
     if w[SCRATCH_AT + F_FLAGS] & SYN:
-        return handshake(w, row, c, now, inbound)
+        return handshake(u8, w, row, c, now, at, inbound)
     if c < 0 or w[c + C_STATE] == LEFT_ALONE:
         return PASSED_UNKNOWN
     touch(w, c, now)

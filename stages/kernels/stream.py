@@ -1,9 +1,9 @@
 """TCP in the compare: both outputs as streams of bytes by sequence number (RFC 9293), whatever the segmentation.
 
-``C_COMPARED`` is the sequence number up to which both streams were equal.  A primary segment may leave when its end lies at or
-before it, and, with ``ack_policy = "strict"``, when the secondary has acknowledged as much as it does: else the client
-would be told that data is safe which would die with the primary.  SYN is matched by SYN (the secondary's has a sequence number
-of its own), FIN by FIN at the same place, RST by RST.  All order is serial (RFC 1982).
+``C_COMPARED`` is the sequence number up to which both streams were equal.  A primary segment may leave when its end lies
+at or before it, and, with ``ack_policy = "strict"``, when the secondary has acknowledged as much as it does: else the
+client would be told that data is safe which would die with the primary.  SYN is matched by SYN (the secondary's has a
+sequence number of its own), FIN by FIN at the same place, RST by RST.  All order is serial (RFC 1982).
 """
 
 from __future__ import annotations

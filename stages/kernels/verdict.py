@@ -1,4 +1,4 @@
-"""What follows from a difference: an event for the log, a count, a request for a checkpoint, a connection that passes."""
+"""What follows from a difference: an event for the log, a count, a request for a checkpoint."""
 
 from __future__ import annotations
 

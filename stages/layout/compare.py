@@ -11,8 +11,8 @@
              bytes                      the held frames themselves
 
 A *slot* holds one packet.  Its row and its bytes are written plainly when it is taken from a free queue, because no
-committed state points to a free slot; links in rows that others point to go through `put`.  A slot given back goes to the
-end of its queue and is not taken again before the burst is committed, unless it was taken in the same burst.
+committed state points to a free slot; links in rows that others point to go through `put`.  A slot given back goes to
+the end of its queue and is not taken again before the burst is committed, unless it was taken in the same burst.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ C_COUNT: Final = table.ROW_HEADER + 19  # packets
 ROW_WORDS: Final = table.ROW_HEADER + 22
 
 PACKETS, ACKS, SECONDARY = range(3)
-"""The lists of a connection: primary packets by sequence, primary segments without data in order, secondary packets by sequence."""
+"""A connection's lists: primary packets by sequence, primary segments without data, secondary packets by sequence."""
 
 CF_SYNCED: Final = 1  # C_COMPARED is known
 CF_P_SYN: Final = 2  # the primary's SYN waits for the secondary's

@@ -47,8 +47,8 @@ S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
 ) = range(OWN_COUNTERS, OWN_COUNTERS + 19)
 
 COUNTERS: Final = (
-    Counter("rewritten_in", "inbound segments whose ack moved to the secondary's sequence numbers"),
-    Counter("rewritten_out", "outbound segments whose seq moved to the primary's sequence numbers"),
+    Counter("rewritten_in", "inbound segments moved to the secondary's numbers: ack, SACK blocks, TSecr"),
+    Counter("rewritten_out", "outbound segments moved to the primary's numbers: seq, TSval"),
     Counter("passed_aligned", "segments of known connections in which both replicas use the same numbers"),
     Counter("passed_handshake", "SYN segments, and segments before a connection's seq_offset is known"),
     Counter("passed_no_number", "segments of known connections without a number to rewrite (no ACK flag)"),
@@ -64,7 +64,7 @@ COUNTERS: Final = (
     Counter("connections_evicted", "open connections, the longest silent, given up for want of room"),
     Counter("rows_recycled", "closed connections forgotten for want of room"),
     Counter("connections_untracked", "connections left alone because no row could be had"),
-    Counter("checkpoints", "checkpoints taken: every seq_offset became 0"),
+    Counter("checkpoints", "checkpoints taken: every seq_offset and ts_offset became 0"),
     Counter("failovers", "failovers taken: known connections go on being rewritten, new ones are left alone"),
 )
 
@@ -93,7 +93,7 @@ ROW_FIELDS: Final = (
         "fin_out", C_FIN_OUT, 1, "kernels", "number after the guest's FIN, as the peer sees it: no checkpoint moves it"
     ),
     Field("ts_local", C_TS_LOCAL, 1, "kernels", "TSval of the secondary's SYN+ACK, -1: no timestamps"),
-    Field("ts_offset", C_TS_OFFSET, 1, "kernels", "secondary TSval - primary TSval mod 2^32, of `generation`"),
+    Field("ts_offset", C_TS_OFFSET, 1, "kernels", "TSval of SYN+ACK: secondary - primary mod 2^32, of `generation`"),
 )
 
 # States.  From, to: why.

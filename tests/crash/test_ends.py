@@ -42,7 +42,7 @@ def _produce(mine: Ring) -> None:
 
 
 def test_a_producer_killed_at_any_store_leaves_whole_frames_only() -> None:
-    """Between claim and commit, half-way through a frame, half-way through taking its end: a successor goes on cleanly."""
+    """Between claim and commit, half-way through a frame or through taking its end: a successor goes on cleanly."""
     lengths = set()
     at = 1
     while True:

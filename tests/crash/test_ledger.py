@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import pairwise
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_a_stage_with_tables_killed_at_any_store_is_as_if_it_had_not_been() -> N
 
 @pytest.mark.skipif(hot.JIT, reason="kills recover() itself between Python stores; run with NUMBA_DISABLE_JIT=1")
 def test_a_recovery_that_is_killed_too_is_done_again() -> None:
-    """kill -9 in the middle of a burst, then at any store of the recovery, and the next recovery still sets all right."""
+    """kill -9 in the middle of a burst, then at any store of the recovery: the next recovery still sets all right."""
     with _rig() as rig:
         _feed(rig)
         expected = finish(rig)
@@ -108,7 +109,7 @@ def test_rolling_back_restores_words_put_twice(burst: int) -> None:
 
 
 def test_a_crash_leaves_no_false_latency_sample() -> None:
-    """A recovery that publishes a burst adds nothing to the histogram and stamps nothing: its clock is not the burst's."""
+    """A recovery that publishes a burst adds nothing to the histogram and stamps nothing: its time is another."""
     with _rig() as rig:
         rig.feed("in", b"frame")
         w = rig.stage.w
@@ -138,7 +139,7 @@ def test_a_port_without_a_ring_is_not_dozed_on() -> None:
 
 
 def test_the_tracer_sees_stores_one_by_one_and_in_order() -> None:
-    """Stepping through compiled code shows the commit point after the last undo entry and before any cursor of a ring."""
+    """In compiled code the commit point comes after the last undo entry and before any cursor of a ring."""
     if not hot.JIT:
         pytest.skip("steps through compiled code; run without NUMBA_DISABLE_JIT")
     if not stepper.can_trace():
@@ -164,4 +165,4 @@ def test_the_tracer_sees_stores_one_by_one_and_in_order() -> None:
         assert changes[0] == "undo"  # begin empties the log
         assert changes.count("undo") == 1 + 2 * 3
         assert changes.count("table") >= 2
-        assert all(before == "undo" for before, now in zip(changes, changes[1:], strict=False) if now == "table")
+        assert all(before == "undo" for before, now in pairwise(changes) if now == "table")

@@ -26,6 +26,8 @@ class Connection:
     client_next: int | None = None
     seq_offset: int | None = None
     over: bool = False
+    ts_local: int | None = None
+    ts_offset: int = 0
     fin_in: int | None = None
     fin_out: int | None = None
     fin_in_acked: bool = False
@@ -57,7 +59,7 @@ class Rewriter:
             return
         for c in self.connections.values():
             if c.seq_offset is not None or c.secondary_isn is not None:
-                c.seq_offset = 0
+                c.seq_offset = c.ts_offset = 0
 
     def failover(self) -> None:
         """The primary is gone."""
@@ -82,6 +84,8 @@ class Rewriter:
             if 0 <= serial(p.seq, c.client_next) <= 65535:  # what a window of the handshake can hold
                 if c.seq_offset is None:
                     c.seq_offset = (c.secondary_isn - (p.ack - 1)) % MOD
+                    if c.ts_local is not None and (found := clock(p)):
+                        c.ts_offset = (c.ts_local - found[1]) % MOD
                 c.secondary_isn = None
         if self._established(c):
             if p.flags & FIN:
@@ -89,9 +93,11 @@ class Rewriter:
             if p.flags & ACK and c.fin_out is not None and serial(p.ack, c.fin_out) >= 0:
                 c.fin_out_acked = True
         self._ended(c, p)
-        if self._established(c) and p.flags & ACK and c.seq_offset:
+        if self._established(c) and p.flags & ACK and (c.seq_offset or c.ts_offset):
             self.rewritten_in += 1
-            return renumber(frame, p, p.seq, (p.ack + c.seq_offset) % MOD, partial)
+            assert c.seq_offset is not None
+            options = moved_options(p.body, sack=c.seq_offset, tsval=0, tsecr=c.ts_offset)
+            return renumber(frame, p, p.seq, (p.ack + c.seq_offset) % MOD, options, partial)
         return frame
 
     def outbound(self, frame: bytes, *, partial: bool = False) -> bytes:
@@ -114,9 +120,10 @@ class Rewriter:
             if p.flags & ACK and c.fin_in is not None and serial(p.ack, c.fin_in) >= 0:
                 c.fin_in_acked = True
         self._ended(c, p)
-        if self._established(c) and p.flags & (ACK | RST) and c.seq_offset:
+        if self._established(c) and p.flags & (ACK | RST) and (c.seq_offset or c.ts_offset):
             self.rewritten_out += 1
-            return renumber(frame, p, seq, p.ack, partial)
+            options = moved_options(p.body, sack=0, tsval=-c.ts_offset, tsecr=0)
+            return renumber(frame, p, seq, p.ack, options, partial)
         return frame
 
     @staticmethod
@@ -149,14 +156,55 @@ class Rewriter:
             c = self.connections[key] = Connection()
         assert c is not None
         c.secondary_isn, c.client_next, c.seq_offset = p.seq, p.ack, None
+        found = clock(p)
+        c.ts_local, c.ts_offset = found[0] if found else None, 0
         self._answer[key] = p.seq
 
     _answer: dict[Key, int] = field(default_factory=dict)
 
 
-def renumber(frame: bytes, p: Packet, seq: int, ack: int, partial: bool) -> bytes:
+def clock(p: Packet) -> tuple[int, int] | None:
+    """TSval and TSecr of a segment (RFC 7323)."""
+    for kind, at, size in each_option(p.body):
+        if kind == 8 and size == 10:
+            return int.from_bytes(p.body[at + 2 : at + 6], "big"), int.from_bytes(p.body[at + 6 : at + 10], "big")
+    return None
+
+
+def each_option(body: bytes) -> list[tuple[int, int, int]]:
+    """(kind, place, length) of the options that have a length, as far as the list can be read."""
+    found, at, end = [], 20, (body[12] >> 4) * 4
+    while at < end and body[at] != 0:
+        if body[at] == 1:
+            at += 1
+            continue
+        if at + 1 == end or body[at + 1] < 2 or at + body[at + 1] > end:
+            break
+        found.append((body[at], at, body[at + 1]))
+        at += body[at + 1]
+    return found
+
+
+def moved_options(body: bytes, *, sack: int, tsval: int, tsecr: int) -> bytes:
+    """The options with every SACK edge, and the numbers of the first timestamps option, moved by so much."""
+    moves: list[tuple[int, int]] = []
+    clocks = 0
+    for kind, at, size in each_option(body):
+        if kind == 5:
+            moves += [(at + 2 + 4 * i, sack) for i in range((size - 2) // 4)]
+        if kind == 8 and size == 10 and not clocks:
+            clocks = 1
+            moves += [(at + 2, tsval), (at + 6, tsecr)]
+    for at, by in moves:
+        number = (int.from_bytes(body[at : at + 4], "big") + by) % MOD
+        body = body[:at] + number.to_bytes(4, "big") + body[at + 4 :]
+    return body[20 : (body[12] >> 4) * 4]
+
+
+def renumber(frame: bytes, p: Packet, seq: int, ack: int, options: bytes, partial: bool) -> bytes:
     """The frame with other numbers and its TCP checksum summed anew, or left as it is where it is partial."""
-    body = p.body[:4] + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + p.body[12:]
+    body = p.body[:4] + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + p.body[12:20] + options
+    body += p.body[20 + len(options) :]
     if not partial:
         head = pseudo(packed(p.src), packed(p.dst), P_TCP, len(body))
         before = ones_sum(head + p.body)

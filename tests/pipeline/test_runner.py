@@ -33,7 +33,7 @@ def watch() -> Iterator[Watch]:
 
 def runner(rig: Rig, watch: Watch, idle: str = "backoff", **more: object) -> Runner:
     """A runner over the rig's stage."""
-    return Runner([rig.stage], STRATEGIES[idle], watch, rig.bell, rig.ringer, **more)  # type: ignore[arg-type]
+    return Runner([rig.stage], STRATEGIES[idle], watch, rig.bell, **more)  # type: ignore[arg-type]
 
 
 def release(made: Runner) -> None:

@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 
 
 class Child:
-    """``with Child(function, *args) as child``: leaves with 0 unless the function raised; killed at the end if need be."""
+    """``with Child(function, *args)``: it leaves with 0 unless the function raised; killed at the end if need be."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self.pid = os.fork()

@@ -40,7 +40,7 @@ def test_frames_come_out_as_they_went_in() -> None:
 
 
 def test_a_ring_with_v_keeps_the_header_with_its_frame() -> None:
-    """On a vnet ring a frame with a virtio-net header of 12 bytes arrives with it; a header longer than its frame does not go."""
+    """On a vnet ring a virtio-net header of 12 bytes arrives with its frame; one longer than its frame is refused."""
     with ring.create(fresh(), "64KiB", vnet=True) as r, r.producer() as p, r.consumer() as c:
         assert r.vnet
         p.send(b"h" * 12 + b"frame", vnet_hdr_len=12)
@@ -262,7 +262,7 @@ def test_a_peer_that_sleeps_hears_of_the_close(end: str) -> None:
     r = ring.create(fresh(), 4096)
 
     def sleep_on_it() -> None:
-        with ring.attach(r.name) as mine, pytest.raises(errors.RingClosed):
+        with ring.attach(r.name) as mine, pytest.raises(errors.RingClosed):  # noqa: PT012
             if end == "producer":
                 mine.producer().send_many([b"x" * 2000] * 9)
             else:
@@ -290,7 +290,7 @@ def test_a_ring_that_is_forgotten_is_taken_down_with_a_warning() -> None:
     r = ring.create(fresh(), 4096)
     name, kept = r.name, r.w[:8]
     ends = r.producer(), r.consumer()
-    with pytest.warns(ResourceWarning, match=f"ring {name} was never closed"):
+    with pytest.warns(ResourceWarning, match=f"ring {name} was never closed"):  # noqa: PT031
         del r, ends
         gc.collect()
     assert not (SHM / name).exists()
@@ -381,7 +381,7 @@ def test_a_segment_is_for_its_user_only() -> None:
 
 
 def test_a_closed_ring_is_not_kept_alive() -> None:
-    """A ring that was closed is freed with its last reference: ends and finalizers make no cycle that needs the collector."""
+    """A closed ring is freed with its last reference: its finalizer makes no cycle that needs the collector."""
     gc.disable()
     try:
         r: Ring | None = ring.create(fresh(), 4096)

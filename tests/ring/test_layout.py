@@ -24,7 +24,7 @@ def test_no_two_fields_overlap(fields: tuple[Field, ...]) -> None:
 
 @TABLES
 def test_no_two_writers_share_a_cache_line_once_the_segment_is_made(fields: tuple[Field, ...]) -> None:
-    """Words written by different processes while frames flow are 128 bytes apart at least (two lines, for the prefetcher)."""
+    """Words that different processes write while frames flow lie in different lines of 128 bytes (two, for prefetch)."""
     lines: dict[int, set[str]] = {}
     side = {"producer": "producer", "consumer": "consumer", "supervisor": "supervisor"}
     for field in fields:
@@ -46,7 +46,7 @@ def test_every_field_has_a_writer_and_a_meaning(fields: tuple[Field, ...]) -> No
 
 
 def test_the_two_ends_of_a_ring_have_lines_of_their_own() -> None:
-    """Head and tail are 128 bytes apart, each at the start of a 128-byte line, with all words of its end behind it."""
+    """Head and tail are 128 bytes apart, each at the start of a 128-byte line, its end's other words behind it."""
     assert (layout.HEAD - layout.TAIL) * 8 == 128
     assert layout.TAIL * 8 % 128 == layout.HEAD * 8 % 128 == 0
     for field in layout.RING_FIELDS:

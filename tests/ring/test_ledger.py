@@ -108,7 +108,7 @@ def test_a_row_is_never_torn() -> None:
 
     try:
         with Child(commit_for_ever) as child:
-            seen = set()
+            seen: set[int] = set()
             while len(seen) < 500:
                 row = made.row()[layout.R_SCALARS :]
                 assert row.min() == row.max()

@@ -69,7 +69,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 4))
     def poll(self, limit: int) -> None:
-        """What is published is seen whole and in order, at most ``limit`` frames of it, and nothing that is only claimed."""
+        """What is published is seen whole and in order, ``limit`` frames of it at most; what is only claimed is not."""
         w, u8 = self.ring.w, self.ring.u8
         head = int(w[layout.HEAD])
         start = head + sum(self.lead + len(f) for f in self.polled)
@@ -123,7 +123,7 @@ def _ring(vnet: bool = False, start: int = 0) -> Iterator[Ring]:
 
 @pytest.mark.parametrize("vnet", [False, True])
 def test_every_interleaving_of_two_short_programs_gives_the_same_frames(vnet: bool) -> None:
-    """Two bursts each way, all 70 orders of the producer's and the consumer's steps, across the wrap: a queue, always."""
+    """Two bursts each way, all 70 orders of the steps of producer and consumer, across the wrap: a queue, always."""
     lead = 8 if vnet else 4
     sizes = (1300, 0, 1500, 900)
     orders = [order for order in product("pc", repeat=8) if order.count("p") == 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ring import layout, segment
+from ring import errors, layout, segment
 from tests.ring.children import Child
 from tests.ring.names import fresh
 
@@ -140,8 +141,8 @@ def test_an_arena_goes_with_its_last_view() -> None:
 
 def test_a_kernel_with_other_pages_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pages have 64 KiB the double mapping cannot work: an error says so, instead of EINVAL."""
-    monkeypatch.setattr(segment.mmap, "PAGESIZE", 65536)
-    with pytest.raises(segment.errors.RingError, match=r"pages of 65,536 bytes"):
+    monkeypatch.setattr(mmap, "PAGESIZE", 65536)
+    with pytest.raises(errors.RingError, match=r"pages of 65,536 bytes"):
         segment.Arena(100)
 
 

@@ -155,11 +155,11 @@ def test_no_wake_up_is_lost_in_many_rounds(r: Ring, monkeypatch: pytest.MonkeyPa
     with ring.create(fresh(), SIZE) as back:
 
         def answer() -> None:
-            with ring.attach(r.name) as there, ring.attach(back.name) as here:
-                with there.consumer() as c, here.producer() as p:
-                    for n in range(rounds):
-                        assert c.recv(PATIENCE_S) == b"%d" % n
-                        p.send(b"%d" % -n, PATIENCE_S)
+            there, here = ring.attach(r.name), ring.attach(back.name)
+            with there, here, there.consumer() as c, here.producer() as p:
+                for n in range(rounds):
+                    assert c.recv(PATIENCE_S) == b"%d" % n
+                    p.send(b"%d" % -n, PATIENCE_S)
 
         with r.producer() as p, back.consumer() as c, Child(answer) as child:
             for n in range(rounds):

@@ -326,8 +326,10 @@ def test_overtaken_datagram_gets_a_grace() -> None:
         assert check(g)["diverged_order"] == 1
 
 
-@pytest.mark.parametrize("frame", [arp_frame(SERVER, CLIENT), b"short", b"", bytes(60), tcp_frame(
-    SERVER, CLIENT, 80, 9, seq=1, flags=ACK)[:40]])
+@pytest.mark.parametrize(
+    "frame",
+    [arp_frame(SERVER, CLIENT), b"short", b"", bytes(60), tcp_frame(SERVER, CLIENT, 80, 9, seq=1, flags=ACK)[:40]],
+)
 def test_what_has_no_key_is_not_compared(frame: bytes) -> None:
     """ARP, runts and truncated headers: the primary's leave at once, the secondary's are dropped."""
     with rig() as g:

@@ -22,6 +22,8 @@ from tests.packets import (
     fragments,
     hop_by_hop,
     icmp_frame,
+    opt_sack,
+    opt_timestamp,
     read,
     tcp_frame,
     udp,
@@ -188,6 +190,63 @@ def test_a_wrong_checksum_stays_wrong(rig: Rig) -> None:
     frame = bytearray(flow.rx(ACK, 1, 1, b"data"))
     frame[-1] ^= 1
     assert checksum_faults(flow.send(bytes(frame), "rx")) == ["transport"]
+
+
+# --- options ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lead", [b"", b"\1", b"\1\1", b"\1\1\1"], ids=len)
+def test_sack_blocks_move_with_the_ack(rig: Rig, lead: bytes) -> None:
+    """Inbound blocks are in the guest's numbers (D-SACK too); outbound ones in the client's. At odd places as well."""
+    flow = Flow(rig, isns=(CLIENT, MOD - 10, SECONDARY)).open()
+    blocks = [(flow.primary + 5, flow.primary + 20), (flow.primary + 40, flow.primary + 60)]
+    before, after = flow.inbound(ACK, 1, 30, options=lead + opt_sack(*blocks))
+    moved = opt_sack(*((SECONDARY + left, SECONDARY + right) for left, right in ((5, 20), (40, 60))))
+    assert read(after).options == {5: moved[2:]}
+    assert checksum_faults(after) == []
+    before, after = flow.outbound(ACK, 1, 1, options=lead + opt_sack((CLIENT, CLIENT + 9)))
+    assert read(after).options == read(before).options
+    assert checksum_faults(after) == []
+
+
+@pytest.mark.parametrize("isns", [(CLIENT, PRIMARY, SECONDARY), (1, 5, 5)], ids=["other ISN", "same ISN"])
+def test_timestamps_of_both_replicas_look_like_the_primarys(rig: Rig, isns: tuple[int, int, int]) -> None:
+    """The secondary is echoed the clock that it showed in its SYN+ACK; the client sees the primary's go on (RFC 7323)."""
+    flow = Flow(rig, isns=isns)
+    ours, theirs = MOD - 3, 900_000
+    flow.inbound(SYN, 0, options=opt_timestamp(11, 0))
+    before, after = flow.outbound(SYN | ACK, 0, 1, options=opt_timestamp(ours, 11))
+    assert after == before
+    _, after = flow.inbound(ACK, 1, 1, options=opt_timestamp(12, theirs))
+    assert read(after).options[8] == opt_timestamp(12, ours)[2:]
+    _, after = flow.outbound(ACK, 1, 1, b"data", options=b"\1" + opt_timestamp(ours + 50, 12))
+    assert read(after).options[8] == opt_timestamp(theirs + 50, 12)[2:]
+    assert checksum_faults(after) == []
+    _, after = flow.inbound(ACK, 1, 5, options=b"\1\1" + opt_timestamp(13, theirs + 50))
+    assert read(after).options[8] == opt_timestamp(13, ours + 50)[2:]
+    assert checksum_faults(after) == []
+    rig.command(layout.CMD_CHECKPOINT, 1)
+    before, after = flow.outbound(ACK, 5, 1, options=opt_timestamp(theirs + 60, 13), isn=flow.primary)
+    assert after == before
+
+
+def test_without_timestamps_on_either_side_there_is_no_ts_offset(rig: Rig) -> None:
+    """Offered by the guest alone, or sent by the client alone: left as they are."""
+    for port, guest, client in ((40_000, opt_timestamp(7, 1), b""), (40_001, b"", opt_timestamp(1, 9))):
+        flow = Flow(rig, port)
+        flow.inbound(SYN, 0)
+        flow.outbound(SYN | ACK, 0, 1, options=guest)
+        flow.inbound(ACK, 1, 1, options=client)
+        before, after = flow.outbound(ACK, 1, 1, options=opt_timestamp(70, 1))
+        assert read(after).options == read(before).options
+
+
+@pytest.mark.parametrize("bad", [b"\5\x14\0\0", b"\5\0\1\1", b"\x08\1\1\1", b"\1\1\1\5", b"\5\4\0\0", b"\5\2\5\3"])
+def test_options_that_cannot_be_read_stay(rig: Rig, bad: bytes) -> None:
+    """Lengths of 0 or 1, beyond the header, not of whole blocks: the numbers of the header move, the options do not."""
+    flow = Flow(rig).open()
+    before, after = flow.inbound(ACK, 1, 1, b"data", options=bad)
+    assert after[54:] == before[54:]
+    assert read(after).ack == SECONDARY + 1
+    assert checksum_faults(after) == []
 
 
 # --- what is left alone -----------------------------------------------------------------------------------------

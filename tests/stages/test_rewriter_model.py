@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 from ring import layout
 from tests.oracle.rewriter import Rewriter as Oracle
 from tests.oracle.rewriter import serial
-from tests.packets import ACK, FIN, MOD, PSH, RST, SYN, Packet, checksum_faults, read, tcp_frame
+from tests.packets import (
+    ACK,
+    FIN,
+    MOD,
+    PSH,
+    RST,
+    SYN,
+    Packet,
+    checksum_faults,
+    opt_sack,
+    opt_timestamp,
+    read,
+    tcp_frame,
+)
 from tests.rig import Rig
 from tests.stages.test_rewriter import V4, V6, check_balances
 
@@ -53,8 +66,15 @@ scripts = st.sampled_from(
 
 
 def of_flow(many: list[tuple[object, ...]]) -> st.SearchStrategy[list[tuple[int, tuple[object, ...]]]]:
-    """The same flow for all of a script."""
-    return st.sampled_from([0, 0, 0, 1, 2, 3]).map(lambda flow: [(flow, one) for one in many])
+    """The same flow, and the same kind of TCP options, for all of a script."""
+    flows = st.sampled_from([0, 0, 0, 1, 2, 3])
+    return st.tuples(flows, st.integers(0, 5)).map(lambda both: [(both[0], (*one, both[1])) for one in many])
+
+
+def options(style: int, value: int, echo: int, edge: int) -> bytes:
+    """TCP options: none, timestamps at an even or an odd place, SACK blocks, both, a list that cannot be read on."""
+    ts, blocks = opt_timestamp(value, echo), opt_sack((edge, edge + 5), (edge + 9, edge + 30))
+    return (b"", b"\1\1" + ts, b"\1" + ts, b"\1\1\1" + blocks, ts + blocks, ts + b"\5\x20\1\2")[style]
 
 
 steps = st.lists(
@@ -65,9 +85,14 @@ steps = st.lists(
 def build(flow: int, numbers: tuple[int, int, int], way: bool, *step: int) -> bytes:
     """The frame of a segment step; flow 3 shares hosts with flow 0 but is tagged."""
     client, primary, secondary = numbers
-    flags, seq, ack, size = step
+    flags, seq, ack, size, style = step
     guest, peer = HOSTS[flow % 3][1], HOSTS[flow % 3][0]
     how = {"flags": flags, "payload": b"p" * size, "vlans": (5,) if flow == 3 else ()}
+    # The replicas' clocks: some wrap, and those of equal ISNs differ.
+    clocks = (primary + 77_000, secondary - 3 + seq % 2)
+    how["options"] = (
+        options(style, 55, clocks[0] + ack, primary + 100) if way else options(style, clocks[1], 55, client)
+    )
     if way:
         return tcp_frame(peer, guest, 40_000, 80, seq=client + seq, ack=primary + ack if flags & ACK else 0, **how)
     return tcp_frame(guest, peer, 80, 40_000, seq=secondary + seq, ack=client + ack if flags & ACK else 0, **how)

@@ -11,7 +11,7 @@ from tests.crash.tally import CELLS, PUTS, TABLE
 
 @hot
 def note(w, row, size):
-    """Three puts for a frame, two of them on one word; a chain that shows every repetition and every change of order."""
+    """Three puts a frame, two of them on one word: a chain that shows every repetition and change of order."""
     cell = TABLE + size % CELLS
     put(w, cell, w[cell] + 1)
     put(w, TABLE + CELLS, (int(w[TABLE + CELLS]) * 31 + size) & 0xFFFFFFFF)

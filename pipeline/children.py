@@ -69,9 +69,9 @@ class BadMove(RuntimeError):
 class Policy:
     """How crashes are answered; times in nanoseconds.
 
-    ``stable_ns``: a child that was ready for that long has its backoff reset (sooner after few crashes, `stable_after`).
-    ``start_timeout_ns``
-    takes the heartbeat's place until the first heartbeat: to open a file or a device may take longer than a cycle.
+    ``stable_ns``: a child that was ready for that long has its backoff reset (after few crashes sooner, see
+    `Family.stable_after`).  ``start_timeout_ns`` takes the heartbeat's place until the first heartbeat: to open a file
+    or a device may take longer than a duty cycle.
     """
 
     strategy: str = "one_for_one"
@@ -295,8 +295,8 @@ class Family:
     def delay(self, in_a_row: int) -> int:
         """Nanoseconds to wait after that many crashes in a row.
 
-        None after the first: a lone crash is mended at once.  Then initial, initial times factor, .. up to the cap, each
-        shortened by up to ``jitter`` of itself, so that children that died together do not come back together.
+        None after the first: a lone crash is mended at once.  Then initial, initial times factor, .. up to the cap,
+        each shortened by up to ``jitter`` of itself, so that children that died together do not come back together.
         """
         if in_a_row < 2:
             return 0
@@ -305,7 +305,7 @@ class Family:
         return int(min(full, policy.backoff_max_ns) * (1 - policy.jitter * self._random.random()))
 
     def stable_after(self, in_a_row: int) -> int:
-        """Nanoseconds that a child must have been ready to count as stable: ten times the wait before it, within limits.
+        """Nanoseconds that a child must have been ready to be stable: ten times the wait before it, within limits.
 
         So a child killed now and then is always mended at once, and one that dies soon after each start is not.
         """

@@ -85,6 +85,7 @@ def _call_once() -> None:
     from ring.kernels import ledger
 
     w = np.zeros(layout.UNDO, np.int64)  # a stage without rings: there is nothing to do
+    ledger.true_row(w)  # called from cold code, too (Stage.counter)
     for kernel in (ledger.recover, ledger.doze, ledger.wake):
         kernel(w.view(np.uint8), w, 0)
 

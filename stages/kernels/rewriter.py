@@ -209,7 +209,7 @@ def current(w, row, c, field):
 
 @hot
 def establish(u8, w, row, c, at):
-    """An inbound ACK in state ANSWERED tells the primary's ISN and clock, if it can belong to this connection at all."""
+    """An inbound ACK in state ANSWERED tells the primary's ISN and clock, if it can belong to this connection."""
     first = diff(w[SCRATCH_AT + F_SEQ], w[c + C_FIRST_SEQ])
     if first < 0 or first > FIRST_WINDOW:
         return

@@ -73,10 +73,10 @@ def kill_at_every_store(
     stride: int = 1,
     tables: bool = True,
 ) -> int:
-    """Kill a stage at every ``stride``-th store of ``steps(rig)`` and see that nothing changed; how many kills.
+    """Kill a stage at every ``stride``-th store of ``steps(rig)`` and see that nothing changed: how many kills.
 
     ``feed`` writes the same frames each time; ``check(rig, outcome)`` asserts more about the undisturbed and every
-    killed run, for instance that counters balance.  ``tables=False`` where table words may differ (stamps kept plainly).
+    killed run, for instance that counters balance.  ``tables=False`` where table words may differ (plain stamps).
     """
     kills = _kill_compiled if hot.JIT else _kill_python
     with make_rig() as rig:

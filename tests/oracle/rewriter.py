@@ -1,4 +1,4 @@
-"""filter-rewriter in slow, plain Python: a dict of connections, frames built anew with every checksum summed from scratch.
+"""filter-rewriter in slow, plain Python: a dict of connections, frames built anew, checksums summed from scratch.
 
 Written from behaviour.md, section 4, and RFC 9293; no code, number or layout is shared with the kernel.
 """

@@ -262,3 +262,9 @@ def test_whatever_happens_only_allowed_moves_are_made(data):
             if isinstance(action, Spawn):
                 assert made.children[action.child].state is State.STARTING
                 made.spawned(action.child, 9, now)
+
+
+def test_how_long_a_child_must_live_to_be_stable_grows_with_its_backoff_up_to_the_limit():
+    policy = Policy(backoff_initial_ns=50 * MS, stable_ns=3000 * MS)
+    made = Family([], policy)
+    assert [made.stable_after(n) // MS for n in (0, 1, 2, 3, 4, 9)] == [250, 250, 500, 1000, 2000, 3000]

@@ -24,7 +24,7 @@ def test_no_two_fields_overlap(fields: tuple[Field, ...]) -> None:
 
 @TABLES
 def test_no_two_writers_share_a_cache_line_once_the_segment_is_made(fields: tuple[Field, ...]) -> None:
-    """Words that different processes write while frames flow lie in different lines of 128 bytes (two, for prefetch)."""
+    """Words that different processes write while frames flow never share 128 bytes (two lines, for the prefetcher)."""
     lines: dict[int, set[str]] = {}
     side = {"producer": "producer", "consumer": "consumer", "supervisor": "supervisor"}
     for field in fields:
@@ -57,7 +57,7 @@ def test_the_two_ends_of_a_ring_have_lines_of_their_own() -> None:
 
 
 def test_a_doorbell_stands_behind_its_asleep_word() -> None:
-    """`Doorbell.announce` and the wakers find descriptor and inode right after `asleep`, the start time after the pid."""
+    """Descriptor and inode of a doorbell come right after `asleep`, a start time right after its pid."""
     for asleep, fd, inode in (
         (layout.P_ASLEEP, layout.P_BELL_FD, layout.P_BELL_INO),
         (layout.C_ASLEEP, layout.C_BELL_FD, layout.C_BELL_INO),
@@ -67,7 +67,7 @@ def test_a_doorbell_stands_behind_its_asleep_word() -> None:
 
 
 def test_sizes_add_up() -> None:
-    """The header fits its page, a row its parts, and the fixed part of a stage segment ends where the undo log starts."""
+    """The header fits its page, a row has room for its parts, the fixed part of a stage ends before the undo log."""
     assert max(f.offset + f.size for f in layout.RING_FIELDS) * 8 <= layout.PAGE
     assert layout.R_TAILS == layout.R_HEADS + layout.PORTS
     assert layout.R_SCALARS == layout.R_TAILS + layout.PORTS
@@ -87,7 +87,7 @@ def test_magic_numbers_spell_their_names() -> None:
 
 
 def test_the_diagram_agrees_with_the_tables() -> None:
-    """Each ``word N name`` line of the docstring is the offset of a field, or of the first of the words that it names."""
+    """Each ``word N`` line of the docstring is the offset of the first of the fields that it names."""
     ring_part, stage_part = (layout.__doc__ or "").split("A *stage segment*")
     rows = {part: re.findall(r"^ +word +(\d+) ", part, re.MULTILINE) for part in (ring_part, stage_part)}
     starts = {f.offset: f.name for f in layout.RING_FIELDS}

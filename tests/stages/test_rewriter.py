@@ -209,7 +209,7 @@ def test_sack_blocks_move_with_the_ack(rig: Rig, lead: bytes) -> None:
 
 @pytest.mark.parametrize("isns", [(CLIENT, PRIMARY, SECONDARY), (1, 5, 5)], ids=["other ISN", "same ISN"])
 def test_timestamps_of_both_replicas_look_like_the_primarys(rig: Rig, isns: tuple[int, int, int]) -> None:
-    """The secondary is echoed the clock that it showed in its SYN+ACK; the client sees the primary's go on (RFC 7323)."""
+    """The guest is echoed the clock that its SYN+ACK showed; the client sees the primary's go on (RFC 7323)."""
     flow = Flow(rig, isns=isns)
     ours, theirs = MOD - 3, 900_000
     flow.inbound(SYN, 0, options=opt_timestamp(11, 0))

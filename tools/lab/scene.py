@@ -25,6 +25,10 @@ MAC = MappingProxyType({CLIENT: "52:54:00:77:00:01", PRIMARY: "52:54:00:77:00:02
 # connection until the rewriter translates timestamps as it does sequence numbers.
 SYSCTLS = {
     "net.ipv4.tcp_timestamps": "0",
+    # The client sees the primary's receive window only and may send past the secondary's where nginx reads more slowly
+    # there; Linux drops that, and as the primary's ACKs wait for the secondary's, the transfer stands until the
+    # compare's timeout.  Replicas of one VM have the same buffers; ours are large enough that neither window closes.
+    "net.ipv4.tcp_rmem": "4096 16777216 16777216",
     "net.ipv6.conf.all.disable_ipv6": "1",  # no neighbour discovery, no router solicitations: only our packets
     "net.ipv6.conf.default.disable_ipv6": "1",
 }
@@ -64,7 +68,7 @@ class Scene:
             self.book.namespaces.append(name)
             self.book.save()
             host.run("ip", "netns", "add", name)
-        settings = " && ".join(f"echo {v} > /proc/sys/{k.replace('.', '/')}" for k, v in SYSCTLS.items())
+        settings = " && ".join(f"echo '{v}' > /proc/sys/{k.replace('.', '/')}" for k, v in SYSCTLS.items())
         host.run(*self.inside(role, "sh", "-c", settings))
         ip = ("ip", "-n", name)
         host.run(*ip, "link", "set", "lo", "up")

@@ -22,6 +22,8 @@ import struct
 import sys
 import time
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import msgpack
@@ -64,8 +66,9 @@ def warm(modules: list[str], shells: list[str], logger: Any) -> float:
 
     start = time.monotonic()
     cache = hot.cache_dir()
-    if hot.JIT and not (cache.is_dir() and any(cache.rglob("*.nbc"))):
-        logger.info("compiling kernels, once", cache=str(cache))
+    if hot.JIT and not all((cache / f"{module}.done").exists() for module in modules):
+        logger.info("compiling kernels, once", cache=str(cache), processes=min(len(modules), os.cpu_count() or 1))
+        _compile(modules, cache)
     for module in ("ring.kernels.ledger", "ring.kernels.frames", *modules):
         import_module(module)
     kernels = hot.warm()
@@ -77,6 +80,49 @@ def warm(modules: list[str], shells: list[str], logger: Any) -> float:
     return took
 
 
+def _compile(modules: list[str], cache: Path) -> None:
+    """Fill the cache from child processes, one a processor: this one then only loads, and stays small.
+
+    The modules to do lie in a pipe, a byte each; whoever is free takes the next, the longest source first.  What a child
+    cannot do (killed, no memory) is compiled, or fails with its reason, when this process imports the module.
+    """
+    from ring import hot
+
+    cache.mkdir(parents=True, exist_ok=True)
+    order = sorted(modules, key=lambda module: -_source_size(module))
+    jar, fill = os.pipe()
+    os.write(fill, bytes(range(len(order))))
+    os.close(fill)
+    children = []
+    for _ in range(min(len(order), os.cpu_count() or 1)):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                while took := os.read(jar, 1):
+                    module = order[took[0]]
+                    import_module(module)
+                    hot.warm()
+                    (cache / f"{module}.done").touch()
+            finally:
+                os._exit(0)
+        children.append(pid)
+    os.close(jar)
+    for pid in children:
+        os.waitpid(pid, 0)
+
+
+def _source_size(module: str) -> int:
+    """Bytes of a module's source and of those kernels that it imports from its own package: how long it will take."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return 0
+    source = Path(spec.origin)
+    text = source.read_text()
+    return len(text) + sum(
+        path.stat().st_size for path in source.parent.glob("*.py") if f"kernels.{path.stem} import" in text
+    )
+
+
 def _call_once() -> None:
     """Call compiled code: a process's first call makes Numba work out the arguments' types, 40 ms and 8 MB of it."""
     import numpy as np
@@ -85,7 +131,6 @@ def _call_once() -> None:
     from ring.kernels import ledger
 
     w = np.zeros(layout.UNDO, np.int64)  # a stage without rings: there is nothing to do
-    ledger.true_row(w)  # called from cold code, too (Stage.counter)
     for kernel in (ledger.recover, ledger.doze, ledger.wake):
         kernel(w.view(np.uint8), w, 0)
 

@@ -31,7 +31,7 @@ class InUse(Exception):
 
 @dataclass(frozen=True)
 class Planned:
-    """One segment to be: ``nbytes`` in all; ``ring`` and ``vnet`` say which header it gets."""
+    """One segment to be: ``nbytes`` in all; ``ring``, ``vnet`` and ``linked`` say which header it gets."""
 
     name: str
     id: str
@@ -40,6 +40,7 @@ class Planned:
     vnet: bool = False
     ends: tuple[str, str] = ("", "")
     status: int = 1
+    linked: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,16 @@ class Found:
 
 def plan(pipeline: str, graph: Any) -> list[Planned]:
     """Every segment of a graph: rings first."""
+    connects = {stage.id for stage in graph.stages if registry.kind(stage.kind).connects}
     made = [
         Planned(
-            f"{pipeline}.r.{r.id}", r.id, layout.PAGE + r.size, True, r.vnet, (str(r.producer[0]), str(r.consumer[0]))
+            f"{pipeline}.r.{r.id}",
+            r.id,
+            layout.PAGE + r.size,
+            True,
+            r.vnet,
+            (str(r.producer[0]), str(r.consumer[0])),
+            linked=(r.producer[0] not in connects, r.consumer[0] not in connects),
         )
         for r in graph.rings
     ]
@@ -275,7 +283,7 @@ def _create(into: Segments, one: Planned, digest: int) -> None:
         header = into.rings[one.id] = RingHeader(one, seg)
         names = b"".join(end.encode()[:63].ljust(64, b"\0") for end in one.ends)
         header._arena.bytes[layout.NAMES_BYTE : layout.NAMES_BYTE + 128] = names
-        format_header(header.w, header.size, vnet=one.vnet, owner=os.getpid(), digest=digest)
+        format_header(header.w, header.size, vnet=one.vnet, owner=os.getpid(), digest=digest, linked=one.linked)
     finally:
         seg.close()
 

@@ -9,8 +9,13 @@ from ring import errors, layout, order, segment
 _STATES = {layout.RING_OPEN: "open", layout.RING_DRAINING: "draining", layout.RING_CLOSED: "closed"}
 
 
-def format_header(w: Any, size: int, *, vnet: bool, owner: int, digest: int = 0) -> None:
-    """Write the header of a new ring; ``w`` is the int64 view of its segment, all zeros."""
+def format_header(
+    w: Any, size: int, *, vnet: bool, owner: int, digest: int = 0, linked: tuple[bool, bool] = (True, True)
+) -> None:
+    """Write the header of a new ring; ``w`` is the int64 view of its segment, all zeros.
+
+    ``linked``: whether producer and consumer count as connected from the start, having no outside peer to wait for.
+    """
     w[layout.VERSION] = layout.LAYOUT_VERSION
     w[layout.SIZE] = size
     w[layout.VNET] = int(vnet)
@@ -18,7 +23,7 @@ def format_header(w: Any, size: int, *, vnet: bool, owner: int, digest: int = 0)
     w[layout.OWNER_PID] = owner
     w[layout.OWNER_START] = segment.process_start(owner)
     w[layout.DIGEST] = digest
-    w[layout.P_LINK] = w[layout.C_LINK] = 1
+    w[layout.P_LINK], w[layout.C_LINK] = linked
     order.fence()
     w[layout.MAGIC] = layout.RING_MAGIC  # last: a segment without it is not ready
 

@@ -41,7 +41,8 @@ class Kind:
 
     ``name`` is unique (``netdev-pcap``), ``type`` is what people see (``netdev``); ``shell`` is ``module:Class``;
     ``kernels`` are the modules that the fork server warms; the place of a port in ``inputs`` or ``outputs`` is its index
-    in the kernels.  ``table_words`` gives the words of the kind's tables for a stage's parameters.
+    in the kernels.  ``connects``: it has an outside peer and keeps the link words of its rings.  ``table_words`` gives the
+    words of the kind's tables for a stage's parameters.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Kind:
     outputs: tuple[str, ...]
     counters: tuple[Counter, ...] = ()
     balances: tuple[Balance, ...] = ()
+    connects: bool = False
     undo_entries: int = 0
     table_words: Callable[[Mapping[str, Any]], int] = field(default=_no_tables)
 

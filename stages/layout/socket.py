@@ -57,6 +57,7 @@ def _kind(name: str, people: str) -> Kind:
         inputs=("send",),
         outputs=("receive",),
         counters=OWN,
+        connects=True,
         table_words=lambda params: SCRATCH_WORDS,
     )
 

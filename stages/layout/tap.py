@@ -37,5 +37,6 @@ KIND: Final = Kind(
     inputs=("send",),
     outputs=("receive",),
     counters=COUNTERS,
+    connects=True,
     balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
 )

@@ -70,7 +70,7 @@ def test_real_traffic_passes_and_each_lie_is_explained(started: list, tmp_path: 
     """Right bytes, both replicas answer, three differences ask for three checkpoints, the books balance."""
     lab = _lab(*SMALL, "--json", "--record", str(tmp_path))
     started.append(lab)
-    out, told = lab.communicate(timeout=400)
+    out, told = lab.communicate(timeout=900)
     assert lab.returncode == 0, told
     data = json.loads(out)
     assert data["ok"]

@@ -45,6 +45,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--requests", type=positive, default=200, help="short requests in each of three series")
     parser.add_argument("--download", type=size, default=50_000_000, metavar="SIZE", help="large download (50MB)")
     parser.add_argument("--upload", type=size, default=2_000_000, metavar="SIZE", help="upload (2MB)")
+    parser.add_argument("--kill", action="store_true", help="also kill -9 each compute stage during a download")
     parser.add_argument("--record", type=Path, metavar="DIR", help="write client, primary and secondary .pcapng there")
     parser.add_argument("--json", action="store_true", help="the report as JSON; progress goes to stderr")
     parser.add_argument("--keep", action="store_true", help="leave everything running for inspection")
@@ -113,7 +114,7 @@ def _play(options: argparse.Namespace, config: dict[str, object], report: Report
         report.step(f"  (apt-get install {web.HEADERS_MORE_PACKAGE} lets the replicas' Date never differ)")
     report.check("the pipeline is ready", True, f"{proxy.start()} stages")
     report.step("Requests")
-    Session(set_up, servers, proxy, report, Load(options.requests, options.download, options.upload)).run()
+    Session(set_up, servers, proxy, report, Load(options.requests, options.upload, options.kill)).run()
     if not options.keep:
         code = proxy.stop()
         report.check("the pipeline drains and ends with 0", code == 0, f"exit status {code}")

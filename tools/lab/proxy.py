@@ -58,6 +58,10 @@ class Proxy:
         control = (sys.executable, "-m", "pipeline.control", "--runtime-dir", str(self.runtime_dir), self._name)
         return dict(json.loads(host.run(*control, "status", "--json", env={"PYTHONPATH": str(REPOSITORY)})))
 
+    def stage(self, ident: str) -> dict[str, Any]:
+        """A stage's row of the status."""
+        return next(dict(row) for row in self.status()["stages"] if row["id"] == ident)
+
     def unbalanced(self, status: Mapping[str, Any]) -> tuple[str, ...]:
         """The equations of the pipeline's own summary that do not hold: rings, stages, the compare's conservation."""
         return summarise(plan(load(self.config)), status).wrong

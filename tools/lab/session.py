@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +26,11 @@ HOST_REQUESTS = 3
 
 @dataclass(frozen=True)
 class Load:
-    """How much the client asks for: short requests, and bytes of the one large download and the upload."""
+    """What the client asks for: short requests, bytes of the upload; and whether stages are killed meanwhile."""
 
     requests: int
-    download: int
     upload: int
+    kill: bool = False
 
 
 class Session:
@@ -52,6 +55,8 @@ class Session:
         self._keep_alive()
         self._download()
         self._upload()
+        if self._load.kill:
+            self._kills()
         self._agreed()
         self._host_page()
         self._both_answered()
@@ -111,6 +116,31 @@ class Session:
         detail = f"{_bytes(visit.sent)}, {_bytes(speed)}/s, both replicas have the same bytes"
         self._note("an upload", visit, detail, [201], wrong=trouble)
         self._report.figures["upload"] = f"{_bytes(visit.sent)}, {_bytes(speed)}/s"
+
+    def _kills(self) -> None:
+        """kill -9 of each compute stage, each in the middle of a download of its own."""
+        self._report.step("kill -9 in the middle of a download")
+        compute = [s["id"] for s in self._proxy.status()["stages"] if s["type"] not in ("netdev", "chardev")]
+        for stage in compute:
+            done: list[Visit] = []
+            download = threading.Thread(target=lambda done=done: done.append(self._browser.get(["/bulk.bin"])))
+            download.start()
+            pid = self._proxy.stage(stage)["pid"]
+            under_way = download.is_alive()
+            os.kill(pid, signal.SIGKILL)
+            download.join()
+            back = self._eventually(lambda stage=stage, pid=pid: self._returned(stage, pid))
+            visit = done[0]
+            right = visit.bodies[0].exists() and _digest(visit.bodies[0].read_bytes()) == self._servers.bulk_digest
+            wrong = "" if right else "SHA-256 is wrong"
+            if not (back and under_way):
+                wrong = wrong or ("the stage is not back" if under_way else "the download was over: make it larger")
+            restarts = self._proxy.stage(stage)["restarts"]
+            self._note(stage, visit, f"SHA-256 right, {visit.elapsed:.2f} s, {restarts} restart", [200], wrong=wrong)
+
+    def _returned(self, stage: str, pid: int) -> bool:
+        now = self._proxy.stage(stage)
+        return now["state"] == "RUNNING" and now["pid"] != pid
 
     def _agreed(self) -> None:
         """Everything so far is the same on both replicas, so nothing may have been called different."""

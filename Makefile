@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later:
 #   make run    the default pipeline: replays the sample through the whole topology
-#   make test   every test; as root it installs the Debian packages that the tests drive
+#   make test   every test, compiled and as plain Python; as root it installs the Debian packages that the tests drive
 # Each makes its own environment in .venv.
 
 PYTHON ?= python3
@@ -16,6 +16,7 @@ run: $(VENV)/run.done
 test: $(VENV)/test.done lint
 	tools/packages.sh
 	$(BIN)/python -m pytest $(ARGS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/ring tests/crash tests/stages $(ARGS)
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

@@ -112,3 +112,19 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         problems += [f"socket {path}" for path in _sockets(folder)]
     if problems:
         pytest.fail("the test left behind:\n  " + "\n  ".join(problems))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on, JIT off)."""
+    if os.environ.get("CI") != "true":
+        return
+    left_out = []
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "JIT" not in reason and "compiled" not in reason:
+            left_out.append(f"{report.nodeid}: {reason}")
+    if left_out:
+        terminalreporter.section("left out, which CI does not allow", red=True)
+        for line in left_out:
+            terminalreporter.line(line)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

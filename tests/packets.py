@@ -28,7 +28,7 @@ def ones_sum(data: bytes) -> int:
     """One's complement sum of 16-bit words (RFC 1071), folded, not complemented; an odd end is padded with 0."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
@@ -301,12 +301,14 @@ def read(frame: bytes) -> Packet:
 
 
 def read_options(data: bytes) -> dict[int, bytes]:
-    """TCP options by kind: their data without kind and length."""
+    """TCP options by kind: their data without kind and length, as far as the list can be read."""
     found, at = {}, 0
     while at < len(data) and data[at] != 0:
         if data[at] == 1:
             at += 1
             continue
+        if at + 1 == len(data) or data[at + 1] < 2:
+            break
         found[data[at]] = data[at + 2 : at + data[at + 1]]
         at += data[at + 1]
     return found

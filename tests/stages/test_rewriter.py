@@ -1,4 +1,4 @@
-"""filter-rewriter, one fact at a time."""
+"""filter-rewriter, one fact at a time: numbers, options, handshakes, ends of connections."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from ring import layout
-from ring.hot import JIT
-from stages.kernels.table import find, hash_key
-from stages.layout import rewriter as numbers
 from tests.packets import (
     ACK,
     FIN,
@@ -31,62 +28,7 @@ from tests.packets import (
     vnet_header,
 )
 from tests.rig import Rig
-
-V4 = ("198.51.100.9", "10.0.0.1")
-V6 = ("2001:db8::9", "2001:db8::1")
-CLIENT, PRIMARY, SECONDARY = 1_000, 5_000, 70_000
-OFFSET = SECONDARY - PRIMARY
-
-
-class Flow:
-    """A client's connection through the rewriter: numbers are given as offsets from the ISNs."""
-
-    def __init__(
-        self, rig: Rig, port: int = 40_000, hosts: tuple[str, str] = V4, isns: tuple[int, int, int] | None = None, **how
-    ) -> None:
-        self.rig, self.hosts, self.how, self.port = rig, hosts, how, port
-        self.client, self.primary, self.secondary = isns or (CLIENT, PRIMARY, SECONDARY)
-
-    def tx(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", **how) -> bytes:
-        """What the client sends; ``ack`` counts from the primary's ISN."""
-        numbers_ = {"seq": self.client + seq, "ack": self.primary + ack if flags & ACK else 0}
-        return tcp_frame(*self.hosts, self.port, 80, flags=flags, payload=payload, **numbers_, **{**self.how, **how})
-
-    def rx(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", isn: int | None = None, **how) -> bytes:
-        """What the guest sends; ``seq`` counts from ``isn`` (the secondary's)."""
-        start = self.secondary if isn is None else isn
-        numbers_ = {"seq": start + seq, "ack": self.client + ack if flags & ACK else 0}
-        hosts = self.hosts[::-1]
-        return tcp_frame(*hosts, 80, self.port, flags=flags, payload=payload, **numbers_, **{**self.how, **how})
-
-    def send(self, frame: bytes, port: str = "tx") -> bytes:
-        """Pass one frame; what comes out."""
-        self.rig.feed(f"{port}_in", frame)
-        self.rig.run(now=1)
-        (out,) = self.rig.take(f"{port}_out")
-        return out
-
-    def inbound(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", **how) -> tuple[bytes, bytes]:
-        """Pass a client's segment: (before, after)."""
-        frame = self.tx(flags, seq, ack, payload, **how)
-        return frame, self.send(frame, "tx")
-
-    def outbound(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", **how) -> tuple[bytes, bytes]:
-        """Pass a guest's segment: (before, after)."""
-        frame = self.rx(flags, seq, ack, payload, **how)
-        return frame, self.send(frame, "rx")
-
-    def open(self) -> Flow:
-        """The three-way handshake."""
-        self.inbound(SYN, 0)
-        self.outbound(SYN | ACK, 0, 1)
-        self.inbound(ACK, 1, 1)
-        return self
-
-    def offset_in(self) -> int:
-        """How far an inbound ACK is moved now."""
-        before, after = self.inbound(ACK, 1, 1)
-        return (read(after).ack - read(before).ack) % MOD
+from tests.stages.rewriting import CLIENT, OFFSET, PRIMARY, SECONDARY, V4, V6, Flow, check_balances
 
 
 @pytest.fixture
@@ -96,14 +38,7 @@ def rig() -> Iterator[Rig]:
         check_balances(r)
 
 
-def check_balances(r: Rig) -> None:
-    """Every conservation law of the kind holds."""
-    counters = r.counters()
-    for law in r.kind.balances:
-        assert sum(counters[n] for n in law.left) == sum(counters[n] for n in law.right), law.label
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------
+# --- numbers ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("how", [{}, {"vlans": (7,)}, {"vlans": (7, 9)}, {"pad": True}], ids=str)
 @pytest.mark.parametrize("hosts", [V4, V6], ids=["IPv4", "IPv6"])
 def test_handshake_then_both_directions_are_rewritten(rig: Rig, hosts: tuple[str, str], how: dict[str, object]) -> None:
@@ -192,7 +127,7 @@ def test_a_wrong_checksum_stays_wrong(rig: Rig) -> None:
     assert checksum_faults(flow.send(bytes(frame), "rx")) == ["transport"]
 
 
-# --- options ----------------------------------------------------------------------------------------------------
+# --- options ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("lead", [b"", b"\1", b"\1\1", b"\1\1\1"], ids=len)
 def test_sack_blocks_move_with_the_ack(rig: Rig, lead: bytes) -> None:
     """Inbound blocks are in the guest's numbers (D-SACK too); outbound ones in the client's. At odd places as well."""
@@ -249,7 +184,7 @@ def test_options_that_cannot_be_read_stay(rig: Rig, bad: bytes) -> None:
     assert checksum_faults(after) == []
 
 
-# --- what is left alone -----------------------------------------------------------------------------------------
+# --- what is left alone ----------------------------------------------------------------------------------------
 def test_everything_else_passes_untouched(rig: Rig) -> None:
     """ARP, UDP, ICMP, fragments, runts, unknown TCP: byte for byte, counted by reason."""
     a, b = V4
@@ -310,7 +245,7 @@ def test_status_off_is_transparent_and_on_goes_on(rig: Rig) -> None:
     assert flow.offset_in() == OFFSET
 
 
-# --- SYN again --------------------------------------------------------------------------------------------------
+# --- SYN again -------------------------------------------------------------------------------------------------
 def test_a_syn_sent_again_does_not_wreck_a_live_connection(rig: Rig) -> None:
     """Late, duplicated or forged, with the same ISN or another: only the guest's SYN+ACK starts a connection anew."""
     flow = Flow(rig).open()
@@ -352,6 +287,18 @@ def test_a_half_open_connection_takes_the_last_isns(rig: Rig) -> None:
     assert flow.offset_in() == 444_444 - 333_333
 
 
+def test_a_refused_handshake_that_is_tried_again_is_open_again(rig: Rig) -> None:
+    """A RST ended the first try; the guest's SYN+ACK to the same client ISN starts another, counted as one."""
+    flow = Flow(rig)
+    flow.inbound(SYN, 0)
+    flow.outbound(SYN | ACK, 0, 1)
+    flow.outbound(RST, 1)
+    assert rig.counters()["connections"] == 0
+    assert flow.open().offset_in() == OFFSET
+    counters = rig.counters()
+    assert (counters["connections"], counters["connections_opened"], counters["connections_reset"]) == (1, 2, 1)
+
+
 def test_a_syn_ack_alone_starts_a_connection(rig: Rig) -> None:
     """The SYN came before this stage did, or its row was evicted: the answer tells all that is needed."""
     flow = Flow(rig)
@@ -359,7 +306,7 @@ def test_a_syn_ack_alone_starts_a_connection(rig: Rig) -> None:
     assert flow.offset_in() == OFFSET
 
 
-# --- the end of a connection ------------------------------------------------------------------------------------
+# --- the end of a connection -----------------------------------------------------------------------------------
 def closing(flow: Flow, order: str) -> None:
     """FINs and their acknowledgements, of the client first, of the guest first, or of both at once."""
     if order == "client":
@@ -437,182 +384,3 @@ def test_a_reset_without_ack_from_the_client_passes(rig: Rig) -> None:
     before, after = flow.inbound(RST, 1)
     assert after == before
     assert rig.counters()["passed_no_number"] == 1
-
-
-# --- events -----------------------------------------------------------------------------------------------------
-def test_a_checkpoint_makes_every_offset_0(rig: Rig) -> None:
-    """Old connections are aligned; those that start later have their own offset."""
-    flow = Flow(rig).open()
-    rig.command(layout.CMD_CHECKPOINT, 1)
-    assert flow.offset_in() == 0
-    before, after = flow.outbound(ACK, 1, 1, isn=PRIMARY)
-    assert after == before
-    assert Flow(rig, 40_001).open().offset_in() == OFFSET
-    assert rig.counters()["checkpoints"] == 1
-
-
-def test_a_checkpoint_within_a_handshake(rig: Rig) -> None:
-    """The secondary's ISN became the primary's with it: the first ACK teaches offset 0, a new SYN+ACK its own."""
-    flow = Flow(rig)
-    flow.inbound(SYN, 0)
-    flow.outbound(SYN | ACK, 0, 1)
-    other = Flow(rig, 40_001)
-    other.inbound(SYN, 0)
-    rig.command(layout.CMD_CHECKPOINT, 3)
-    other.outbound(SYN | ACK, 0, 1)
-    assert flow.offset_in() == 0
-    assert other.offset_in() == OFFSET
-    assert rig.counters()["checkpoints"] == 3
-
-
-def test_events_are_taken_without_traffic(rig: Rig) -> None:
-    """A count that changed is a burst of its own."""
-    rig.command(layout.CMD_CHECKPOINT, 1)
-    rig.command(layout.CMD_FAILOVER, 1)
-    assert rig.run(now=1) == 2
-    counters = rig.counters()
-    assert (counters["checkpoints"], counters["failovers"]) == (1, 1)
-
-
-def test_after_a_failover_known_connections_go_on_and_new_ones_are_left_alone(rig: Rig) -> None:
-    """Half-open ones count as known."""
-    flow = Flow(rig).open()
-    half = Flow(rig, 40_001)
-    half.inbound(SYN, 0)
-    half.outbound(SYN | ACK, 0, 1)
-    rig.command(layout.CMD_FAILOVER, 1)
-    assert flow.offset_in() == OFFSET
-    assert half.offset_in() == OFFSET
-    assert Flow(rig, 40_002).open().offset_in() == 0
-    assert rig.counters()["passed_unknown"] == 4
-
-
-def test_after_a_failover_reused_ports_are_a_new_connection(rig: Rig) -> None:
-    """The guest's SYN+ACK says so, and from then on nothing is rewritten there."""
-    Flow(rig).open()
-    rig.command(layout.CMD_FAILOVER, 1)
-    again = Flow(rig, isns=(900_000, 8_000, 8_000)).open()
-    assert again.offset_in() == 0
-    before, after = again.outbound(ACK, 1, 1, b"data")
-    assert after == before
-    assert rig.counters()["connections"] == 0
-
-
-def test_after_a_failover_a_checkpoint_moves_nothing(rig: Rig) -> None:
-    """This side is a primary now; its clients go on seeing the numbers of the one that died."""
-    flow = Flow(rig).open()
-    rig.command(layout.CMD_FAILOVER, 1)
-    rig.run(now=1)
-    rig.command(layout.CMD_CHECKPOINT, 1)
-    assert flow.offset_in() == OFFSET
-
-
-# --- room -------------------------------------------------------------------------------------------------------
-def test_more_connections_than_rows_evicts_the_longest_silent() -> None:
-    """Nothing is wiped: one row goes for each new connection, and it is counted."""
-    with Rig("filter-rewriter", {"max_connections": 16}) as rig:
-        flows = [Flow(rig, 40_000 + i) for i in range(20)]
-        for now, flow in enumerate(flows, 1):
-            for port, frame in (("tx", flow.tx(SYN, 0)), ("rx", flow.rx(SYN | ACK, 0, 1)), ("tx", flow.tx(ACK, 1, 1))):
-                rig.feed(f"{port}_in", frame)
-                rig.run(now=now)
-            if now == 16:
-                rig.feed("tx_in", flows[0].tx(ACK, 1, 1))  # no more the longest silent
-                rig.run(now=now)
-        rig.take("tx_out")
-        counters = rig.counters()
-        assert (counters["connections"], counters["connections_evicted"]) == (16, 4)
-        kept = [flow.offset_in() == OFFSET for flow in flows]
-        assert kept == [True] + [False] * 4 + [True] * 15
-        check_balances(rig)
-
-
-def test_closed_connections_make_room_first() -> None:
-    """A closed row is taken before any open one, however silent."""
-    with Rig("filter-rewriter", {"max_connections": 4}) as rig:
-        flows = [Flow(rig, 40_000 + i).open() for i in range(4)]
-        flows[2].inbound(RST, 1)
-        Flow(rig, 50_000).open()
-        assert [flow.offset_in() == OFFSET for flow in flows] == [True, True, False, True]
-        counters = rig.counters()
-        assert (counters["rows_recycled"], counters["connections_evicted"], counters["connections"]) == (1, 0, 4)
-        check_balances(rig)
-
-
-def test_a_crowded_run_of_buckets_leaves_a_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an eviction would move more entries than the undo log has places for, the new connection is not tracked."""
-    if JIT:
-        pytest.skip("the limit is a compiled constant; the plain run lowers it")
-    monkeypatch.setattr("stages.kernels.rewriter.MOVE_PUTS", 0)
-    with Rig("filter-rewriter", {"max_connections": 1}) as rig:
-        assert Flow(rig, 1).open().offset_in() == OFFSET
-        assert Flow(rig, 2).open().offset_in() == 0
-        counters = rig.counters()
-        assert counters["connections_untracked"] == 2
-        check_balances(rig)
-
-
-def test_a_full_output_holds_the_input_back() -> None:
-    """Back-pressure: what has no room stays, in order, and is rewritten once."""
-    with Rig("filter-rewriter", {"max_connections": 8}, ring_size=4096) as rig:
-        flow = Flow(rig).open()
-        sent = 0
-        for n in range(30):
-            rig.feed("rx_in", flow.rx(ACK, 1 + 100 * n, 1, b"z" * 100))
-            sent += 1
-            rig.run(now=1)
-            if rig.rings["rx_in"].used:
-                break
-        assert sent < 30
-        got = rig.take("rx_out")
-        rig.run(now=1)
-        got += rig.take("rx_out")
-        assert [read(f).seq for f in got] == [PRIMARY + 1 + 100 * n for n in range(sent)]
-        check_balances(rig)
-
-
-def test_a_burst_of_many_handshakes_keeps_within_the_undo_log() -> None:
-    """More new connections at once than rows: each one evicts, bursts end where the log is full, none is lost."""
-    with Rig("filter-rewriter", {"max_connections": 32}, ring_size=1 << 17) as rig:
-        frames = [Flow(rig, 1 + i).tx(SYN, 0) for i in range(700)]
-        rig.feed("tx_in", *frames)
-        rig.run(now=1)
-        assert rig.take("tx_out") == frames
-        counters = rig.counters()
-        assert (counters["connections_opened"], counters["connections"]) == (700, 32)
-        check_balances(rig)
-
-
-# --- a new incarnation ------------------------------------------------------------------------------------------
-def test_a_new_incarnation_knows_every_connection(rig: Rig) -> None:
-    """Nothing lives in the process."""
-    flow = Flow(rig)
-    for flags, seq, ack, way in ((SYN, 0, 0, "tx"), (SYN | ACK, 0, 1, "rx"), (ACK, 1, 1, "tx")):
-        flow.send(flow.tx(flags, seq, ack) if way == "tx" else flow.rx(flags, seq, ack), way)
-        rig.restart()
-    assert flow.offset_in() == OFFSET
-    rig.command(layout.CMD_CHECKPOINT, 1)
-    rig.run(now=1)
-    rig.restart()
-    assert flow.offset_in() == 0
-    assert rig.counters()["checkpoints"] == 1
-
-
-def test_half_formatted_table_is_formatted_again() -> None:
-    """The capacity is written last: without it the table is laid out once more."""
-    with Rig("filter-rewriter", {"max_connections": 8}) as rig:
-        rig.segment.w[numbers.TABLE_AT] = 0  # as if the process had died before the last store
-        rig.restart()
-        assert Flow(rig).open().offset_in() == OFFSET
-
-
-def test_layout_of_the_row_and_the_tables(rig: Rig) -> None:
-    """Fields of a row do not overlap and fit; the segment has room for everything up to the last row."""
-    places = [f.offset for f in numbers.ROW_FIELDS]
-    assert places == sorted(set(places))
-    assert max(places) < numbers.ROW_WORDS
-    assert len(numbers.COUNTERS) == numbers.FAILOVERS - numbers.REWRITTEN_IN + 1
-    assert numbers.KIND.tables == numbers.SCRATCH_AT
-    w = rig.stage.w
-    assert find(w, numbers.TABLE_AT, numbers.SCRATCH_AT) == -1
-    assert 0 <= hash_key(w, numbers.SCRATCH_AT) < 1 << 32

@@ -26,7 +26,7 @@ from tests.packets import (
     tcp_frame,
 )
 from tests.rig import Rig
-from tests.stages.test_rewriter import V4, V6, check_balances
+from tests.stages.rewriting import V4, V6, check_balances
 
 isns = st.sampled_from([0, 1, 2, MOD - 1, MOD - 2, MOD - 40, MOD // 2, MOD // 2 - 1]) | st.integers(0, MOD - 1)
 
@@ -60,7 +60,8 @@ END = [step(True, FIN | ACK, 11, 11), step(False, FIN | ACK, 11, 12), step(True,
 ABORT = [step(False, RST, 1, 0)]
 NEW: list[tuple[object, ...]] = [("isn",)]
 scripts = st.sampled_from(
-    [START, START + DATA, START + DATA + END, END, DATA, ABORT, START[:2], START[:1] + ABORT, START[:2] + ABORT + START, NEW + START,
+    [START, START + DATA, START + DATA + END, END, DATA, ABORT, START[:2], START[:1] + ABORT, START[:2] + ABORT + START,
+     NEW + START,
      NEW + START[1:] + DATA, NEW + START[:2], START + NEW + START + DATA, START + END + NEW + START + DATA]
 )  # fmt: skip
 

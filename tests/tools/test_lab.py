@@ -66,16 +66,17 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     assert not left
 
 
-def test_real_traffic_passes_and_each_lie_is_explained(started: list, tmp_path: Path) -> None:
-    """Right bytes, both replicas answer, three differences ask for three checkpoints, the books balance."""
-    lab = _lab(*SMALL, "--json", "--record", str(tmp_path))
+def test_real_traffic_passes_kills_and_each_lie_is_explained(started: list, tmp_path: Path) -> None:
+    """Right bytes, both replicas answer, kills cost nothing, three differences are explained, the books balance."""
+    # Large, so that a download is still under way when its stage is killed.
+    lab = _lab(*SMALL, "--download", "50MB", "--kill", "--json", "--record", str(tmp_path))
     started.append(lab)
     out, told = lab.communicate(timeout=900)
     assert lab.returncode == 0, told
     data = json.loads(out)
     assert data["ok"]
     assert all(check["ok"] for check in data["checks"])
-    assert data["figures"]["requests"] == 1 + 3 * 30 + 1 + 1 + 3
+    assert data["figures"]["requests"] == 1 + 3 * 30 + 1 + 1 + 7 + 3
     assert data["figures"]["divergences"] >= 3
     assert data["figures"]["checkpoints asked"] >= 3
     for role in ("client", "primary", "secondary"):
@@ -106,7 +107,7 @@ def test_an_error_on_the_way_leaves_nothing(started: list, tmp_path: Path) -> No
     )
     lab = _lab(*SMALL, "--config", str(config))
     started.append(lab)
-    told, _ = lab.communicate(timeout=120)
+    told, _ = lab.communicate(timeout=900)
     assert lab.returncode == 1
     assert "the pipeline" in told
 

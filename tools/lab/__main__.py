@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import ConfigError, parse
 from tools.lab import host, render, scene, state, web
@@ -43,6 +44,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.lab", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--config", type=Path, default=REPOSITORY / "examples" / "lab.toml", help="pipeline config")
     parser.add_argument("--requests", type=positive, default=200, help="short requests in each of three series")
+    parser.add_argument("--rate", type=positive, default=0, help="requests a second, one after the other (no limit)")
     parser.add_argument("--download", type=size, default=50_000_000, metavar="SIZE", help="large download (50MB)")
     parser.add_argument("--upload", type=size, default=2_000_000, metavar="SIZE", help="upload (2MB)")
     parser.add_argument("--kill", action="store_true", help="also kill -9 each compute stage during a download")
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(
-    options: argparse.Namespace, config: dict[str, object], report: Report, book: state.State, signals: host.Signals
+    options: argparse.Namespace, config: dict[str, Any], report: Report, book: state.State, signals: host.Signals
 ) -> None:
     """Everything that a signal may interrupt; an error is a check that failed."""
     with signals.heard():
@@ -102,10 +104,13 @@ def _run(
             report.check("the lab runs to its end", False, str(error))
 
 
-def _play(options: argparse.Namespace, config: dict[str, object], report: Report, set_up: scene.Scene) -> None:
+def _play(options: argparse.Namespace, config: dict[str, Any], report: Report, set_up: scene.Scene) -> None:
     book = set_up.book
     report.step(f"Namespaces {', '.join(set_up.namespace(role) for role in scene.ROLES)}")
     set_up.build()
+    if options.kill:
+        # Seven stages within ten seconds, on purpose: no sign that something is wrong with them.
+        config = {**config, "supervisor": {**config.get("supervisor", {}), "intensity": 20}}
     proxy = Proxy(set_up, render.render(config, book.prefix, set_up.directory / "run", options.record))
     servers = web.Servers(set_up, options.download)
     servers.start()
@@ -114,7 +119,8 @@ def _play(options: argparse.Namespace, config: dict[str, object], report: Report
         report.step(f"  (apt-get install {web.HEADERS_MORE_PACKAGE} lets the replicas' Date never differ)")
     report.check("the pipeline is ready", True, f"{proxy.start()} stages")
     report.step("Requests")
-    Session(set_up, servers, proxy, report, Load(options.requests, options.upload, options.kill)).run()
+    load = Load(options.requests, options.upload, options.rate, options.kill)
+    Session(set_up, servers, proxy, report, load).run()
     if not options.keep:
         code = proxy.stop()
         report.check("the pipeline drains and ends with 0", code == 0, f"exit status {code}")

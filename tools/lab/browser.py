@@ -35,10 +35,15 @@ class Visit:
 
 
 class Browser:
-    """Runs curl against the server's address.  ``patience``: seconds that one transfer may take."""
+    """Runs curl against the server's address.
 
-    def __init__(self, scene: Scene, patience: float = 120) -> None:
+    ``rate``: at most so many requests a second where they go one after the other, 0: as fast as it goes.  ``patience``:
+    seconds that one transfer may take.
+    """
+
+    def __init__(self, scene: Scene, rate: int = 0, patience: float = 120) -> None:
         self._scene = scene
+        self._rate = rate
         self._patience = patience
         self._visits = 0
 
@@ -52,6 +57,8 @@ class Browser:
         options = ["-K", str(folder / "urls")]
         if not keep_alive:
             options += ["-H", "Connection: close"]
+        if self._rate and at_once == 1:
+            options += ["--rate", f"{self._rate}/s"]
         if at_once > 1:
             options += ["--parallel", "--parallel-immediate", "--parallel-max", str(at_once)]
         return self._run(options, [folder / str(i) for i in range(len(paths))])
@@ -62,6 +69,11 @@ class Browser:
         url = f"http://{SERVER_ADDRESS}{path}"
         # No "Expect: 100-continue": its extra answer would only add a wait of a second when it is lost.
         return self._run(["-H", "Expect:", "-T", str(file), "-o", str(body), url], [body])
+
+    @property
+    def next_body(self) -> Path:
+        """Where the first body of the next visit will be."""
+        return self._scene.directory / CLIENT / str(self._visits + 1) / "0"
 
     def _folder(self) -> Path:
         self._visits += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load
+from pipeline.control import ask
 from pipeline.graph import plan
 from pipeline.summary import summarise
 from tools.lab import host, render
@@ -54,9 +55,14 @@ class Proxy:
         return status if ready and status["stages"] else None
 
     def status(self) -> dict[str, Any]:
-        """`status --json`, as a program would read it."""
-        control = (sys.executable, "-m", "pipeline.control", "--runtime-dir", str(self.runtime_dir), self._name)
-        return dict(json.loads(host.run(*control, "status", "--json", env={"PYTHONPATH": str(REPOSITORY)})))
+        """What `python -m pipeline.control NAME status --json` shows.  LabError where nobody answers."""
+        try:
+            reply = ask(f"{self.runtime_dir}/{self._name}.sock", "status")
+        except (OSError, EOFError) as error:
+            raise host.LabError(f"the pipeline does not answer: {error}") from None
+        if not reply.get("ok"):
+            raise host.LabError(f"the pipeline refuses status: {reply.get('error')}")
+        return reply
 
     def stage(self, ident: str) -> dict[str, Any]:
         """A stage's row of the status."""

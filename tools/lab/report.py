@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -17,13 +18,16 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def step(self, text: str) -> None:
-        """Say what is done now."""
-        print(text, file=self.out, flush=True)
+        """Say what is done now; to nobody where the reader is gone (`| head`): the lab must still clear up."""
+        try:
+            print(text, file=self.out, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def check(self, name: str, ok: bool, detail: str = "") -> bool:
         """Note a check and give its result back."""
         self.checks.append({"name": name, "ok": bool(ok), "detail": detail})
-        print(f"  {'✓' if ok else '✗'} {name}{f': {detail}' if detail else ''}", file=self.out, flush=True)
+        self.step(f"  {'✓' if ok else '✗'} {name}{f': {detail}' if detail else ''}")
         return ok
 
     @property
@@ -34,14 +38,12 @@ class Report:
     def table(self) -> None:
         """Print the figures."""
         width = max(map(len, self.figures), default=0)
-        print(file=self.out)
-        for name, value in self.figures.items():
-            print(f"  {name:<{width}}  {value}", file=self.out)
+        self.step("\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in self.figures.items()))
         failed = [check["name"] for check in self.checks if not check["ok"]]
         verdict = (
             f"all {len(self.checks)} checks hold" if self.ok else f"failed: {', '.join(failed) or 'no check was made'}"
         )
-        print(f"\n{verdict}", file=self.out, flush=True)
+        self.step(f"\n{verdict}")
 
     def as_data(self) -> dict[str, Any]:
         """Everything, for --json."""

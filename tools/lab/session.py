@@ -26,10 +26,11 @@ HOST_REQUESTS = 3
 
 @dataclass(frozen=True)
 class Load:
-    """What the client asks for: short requests, bytes of the upload; and whether stages are killed meanwhile."""
+    """What the client asks for: short requests, bytes of the upload; how fast; whether stages are killed meanwhile."""
 
     requests: int
     upload: int
+    rate: int = 0
     kill: bool = False
 
 
@@ -42,7 +43,7 @@ class Session:
         self._proxy = proxy
         self._report = report
         self._load = load
-        self._browser = Browser(scene)
+        self._browser = Browser(scene, load.rate)
         self._visits: list[Visit] = []
         self._before = 0
         self._began = time.monotonic()
@@ -70,7 +71,7 @@ class Session:
 
     def _first(self) -> None:
         visit = self._browser.get(["/page-00.html"])
-        if not self._note("the client reaches the server through the pipeline", visit, f"{_ms(visit.times[0])}", [200]):
+        if not self._note("the client reaches the server through the pipeline", visit, _ms(sum(visit.times)), [200]):
             raise host.LabError(f"no request gets through; the end of the pipeline's log:\n{self._proxy.tail()}")
 
     def _pages(self, name: str, count: int, connections: int, *, keep_alive: bool = False, at_once: int = 1) -> Visit:
@@ -98,7 +99,7 @@ class Session:
 
     def _download(self) -> None:
         visit = self._browser.get(["/bulk.bin"])
-        right = visit.bodies[0].exists() and _digest(visit.bodies[0].read_bytes()) == self._servers.bulk_digest
+        right = _holds_digest(visit.bodies[0], self._servers.bulk_digest)
         speed = visit.received / visit.elapsed
         detail = f"{_bytes(visit.received)} in {visit.elapsed:.2f} s, {_bytes(speed)}/s, SHA-256 right"
         self._note("a large download", visit, detail, [200], wrong="" if right else "SHA-256 is wrong")
@@ -122,25 +123,31 @@ class Session:
         self._report.step("kill -9 in the middle of a download")
         compute = [s["id"] for s in self._proxy.status()["stages"] if s["type"] not in ("netdev", "chardev")]
         for stage in compute:
-            done: list[Visit] = []
-            download = threading.Thread(target=lambda done=done: done.append(self._browser.get(["/bulk.bin"])))
-            download.start()
-            pid = self._proxy.stage(stage)["pid"]
-            under_way = download.is_alive()
-            os.kill(pid, signal.SIGKILL)
-            download.join()
-            back = self._eventually(lambda stage=stage, pid=pid: self._returned(stage, pid))
-            visit = done[0]
-            right = visit.bodies[0].exists() and _digest(visit.bodies[0].read_bytes()) == self._servers.bulk_digest
-            wrong = "" if right else "SHA-256 is wrong"
-            if not (back and under_way):
-                wrong = wrong or ("the stage is not back" if under_way else "the download was over: make it larger")
-            restarts = self._proxy.stage(stage)["restarts"]
-            self._note(stage, visit, f"SHA-256 right, {visit.elapsed:.2f} s, {restarts} restart", [200], wrong=wrong)
+            self._kill(stage)
+
+    def _kill(self, stage: str) -> None:
+        done: list[Visit] = []
+        pid = self._proxy.stage(stage)["pid"]
+        body = self._browser.next_body
+        download = threading.Thread(target=lambda: done.append(self._browser.get(["/bulk.bin"])))
+        download.start()
+        self._eventually(lambda: body.exists() and body.stat().st_size > 0)
+        os.kill(pid, signal.SIGKILL)
+        under_way = download.is_alive()
+        download.join()
+        back = self._eventually(lambda: self._returned(stage, pid))
+        visit = done[0]
+        wrong = ""
+        if not _holds_digest(visit.bodies[0], self._servers.bulk_digest):
+            wrong = "SHA-256 is wrong"
+        elif not (back and under_way):
+            wrong = "the stage is not back" if under_way else "the download was over before: make it larger"
+        restarts = self._proxy.stage(stage)["restarts"]
+        self._note(stage, visit, f"SHA-256 right, {visit.elapsed:.2f} s, {restarts} restart", [200], wrong=wrong)
 
     def _returned(self, stage: str, pid: int) -> bool:
         now = self._proxy.stage(stage)
-        return now["state"] == "RUNNING" and now["pid"] != pid
+        return bool(now["state"] == "RUNNING" and now["pid"] != pid)
 
     def _agreed(self) -> None:
         """Everything so far is the same on both replicas, so nothing may have been called different."""
@@ -246,6 +253,10 @@ def _names_both_hosts(record: Mapping[str, Any]) -> bool:
 
 def _holds(file: Path, body: bytes) -> bool:
     return file.exists() and file.read_bytes() == body
+
+
+def _holds_digest(file: Path, digest: str) -> bool:
+    return file.exists() and _digest(file.read_bytes()) == digest
 
 
 def _digest(data: bytes) -> str:

@@ -60,11 +60,11 @@ def page_path(index: int) -> str:
 
 
 def page_body(index: int) -> bytes:
-    """The body of a small page: 100 B to 12 kB of text, the same in every run."""
+    """The body of a small page: 100 B to 6 kB of text, the same in every run."""
     index %= PAGE_COUNT
     words = random.Random(index)
     line = f"<p>page {index:02d} {words.randbytes(30).hex()}</p>\n".encode()
-    return (line * 160)[: 100 + index * 300]
+    return (line * 80)[: 100 + index * 150]
 
 
 def bulk_bytes(size: int, seed: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline import registry, wiring
+from pipeline import wiring
 from pipeline.schema import Reader, likely, nearest, show
 from pipeline.tables import (
     FILTERS,
@@ -106,20 +106,18 @@ class Checker:
         for name, netdev in self.config.netdevs.items():
             for label, side in netdev.sides.items():
                 path, other = f"netdev.{name}.{label}", netdev.guest if label == "network" else netdev.network
-                if f"netdev-{side.BACKEND}" not in registry.kinds():
-                    known = [kind.removeprefix("netdev-") for kind in registry.kinds() if kind.startswith("netdev-")]
-                    self.note(f"{path}.backend", show(side.BACKEND), f"one that is built: {', '.join(known)}")
                 if isinstance(side, Tap | Packet) and side.ifname:
                     taken = taps.setdefault((side.ifname, side.netns), path)
                     if taken != path:
                         self.note(f"{path}.ifname", show(side.ifname), f"another interface; {taken} has this one")
-                if isinstance(side, Tap) and side.vnet_hdr and not self._takes_vnet(other):
-                    what = f"false, or a tap with vnet_hdr = true on the other side, which is {other.BACKEND} without"
+                if isinstance(side, Tap | Packet) and side.vnet_hdr and not self._takes_vnet(other):
+                    what = "false, or a tap or packet with vnet_hdr = true on the other side"
+                    what += f", which is {other.BACKEND} without"
                     self.note(f"{path}.vnet_hdr", "true", f"{what}: packets would lose their header on the way")
 
     @staticmethod
     def _takes_vnet(side: object) -> bool:
-        return isinstance(side, Null) or (isinstance(side, Tap) and side.vnet_hdr)
+        return isinstance(side, Null) or (isinstance(side, Tap | Packet) and side.vnet_hdr)
 
     def _captures(self) -> None:
         sides = [
@@ -131,7 +129,7 @@ class Checker:
         for path, side in sides:
             if isinstance(side, Pcap) and side.write is not None:
                 self._written(f"{path}.write", side.write, written)
-            if isinstance(side, Tap) and side.record is not None:
+            if isinstance(side, Tap | Packet) and side.record is not None:
                 self._written(f"{path}.record", side.record, written)
         for path, side in sides:
             if not isinstance(side, Pcap):

@@ -117,6 +117,8 @@ class Packet:
     BACKEND: ClassVar[str] = "packet"
     ifname: str = key(IFNAME, required=True)
     netns: str | None = key(TEXT)
+    vnet_hdr: bool = key(BOOLEAN, False)
+    record: str | None = key(FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ class Netdev:
     @property
     def vnet(self) -> bool:
         """Whether frames between the sides carry a virtio-net header."""
-        return any(isinstance(side, Tap) and side.vnet_hdr for side in (self.network, self.guest))
+        return any(isinstance(side, Tap | Packet) and side.vnet_hdr for side in (self.network, self.guest))
 
 
 @dataclass(frozen=True, kw_only=True)

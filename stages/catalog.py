@@ -14,7 +14,8 @@ MODULES: Final = {
     "colo-compare": "stages.layout.compare",
     "chardev-socket": "stages.layout.socket",
     "netdev-stream": "stages.layout.socket",
-    "netdev-tap": "stages.layout.tap",
+    "netdev-tap": "stages.layout.device",
+    "netdev-packet": "stages.layout.device",
     "netdev-pcap": "stages.layout.pcap",
     "netdev-null": "stages.layout.null",
 }

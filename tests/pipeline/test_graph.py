@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import wiring
+from pipeline import registry, wiring
 from pipeline.config import ConfigError, load, parse
 from pipeline.graph import Graph, main, plan, shm_bytes
+from pipeline.tables import SIDES
 from tests.pipeline.figure import HEAD, capture, figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,26 @@ def test_a_redirector_with_indev_alone_still_passes_its_direction(queue, inputs,
     stage = plan(parse(text)).by_id["r"]
     assert list(stage.inputs) == [*inputs, "indev"]
     assert list(stage.outputs) == outputs
+
+
+def test_every_backend_has_a_kind():
+    """No config is right whose stage cannot be made."""
+    assert {f"netdev-{name}" for name in SIDES} <= set(registry.kinds())
+
+
+def test_an_interface_is_a_source_and_a_sink():
+    """Both sides packet: what the stages get, rings with V where both have vnet_hdr."""
+    sides = "".join(
+        f'{s} = {{ backend = "packet", ifname = "{s[0]}", netns = "x", vnet_hdr = true }}\n'
+        for s in ("network", "guest")
+    )
+    graph = plan(parse(HEAD + "[netdev.n]\n" + sides))
+    assert [ring.vnet for ring in graph.rings] == [True, True]
+    stage = graph.by_id["n.guest"]
+    assert (stage.kind, stage.source, stage.sink) == ("netdev-packet", True, True)
+    assert stage.params == {
+        "ifname": "g", "netns": "x", "vnet_hdr": True, "record": None, "backend": "packet", "side": "guest",
+    }  # fmt: skip
 
 
 def test_framing_follows_the_tap_on_chains_and_the_object_on_chardevs():

@@ -49,7 +49,20 @@ WRONG = [
     (NET + 'netwrok = { backend = "null" }\n', "netdev.hn0.netwrok", "table", '"network"'),
     (NET + 'guest = { backend = "tap" }\n', "netdev.hn0.guest.ifname", "nothing", "interface"),
     (NET + 'guest = { backend = "tap", ifname = "sixteen-letters-" }\n', "netdev.hn0.guest.ifname", "sixteen", "1 to"),
-    (NET + 'guest = { backend = "packet", ifname = "eth0" }\n', "netdev.hn0.guest.backend", '"packet"', "tap"),
+    (NET + 'guest = { backend = "packet" }\n', "netdev.hn0.guest.ifname", "nothing", "interface"),
+    (NET + 'guest = {backend="packet", ifname="a", persist=true}\n', "netdev.hn0.guest.persist", "kind", "tap"),
+    (
+        NET + 'network = {backend="packet", ifname="a", vnet_hdr=true}\nguest = {backend="tap", ifname="b"}\n',
+        "netdev.hn0.network.vnet_hdr", "true", "tap or packet",
+    ),
+    (
+        NET + 'network = {backend="packet", ifname="a"}\nguest = {backend="tap", ifname="a"}\n',
+        "netdev.hn0.guest.ifname", '"a"', "netdev.hn0.network has this one",
+    ),
+    (
+        NET + 'network = {backend="packet", ifname="a", record="/tmp/x"}\nguest = {backend="pcap", write="/tmp/x"}\n',
+        "netdev.hn0.guest.write", "/tmp/x", "a file of its own",
+    ),
     (NET + 'guest = { backend = "tap", ifname = "a", wait = true }\n', "netdev.hn0.guest.wait", "unknown", "one of:"),
     (NET + 'guest = {backend="tap", ifname="a", vnet_hdr_len=11}\n', "netdev.hn0.guest.vnet_hdr_len", "11", "10 or 12"),
     (NET + 'guest = { backend = "pcap" }\n', "netdev.hn0.guest", "neither read nor write", "capture"),

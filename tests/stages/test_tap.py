@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,76 +15,29 @@ import pytest
 from ring import layout
 from stages import captures
 from stages.captures import INBOUND, OUTBOUND
-from stages.tap import TapError, open_tap
+from stages.device import DeviceError
+from stages.tap import open_tap
+from tests.namespaces import gather, inside, ip, namespace, until
 from tests.packets import arp_frame, read, udp_frame
 from tests.rig import Rig
 
-_serial = itertools.count()
 root = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/net/tun"),
     reason="TAP devices and namespaces need root and /dev/net/tun",
 )
 
 
-def ip(*words: str) -> str:
-    """Run ip(8); what it said."""
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
-
-
 @pytest.fixture
 def netns() -> Iterator[str]:
-    name = f"colo-tap-{os.getpid()}-{next(_serial)}"
-    ip("netns", "add", name)
-    try:
-        # IPv6 would send its own packets into every test.
-        subprocess.run(
-            ["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"], check=True
-        )
+    """A namespace for one test."""
+    with namespace() as name:
         yield name
-    finally:
-        ip("netns", "delete", name)
 
 
 def tap(netns: str, **params: Any) -> Rig:
     """A TAP stage ``t0`` in the namespace."""
     vnet = ("send", "receive") if params.get("vnet_hdr") else ()
     return Rig("netdev-tap", {"ifname": "t0", "netns": netns, **params}, vnet=vnet, ring_size=1 << 20)
-
-
-def until(rig: Rig, condition: Callable[[], Any]) -> Any:
-    """Turn duty cycles until the condition holds; what it said."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        rig.run()
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.001)
-    raise AssertionError("the condition never held")
-
-
-def gather(rig: Rig, count: int) -> list[bytes]:
-    """At least ``count`` frames from receive."""
-    got: list[bytes] = []
-
-    def enough() -> bool:
-        got.extend(rig.take("receive"))
-        return len(got) >= count
-
-    until(rig, enough)
-    return got
-
-
-@contextlib.contextmanager
-def inside(netns: str, code: str) -> Iterator[subprocess.Popen[str]]:
-    """Python in the namespace; it must end well."""
-    command = ["ip", "netns", "exec", netns, sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        try:
-            yield child
-            assert child.wait(20) == 0
-        finally:
-            child.kill()
 
 
 def send_udp(netns: str, count: int, repeat: int = 1) -> None:
@@ -271,7 +222,7 @@ def test_a_deleted_device(netns: str) -> None:
     """A device that somebody deletes ends the stage with its name, for the supervisor to start it anew."""
     with tap(netns) as rig:
         ip("-n", netns, "link", "delete", "t0")
-        with pytest.raises(TapError, match="t0 is gone"):
+        with pytest.raises(DeviceError, match="t0 is gone"):
             rig.run()
 
 
@@ -287,7 +238,7 @@ def test_errors_say_what_to_do(netns: str) -> None:
             ("a-name-that-is-too-long", netns, "1 to 15 bytes"),
             ("t0", "colo-no-such", "ip netns add colo-no-such"),
         ):
-            with pytest.raises(TapError, match=said):
+            with pytest.raises(DeviceError, match=said):
                 open_tap(name, where)
     finally:
         os.close(fd)
@@ -299,10 +250,11 @@ def test_not_root() -> None:
     """Without privileges the error says how to go on."""
     code = (
         "import os\n"
-        "from stages.tap import TapError, open_tap\n"
+        "from stages.device import DeviceError\n"
+        "from stages.tap import open_tap\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: open_tap('colo-x0')\n"
-        "except TapError as error: print(error)\n"
+        "except DeviceError as error: print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -316,5 +268,5 @@ def test_not_root() -> None:
 
 def test_header_length_is_checked() -> None:
     """A header that virtio-net does not have is refused before the device is touched."""
-    with pytest.raises(TapError, match="10 or 12"):
+    with pytest.raises(DeviceError, match="10 or 12"):
         open_tap("t0", header=11)

@@ -1,0 +1,139 @@
+"""Two hosts behind two veth pairs, joined by a running pipeline: netdev backend packet on both sides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stages.device import in_netns
+from tests.namespaces import ip, namespace, root
+from tests.pipeline.running import Running, until
+
+CONFIG = """
+[pipeline]
+name = "{name}"
+runtime_dir = "{folder}"
+ring_size = "1MiB"
+[netdev.hn0]
+network = {{ backend = "packet", ifname = "l0", {more} }}
+guest = {{ backend = "packet", ifname = "r0", {more} }}
+"""
+LEFT, RIGHT = "10.8.0.1", "10.8.0.2"
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str, str]]:
+    """Namespaces left, middle, right: l1 in the left one, l0 and r0 in the middle, r1 in the right one."""
+    with namespace() as left, namespace() as middle, namespace() as right:
+        for netns, mine, its, address in ((left, "l0", "l1", LEFT), (right, "r0", "r1", RIGHT)):
+            ip("-n", middle, "link", "add", mine, "type", "veth", "peer", "name", its, "netns", netns)
+            ip("-n", middle, "link", "set", mine, "up")
+            ip("-n", netns, "link", "set", its, "up")
+            ip("-n", netns, "addr", "add", f"{address}/24", "dev", its)
+        yield left, middle, right
+
+
+def offloads_off(hosts: tuple[str, str, str]) -> None:
+    """What docs/config.md says for frames without a header."""
+    left, middle, right = hosts
+    for netns, name in ((left, "l1"), (middle, "l0"), (middle, "r0"), (right, "r1")):
+        command = ["ip", "netns", "exec", netns, "ethtool", "-K", name, "gro", "off", "tso", "off", "gso", "off"]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def socket_in(netns: str, kind: socket.SocketKind) -> socket.socket:
+    """A socket of another host."""
+    with in_netns(netns):
+        made = socket.socket(socket.AF_INET, kind)
+    made.settimeout(30)
+    return made
+
+
+def ping(left: str, right: str, count: int = 3) -> None:
+    """Datagrams there and back; each is repeated until it is answered, as ARP and restarts may cost one."""
+    with socket_in(left, socket.SOCK_DGRAM) as near, socket_in(right, socket.SOCK_DGRAM) as far:
+        far.bind((RIGHT, 7))
+        far.setblocking(False)
+        near.connect((RIGHT, 7))
+        near.setblocking(False)
+        for n in range(count):
+            text = b"ping %d" % n
+
+            def answered(text: bytes = text) -> bool:
+                near.send(text)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        far.sendto(*far.recvfrom(100))
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        if near.recv(100) == text:
+                            return True
+                return False
+
+            until(answered, "an answer")
+
+
+def transfer(left: str, right: str, size: int) -> None:
+    """``size`` bytes over TCP to the right and back again."""
+    data = os.urandom(size)
+    with socket_in(right, socket.SOCK_STREAM) as server, socket_in(left, socket.SOCK_STREAM) as client:
+        server.bind((RIGHT, 8000))
+        server.listen()
+
+        def echo() -> None:
+            peer, _ = server.accept()
+            with peer:
+                got = b""
+                while len(got) < size:
+                    got += peer.recv(1 << 16)
+                peer.sendall(got)
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        try:
+            client.connect((RIGHT, 8000))
+            client.sendall(data)
+            got = b""
+            while len(got) < size:
+                part = client.recv(1 << 16)
+                assert part
+                got += part
+            assert got == data
+        finally:
+            client.close()
+            thread.join()
+
+
+@root
+@pytest.mark.parametrize("vnet_hdr", [False, True])
+def test_two_hosts_through_a_pipeline(tmp_path: Path, hosts: tuple[str, str, str], vnet_hdr: bool) -> None:
+    """ARP, datagrams and a TCP transfer pass; an endpoint that is killed comes back; the summary adds up."""
+    left, middle, right = hosts
+    if not vnet_hdr:
+        offloads_off(hosts)
+    more = f'netns = "{middle}", vnet_hdr = {str(vnet_hdr).lower()}'
+    with Running(tmp_path, more=more, config=CONFIG) as it:
+        it.running()
+        ping(left, right)
+        transfer(left, right, 300_000)
+        before = it.status()["counters"]["hn0.network"]
+        os.kill(it.stage("hn0.network")["pid"], signal.SIGKILL)
+        it.back("hn0.network", 2)
+        ping(left, right)
+        counters = it.status()["counters"]
+        assert counters["hn0.network"]["receive_frames"] > before["receive_frames"]
+        assert {c: n for side in counters.values() for c, n in side.items() if c.startswith("dropped_") and n} == {}
+        assert counters["hn0.network"]["checksums_finished"] == 0 or not vnet_hdr
+        assert (counters["hn0.network"]["received_over_mtu"] > 0) == vnet_hdr
+        it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        assert it.end() == 0
+        assert "≠" not in it.out
+        assert it.left() == []

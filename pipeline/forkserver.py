@@ -131,7 +131,8 @@ def _call_once() -> None:
     from ring.kernels import ledger
 
     w = np.zeros(layout.UNDO, np.int64)  # a stage without rings: there is nothing to do
-    for kernel in (ledger.recover, ledger.doze, ledger.wake):
+    kernels: tuple[Any, ...] = (ledger.recover, ledger.doze, ledger.wake)
+    for kernel in kernels:
         kernel(w.view(np.uint8), w, 0)
 
 

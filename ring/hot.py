@@ -49,13 +49,11 @@ if JIT:
     os.environ["NUMBA_CACHE_DIR"] = str(cache_dir())
     import numba
 
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]  # somebody may have imported Numba before us
+    # Somebody may have imported Numba before us.
+    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 
-    # _nrt: kernels own no memory, so nothing is counted; no_cfunc_wrapper: nobody calls them through C.  Both save
-    # time in compiling.
-    _compile: Any = numba.njit(
-        cache=True, nogil=True, boundscheck=False, error_model="numpy", _nrt=False, no_cfunc_wrapper=True
-    )
+    _unliteral: Any = numba.types.unliteral
+    _compile: Any = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 
     def hot(function: F) -> F:
         """Compile ``function``: cached on disk, no fastmath, no bounds checks, no exceptions."""
@@ -64,7 +62,7 @@ if JIT:
 
         # Numba would compile a helper anew for every constant that some caller passes: `count` 27 times.
         def without_literals(args: Any, kws: Any) -> Any:
-            return template(tuple(numba.types.unliteral(a) for a in args), kws)
+            return template(tuple(_unliteral(a) for a in args), kws)
 
         compiled.get_call_template = without_literals
         return compiled  # type: ignore[no-any-return]

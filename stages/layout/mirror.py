@@ -20,8 +20,5 @@ KIND: Final = Kind(
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out", "outdev"),
     counters=COUNTERS,
-    balances=(
-        Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),
-    ),
+    balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
 )
-

@@ -14,8 +14,8 @@ from ring import layout
 if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
-EVENTFUL: Final = ("filter-rewriter", "colo-compare")
-"""Kinds that a checkpoint or a failover means something to."""
+HEAR_CHECKPOINT: Final = ("filter-rewriter", "colo-compare")
+HEAR_FAILOVER: Final = ("filter-rewriter",)  # a compare stands beside the primary, which is gone
 
 PATIENCE_NS: Final = 15_000_000_000
 
@@ -111,8 +111,8 @@ class Desk:
         self.it.log.info("status set", stage=name, status=value)
         return {"ok": True, "text": f"{name} is {value}"}
 
-    def _announce(self, what: str, word: int) -> Reply:
-        told = [stage for stage in self.it.graph.stages if stage.kind in EVENTFUL]
+    def _announce(self, what: str, word: int, kinds: tuple[str, ...]) -> Reply:
+        told = [stage for stage in self.it.graph.stages if stage.kind in kinds]
         for stage in told:
             self.it.segments.stages[stage.id].w[word] += 1
         for process in dict.fromkeys(stage.process for stage in told):
@@ -122,11 +122,11 @@ class Desk:
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""
-        return self._announce("checkpoint", layout.CMD_CHECKPOINT)
+        return self._announce("checkpoint", layout.CMD_CHECKPOINT, HEAR_CHECKPOINT)
 
     def failover(self, _args: Mapping[str, Any]) -> Reply:
         """The primary is gone: the secondary serves on its own."""
-        return self._announce("failover", layout.CMD_FAILOVER)
+        return self._announce("failover", layout.CMD_FAILOVER, HEAR_FAILOVER)
 
 
 def handlers(supervisor: Supervisor) -> dict[str, Handler]:

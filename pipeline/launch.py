@@ -82,7 +82,7 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
 def clock_base(graph: Any) -> int:
     """Time in ns of the first packet of all captures.  Raises OSError, ValueError for a file that is no capture."""
     reads = [stage.params["read"] for stage in graph.stages if stage.kind == PCAP and stage.params.get("read")]
-    return min((registry.capture_start(path) for path in reads), default=0)
+    return min((registry.first_timestamp(path) for path in reads), default=0)
 
 
 def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:

@@ -28,12 +28,6 @@ def first_timestamp(capture: str) -> int:
     return int(_reach("stages.layout.pcap").first_timestamp(capture))
 
 
-def capture_start(path: str) -> int:
-    """Time in ns of a capture's first packet.  Raises OSError, ValueError for a file that is no capture."""
-    first: int = import_module("stages.layout.pcap").first_timestamp(path)
-    return first
-
-
 def base() -> Any:
     """The module `stages.base`: Context, Port and StageSpec.  It imports Numba, so only stage processes ask for it."""
     return import_module("stages.base")

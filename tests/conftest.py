@@ -115,7 +115,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on, JIT off)."""
+    """Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on or off)."""
     if os.environ.get("CI") != "true":
         return
     left_out = []

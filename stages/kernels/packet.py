@@ -1,4 +1,4 @@
-"""Reading an Ethernet frame: 802.1Q and QinQ tags, IPv4 (RFC 791), IPv6 with extension headers (RFC 8200), TCP (RFC 9293),
+"""Reading a frame: 802.1Q and QinQ tags, IPv4 (RFC 791), IPv6 with extension headers (RFC 8200), TCP (RFC 9293),
 UDP, ICMP.  Every length is checked before it is used; what cannot be read is `OTHER`.
 """
 

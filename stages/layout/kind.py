@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from ring.layout import COUNTERS, PORTS, UNDO
 
 OWN_COUNTERS: Final = 2 * PORTS
-"""Counters 0 to 7 are the frames consumed from each input, 8 to 15 those produced to each output; a kind's own follow."""
+"""Counters 0 to 7 are frames taken from each input, 8 to 15 frames put into each output; a kind's own follow."""
 
 
 class Counter(NamedTuple):
@@ -40,9 +40,9 @@ class Kind:
     """One kind of stage.
 
     ``name`` is unique (``netdev-pcap``), ``type`` is what people see (``netdev``); ``shell`` is ``module:Class``;
-    ``kernels`` are the modules that the fork server warms; the place of a port in ``inputs`` or ``outputs`` is its index
-    in the kernels.  ``connects``: it has an outside peer and keeps the link words of its rings.  ``table_words`` gives the
-    words of the kind's tables for a stage's parameters.
+    ``kernels`` are the modules that the fork server warms; the place of a port in ``inputs`` or ``outputs`` is its
+    index in the kernels.  ``connects``: it has an outside peer and keeps the link words of its rings.  ``table_words``
+    gives the words of the kind's tables for a stage's parameters.
     """
 
     name: str

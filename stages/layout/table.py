@@ -6,8 +6,8 @@
     t + 16   buckets          row number + 1, 0: empty; open addressing, linear probing, twice the capacity or more
     ...      rows             capacity rows of row_words each; a row starts with ROW_HEADER words of the table's own
 
-A free row is on the free list (R_NEXT); a live row is found from its key.  Eviction takes, of EVICT_PROBES live rows from a
-clock hand on, the one that was silent longest and is not pinned.
+A free row is on the free list (R_NEXT); a live row is found from its key.  Eviction takes, of EVICT_PROBES live rows
+from a clock hand on, the one that was silent longest and is not pinned.
 """
 
 from __future__ import annotations

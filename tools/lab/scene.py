@@ -20,11 +20,10 @@ SERVER_ADDRESS = "10.77.0.2"
 ADDRESS = MappingProxyType({CLIENT: "10.77.0.1", PRIMARY: SERVER_ADDRESS, SECONDARY: SERVER_ADDRESS})
 MAC = MappingProxyType({CLIENT: "52:54:00:77:00:01", PRIMARY: "52:54:00:77:00:02", SECONDARY: "52:54:00:77:00:02"})
 
-# Why without timestamps (said here and nowhere else): Linux from 6.15 on drops the ACK of a handshake whose TSecr it
-# never sent.  The client echoes the primary's timestamps, so on such a kernel the secondary never establishes a
-# connection until the rewriter translates timestamps as it does sequence numbers.
 SYSCTLS = {
-    "net.ipv4.tcp_timestamps": "0",
+    # Linux from 6.15 on drops the ACK of a handshake whose TSecr it never sent: with timestamps on, the secondary
+    # establishes a connection only because the rewriter translates them.
+    "net.ipv4.tcp_timestamps": "1",
     # The client sees the primary's receive window only and may send past the secondary's where nginx reads more slowly
     # there; Linux drops that, and as the primary's ACKs wait for the secondary's, the transfer stands until the
     # compare's timeout.  Replicas of one VM have the same buffers; ours are large enough that neither window closes.

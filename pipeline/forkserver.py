@@ -83,8 +83,8 @@ def warm(modules: list[str], shells: list[str], logger: Any) -> float:
 def _compile(modules: list[str], cache: Path) -> None:
     """Fill the cache from child processes, one a processor: this one then only loads, and stays small.
 
-    The modules to do lie in a pipe, a byte each; whoever is free takes the next, the longest source first.  What a child
-    cannot do (killed, no memory) is compiled, or fails with its reason, when this process imports the module.
+    The modules to do lie in a pipe, a byte each; whoever is free takes the next, the longest source first.  What a
+    child cannot do (killed, no memory) is compiled, or fails with its reason, when this process imports the module.
     """
     from ring import hot
 

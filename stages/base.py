@@ -1,7 +1,7 @@
 """What every stage has: attachment to its segments, one kernel call a duty cycle, and four hooks.
 
-A shell is cold code around kernels: it opens sockets and files, reacts to events and reads options.  `do_work` makes one
-compiled call a burst and looks at no packet.
+A shell is cold code around kernels: it opens sockets and files, reacts to events and reads options.  `do_work` makes
+one compiled call a burst and looks at no packet.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from ring.layout import (
     R_TAILS,
     SIZE,
 )
-from stages.kernels import syscalls
+from stages.kernels.system import sys_read, sys_write
 from stages.layout.kind import OWN_COUNTERS
 from stages.layout.null import SWALLOWED_BYTES
 from stages.layout.socket import (
@@ -64,7 +64,7 @@ def receive_bytes(u8, w, row):
     """One recv into the free space beyond what was received; flags."""
     r = w[P_OUTPUTS + RECEIVE]
     if r == 0:
-        got = syscalls.recv(u8, w[O_FD], SCRATCH * 8, SCRATCH_WORDS * 8)
+        got = sys_read(u8, w[O_FD], SCRATCH * 8, SCRATCH_WORDS * 8)
         if got > 0:
             w[_UNREAD] += got
             return 0
@@ -73,7 +73,7 @@ def receive_bytes(u8, w, row):
         if space <= 0:
             blocked(w, RECEIVE)
             return 0
-        got = syscalls.recv(u8, w[O_FD], index(w, r, w[O_FILLED]), min(space, BURST_BYTES))
+        got = sys_read(u8, w[O_FD], index(w, r, w[O_FILLED]), min(space, BURST_BYTES))
         if got > 0:
             w[O_FILLED] += got
             return ARRIVED
@@ -94,7 +94,7 @@ def send_bytes(u8, w, row):
     left = min(readable(w, row, SEND) - w[O_SENT], BURST_BYTES)
     if left <= 0:
         return 0
-    put = syscalls.send(u8, w[O_FD], index(w, r, w[O_SENT]), left)
+    put = sys_write(u8, w[O_FD], index(w, r, w[O_SENT]), left)
     if put >= 0:
         w[O_SENT] += put
         return SHORT if put < left else 0

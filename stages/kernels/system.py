@@ -1,4 +1,7 @@
-"""read(2), write(2) and recvmsg(2) from compiled code, straight into and out of an arena; -errno where they fail."""
+"""read(2), write(2) and recvmsg(2) from compiled code, straight into and out of an arena; -errno where they fail.
+
+Descriptors are non-blocking, sockets too: a peer that is gone is EPIPE, as Python and the fork server ignore SIGPIPE.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ if TYPE_CHECKING or not JIT:
     def sys_read(u8: Any, fd: int, at: int, n: int) -> int:
         """Read at most ``n`` bytes to byte ``at``; how many, or -errno."""
         try:
-            return os.readv(fd, [u8[at : at + n]])
+            return os.readv(int(fd), [u8[at : at + n]])
         except OSError as error:
             return -(error.errno or 0)
 
     def sys_write(u8: Any, fd: int, at: int, n: int) -> int:
         """Write ``n`` bytes from byte ``at``; how many were taken, or -errno."""
         try:
-            return os.write(fd, u8[at : at + n])
+            return os.write(int(fd), u8[at : at + n])
         except OSError as error:
             return -(error.errno or 0)
 

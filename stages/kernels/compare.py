@@ -7,50 +7,27 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 
 from __future__ import annotations
 
-from ring.atomics import be32, byte, load_acquire, put_be32, put_byte
+from ring.atomics import be32, load_acquire
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix, record_size
-from ring.kernels.ledger import begin, blocked, commit, count, put, readable, room, scalar, true_row, undo_left
-from ring.layout import (
-    BLOCKED,
-    CMD_CHECKPOINT,
-    P_INPUTS,
-    P_LINK,
-    P_OUTPUTS,
-    PORTS,
-    R_HEADS,
-    R_TAILS,
-    TAIL,
-    UNDO_N,
-)
-from stages.kernels.datagram import datagram, give_up, grace_over, leave
+from ring.kernels.frames import index, prefix
+from ring.kernels.ledger import begin, blocked, commit, count, put, readable, scalar, true_row, undo_left
+from ring.layout import BLOCKED, CMD_CHECKPOINT, P_INPUTS, P_LINK, R_COUNTERS, R_HEADS, R_TAILS, TAIL, UNDO_N
+from stages.kernels.datagram import datagram, give_up, grace_over, leave, watch
 from stages.kernels.hold import emit_slot, finish_recycling, fits, slot, start_recycling, unlink
+from stages.kernels.life import in_step
+from stages.kernels.notify import checkpoint, hear, links, speak
 from stages.kernels.packet import parse
-from stages.kernels.serial import after, diff
-from stages.kernels.stream import release_record, service, tcp_primary, tcp_secondary
-from stages.kernels.table import find, insert, remove, touch, victim
+from stages.kernels.service import service
+from stages.kernels.stream import release_record, tcp_primary, tcp_secondary
+from stages.kernels.table import find, insert, remove, remove_cost, touch, victim
 from stages.kernels.twins import take_twins
 from stages.kernels.verdict import ask, diverge, write_event
 from stages.layout.compare import (
     BACKPRESSURE,
-    C_COMPARED,
-    C_CURSOR,
+    C_EPOCH,
     C_FLAGS,
-    C_P_MAX_ACK,
-    C_P_NEXT,
-    C_S_MAX_ACK,
     C_VERDICT,
     C_WORK_NEXT,
-    CF_DIVERGED,
-    CF_P_ACK,
-    CF_P_NEXT,
-    CF_P_RST,
-    CF_P_SYN,
-    CF_S_ACK,
-    CF_S_RST,
-    CF_S_SYN,
-    CF_SYN_MATCHED,
-    CF_SYNCED,
     CF_WORK,
     CHECKPOINTS,
     CHECKPOINTS_ASKED_AGAIN,
@@ -62,24 +39,18 @@ from stages.layout.compare import (
     DROPPED_AT_CHECKPOINT,
     DROPPED_DIVERGED,
     DROPPED_UNCOMPARED,
-    E_P_BYTES,
     E_P_LEN,
     E_S_LEN,
-    EVENT_BYTES,
-    LINKS_LOST,
-    NOTIFY_IN,
-    NOTIFY_OUT,
-    NOTIFY_UNKNOWN,
+    HELD,
+    O_FULL_SINCE,
     O_LOCAL,
+    O_RESUMED,
     O_SCRATCH,
     O_STUCK,
     O_TABLE,
     O_TIMEOUT_NS,
     OUTDEV,
     PRIMARY_IN,
-    R_CHECKPOINT,
-    R_LINK,
-    R_MESSAGE,
     R_STUCK,
     R_TIMEOUT,
     RELEASED_AT_CHECKPOINT,
@@ -98,20 +69,18 @@ from stages.layout.compare import (
     SC_WORK,
     SECONDARY_IN,
 )
-from stages.layout.packet import OTHER, TCP
+from stages.layout.packet import F_PORTS, FRAGMENT, OTHER, TCP
+from stages.layout.table import R_PINNED
 
 _BURST = 256
+_HELD = R_COUNTERS + HELD
 _RESERVE = 512  # undo entries that one packet may need: a victim out, a connection in, its lists
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
-_ASK = tuple(b"DO_CHECKPOINT")
-_HELLO = tuple(b"COLO_COMPARE_GET_XEN_INIT")
-_INIT = tuple(b"COLO_USERSPACE_PROXY_INIT")
-_DONE = tuple(b"COLO_CHECKPOINT")
 
 
 @hot
-def connection(w, row, s, verdict, now):
-    """Row of the connection whose key is at ``s``, a new one if need be; 0 while every row is in use and pinned."""
+def connection(w, row, side, s, verdict, now):
+    """Row of the connection whose key is at ``s``, a new one if need be; 0 while there is none to be had."""
     t = w[O_TABLE]
     c = find(w, t, s)
     if c < 0:
@@ -119,7 +88,10 @@ def connection(w, row, s, verdict, now):
         if c < 0:
             old = victim(w, t)
             if old < 0:
+                w[O_STUCK] |= 1 << side
                 return 0
+            if undo_left(w) < remove_cost(w, t, old) + _RESERVE // 2:
+                return 0  # a long run of buckets: in the next burst, with an empty log
             leave(w, row, old)
             remove(w, t, old)
             count(w, row, CONNECTIONS, -1)
@@ -128,6 +100,9 @@ def connection(w, row, s, verdict, now):
         put(w, c + C_VERDICT, verdict)
         count(w, row, CONNECTIONS, 1)
         count(w, row, CONNECTIONS_OPENED, 1)
+        put(w, c + C_EPOCH, w[row + R_COUNTERS + CHECKPOINTS])
+    elif w[c + C_EPOCH] != w[row + R_COUNTERS + CHECKPOINTS]:
+        in_step(w, row, c)
     touch(w, c, now)
     return c
 
@@ -155,9 +130,10 @@ def take(u8, w, row, side, now):
         else:
             count(w, row, DROPPED_UNCOMPARED, 1)
     else:
-        c = connection(w, row, s, verdict, now)
+        if verdict == FRAGMENT:
+            w[s + F_PORTS] |= 1 << 40  # a conversation of its own, not that of ports 0 and 0
+        c = connection(w, row, side, s, verdict, now)
         if c == 0:
-            w[O_STUCK] |= 1 << side
             return -1
         if verdict != TCP:
             taken = datagram(u8, w, row, c, r, position, side, s, now)
@@ -181,6 +157,7 @@ def go_on(u8, w, row, now):
         c = w[scalar(row, SC_WORK)]
         w[scalar(row, SC_WORK)] = w[c + C_WORK_NEXT]
         put(w, c + C_FLAGS, w[c + C_FLAGS] & ~CF_WORK)
+        put(w, c + R_PINNED, w[c + R_PINNED] - 1)
         if not service(u8, w, row, c, now):
             return False
     return True
@@ -199,133 +176,24 @@ def flush(u8, w, row):
             if not fits(w, row, w[x + S_FRAME]):
                 blocked(w, OUTDEV)
                 return False
-            c = w[x + S_CONN]
+            leave(w, row, w[x + S_CONN])
             emit_slot(u8, w, row, n)
             unlink(w, row, n)
             count(w, row, RELEASED_AT_CHECKPOINT, 1)
-            _in_step(w, row, c)
             continue
         n = w[scalar(row, SC_OLDEST + 1)] - 1
         if n < 0:
             return True
-        c = w[slot(w, n) + S_CONN]
+        leave(w, row, w[slot(w, n) + S_CONN])
         unlink(w, row, n)
         count(w, row, DROPPED_AT_CHECKPOINT, 1)
-        _in_step(w, row, c)
     return False
 
 
 @hot
-def _in_step(w, row, c):
-    """The secondary is now a copy of the primary: it has sent and acknowledged what the primary has."""
-    leave(w, row, c)
-    state = w[c + C_FLAGS] & ~(CF_DIVERGED | CF_P_RST | CF_S_RST)
-    if state & CF_P_SYN:
-        state = state & ~CF_P_SYN | CF_SYN_MATCHED
-    state &= ~CF_S_SYN
-    if state & CF_P_NEXT and (state & CF_SYNCED == 0 or after(w[c + C_P_NEXT], w[c + C_COMPARED])):
-        put(w, c + C_COMPARED, w[c + C_P_NEXT])
-        state |= CF_SYNCED
-    if state & CF_P_ACK and (state & CF_S_ACK == 0 or diff(w[c + C_P_MAX_ACK], w[c + C_S_MAX_ACK]) > 0):
-        put(w, c + C_S_MAX_ACK, w[c + C_P_MAX_ACK])
-        state |= CF_S_ACK
-    put(w, c + C_FLAGS, state)
-    put(w, c + C_CURSOR, 0)
-
-
-@hot
-def message_is(u8, at, nbytes, text):
-    """Whether a notify frame of ``nbytes`` at byte ``at`` is exactly ``text``."""
-    if nbytes != len(text):
-        return False
-    for i in range(len(text)):
-        if byte(u8, at + i) != text[i]:
-            return False
-    return True
-
-
-@hot
-def hear(u8, w, row, now):
-    """Take the messages on notify_dev; how many."""
-    r = w[P_INPUTS + NOTIFY_IN]
-    heard = 0
-    while r != 0 and w[row + R_HEADS + NOTIFY_IN] < readable(w, row, NOTIFY_IN):
-        position = w[row + R_HEADS + NOTIFY_IN]
-        at = index(w, r, position)
-        nbytes = be32(u8, at)
-        if message_is(u8, at + 4, nbytes, _DONE):
-            checkpoint(u8, w, row, now)
-        elif message_is(u8, at + 4, nbytes, _INIT):
-            w[scalar(row, SC_REPLY)] |= 2
-        else:
-            count(w, row, NOTIFY_UNKNOWN, 1)
-            e = write_event(u8, w, row, 0, R_MESSAGE, nbytes, now)
-            w[e + E_P_LEN] = nbytes  # its first bytes stand where a difference shows the primary's
-            for i in range(min(nbytes, EVENT_BYTES)):
-                put_byte(u8, (e + E_P_BYTES) * 8 + i, byte(u8, at + 4 + i))
-        w[row + R_HEADS + NOTIFY_IN] = position + record_size(u8, w, r, position)
-        count(w, row, NOTIFY_IN, 1)
-        heard += 1
-    return heard
-
-
-@hot
-def checkpoint(u8, w, row, now):
-    """A checkpoint was made: answer to our request or not, everything held is settled."""
-    w[scalar(row, SC_FLUSHING)] = 1
-    w[scalar(row, SC_ASKED)] = 0
-    w[scalar(row, SC_REPLY)] &= ~1
-    count(w, row, CHECKPOINTS, 1)
-    write_event(u8, w, row, 0, R_CHECKPOINT, 0, now)
-
-
-@hot
-def _say(u8, w, row, text):
-    out = w[P_OUTPUTS + NOTIFY_OUT]
-    if room(w, row, NOTIFY_OUT) < 4 + len(text):
-        blocked(w, NOTIFY_OUT)
-        return False
-    at = index(w, out, w[row + R_TAILS + NOTIFY_OUT])
-    put_be32(u8, at, len(text))
-    for i in range(len(text)):
-        put_byte(u8, at + 4 + i, text[i])
-    w[row + R_TAILS + NOTIFY_OUT] += 4 + len(text)
-    count(w, row, PORTS + NOTIFY_OUT, 1)
-    return True
-
-
-@hot
-def speak(u8, w, row):
-    """Send what is owed to notify_dev."""
-    owed = w[scalar(row, SC_REPLY)]
-    if w[P_OUTPUTS + NOTIFY_OUT] == 0:
-        w[scalar(row, SC_REPLY)] = 0
-        return
-    if owed & 2 and _say(u8, w, row, _HELLO):
-        w[scalar(row, SC_REPLY)] &= ~2
-    if owed & 1 and _say(u8, w, row, _ASK):
-        w[scalar(row, SC_REPLY)] &= ~1
-
-
-@hot
-def links(u8, w, row, now):
-    """A link that was lost has lost packets: ask for a checkpoint.  Returns 1 where a link changed."""
-    changed = 0
-    for side in range(2):
-        r = w[P_INPUTS + side]
-        if r == 0:
-            continue
-        link_now, seen = load_acquire(w, r + P_LINK), w[scalar(row, SC_LINKS + side)]  # partner: the chardev's process
-        if link_now == seen:
-            continue
-        w[scalar(row, SC_LINKS + side)] = link_now
-        changed = 1
-        # Odd: connected.  From connected to anything else means a loss; the first connect does not.
-        if seen & 1:
-            count(w, row, LINKS_LOST, 1)
-            write_event(u8, w, row, 0, R_LINK, side, now)
-            ask(w, row, now)
-    return changed
+def overdue(w, n, now):
+    """Whether the held packet ``n`` has waited too long, not counting what a full outdev kept us from reading."""
+    return now - max(w[slot(w, n) + S_TIME], w[O_RESUMED]) >= w[O_TIMEOUT_NS]
 
 
 @hot
@@ -340,7 +208,7 @@ def deadlines(u8, w, row, now):
     for side in range(2):
         while undo_left(w) > _RESERVE:
             n = w[scalar(row, SC_OLDEST + side)] - 1
-            if n < 0 or now - w[slot(w, n) + S_TIME] < w[O_TIMEOUT_NS]:
+            if n < 0 or not overdue(w, n, now):
                 break
             x = slot(w, n)
             c = w[x + S_CONN]
@@ -360,15 +228,19 @@ def deadlines(u8, w, row, now):
             diverge(w, row, c, R_TIMEOUT, now)
             if w[c + C_VERDICT] == TCP:
                 service(u8, w, row, c, now)
-                if w[scalar(row, SC_OLDEST + side)] == n + 1:
+                if w[scalar(row, SC_OLDEST + side)] != n + 1:
+                    continue
+                if side == 0:
                     break  # no room: it stays on the work list
-            elif side == 0:
+                # Of a life that the primary has not begun: such packets do not pass.
+            if side == 0:
                 give_up(u8, w, row, n)
-                leave(w, row, c)
             else:
                 unlink(w, row, n)
                 count(w, row, DROPPED_DIVERGED, 1)
+            if w[c + C_VERDICT] != TCP:
                 leave(w, row, c)
+                watch(w, row, c, now)
     asked = w[scalar(row, SC_ASKED)]
     if asked != 0 and now - asked >= w[O_TIMEOUT_NS]:
         w[scalar(row, SC_ASKED)] = now
@@ -391,7 +263,7 @@ def due(w, now):
         if r != 0 and load_acquire(w, r + P_LINK) != w[scalar(row, SC_LINKS + side)]:
             return True
         n = w[scalar(row, SC_OLDEST + side)] - 1
-        if n >= 0 and now - w[slot(w, n) + S_TIME] >= w[O_TIMEOUT_NS]:
+        if n >= 0 and overdue(w, n, now):
             return True
     asked = w[scalar(row, SC_ASKED)]
     return (
@@ -427,11 +299,21 @@ def compare_burst(u8, w, now):
     speak(u8, w, row)
     if w[scalar(row, SC_REPLY)] != owed:
         work += 1
-    if w[O_STUCK] != 0:
-        work += _stuck(u8, w, row, now)
-        count(w, row, BACKPRESSURE, 1)
-    if w[row + R_TAILS + OUTDEV] != w[true_row(w) + R_TAILS + OUTDEV]:
+    old, full = true_row(w), w[BLOCKED] >> OUTDEV & 1
+    if w[row + R_TAILS + OUTDEV] != w[old + R_TAILS + OUTDEV] or w[row + _HELD] != w[old + _HELD]:
         work += 1
+    if w[scalar(row, SC_WORK)] != 0 and full == 0:
+        work += 1  # the undo log ended this burst, not a want of room
+    if full == 0:
+        w[O_FULL_SINCE] = 0
+    elif w[O_FULL_SINCE] == 0:
+        w[O_FULL_SINCE] = now
+    elif now - w[O_FULL_SINCE] >= w[O_TIMEOUT_NS] // 2:
+        w[O_RESUMED] = now
+    if w[O_STUCK] != 0:
+        if work == 0:
+            work += _stuck(u8, w, row, now)
+        count(w, row, BACKPRESSURE, 1)
     if work == 0 and w[UNDO_N] == 0:
         return 0
     # Without work there may still be marks to commit (a connection on the work list): done, but idle.

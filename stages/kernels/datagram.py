@@ -36,6 +36,7 @@ from stages.layout.compare import (
     S_DATA_LEN,
     S_FRAME,
     S_NEXT,
+    S_TIME,
     SC_GRACE_FIRST,
     SC_GRACE_LAST,
     SECONDARY,
@@ -102,17 +103,22 @@ def watch(w, row, c, now):
     """Keep the connection on the grace list while both sides hold packets: none of them are equal."""
     both = w[c + C_HEAD + PACKETS] != 0 and w[c + C_HEAD + SECONDARY] != 0 and w[c + C_FLAGS] & CF_DIVERGED == 0
     if both and w[c + C_GRACE_SINCE] == 0:
-        last = w[scalar(row, SC_GRACE_LAST)]
-        put(w, c + C_GRACE_SINCE, now)
-        put(w, c + C_GRACE_PREV, last)
-        put(w, c + C_GRACE_NEXT, 0)
-        if last == 0:
-            w[scalar(row, SC_GRACE_FIRST)] = c
-        else:
-            put(w, last + C_GRACE_NEXT, c)
-        w[scalar(row, SC_GRACE_LAST)] = c
+        _join(w, row, c, now)
     elif not both:
         leave(w, row, c)
+
+
+@hot
+def _join(w, row, c, since):
+    last = w[scalar(row, SC_GRACE_LAST)]
+    put(w, c + C_GRACE_SINCE, since)
+    put(w, c + C_GRACE_PREV, last)
+    put(w, c + C_GRACE_NEXT, 0)
+    if last == 0:
+        w[scalar(row, SC_GRACE_FIRST)] = c
+    else:
+        put(w, last + C_GRACE_NEXT, c)
+    w[scalar(row, SC_GRACE_LAST)] = c
 
 
 @hot
@@ -140,6 +146,11 @@ def grace_over(u8, w, row, now):
         return 0
     p, n = w[c + C_HEAD + PACKETS] - 1, w[c + C_HEAD + SECONDARY] - 1
     x, y = slot(w, p), slot(w, n)
+    since = max(w[x + S_TIME], w[y + S_TIME])
+    if now - since < w[O_GRACE_NS]:  # others waited when it joined the list, and have met their equals
+        leave(w, row, c)
+        _join(w, row, c, since)
+        return 1
     if w[O_LOCAL] != 0 and not fits(w, row, w[x + S_FRAME]):
         blocked(w, OUTDEV)
         return -1

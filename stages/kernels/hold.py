@@ -39,6 +39,7 @@ from stages.layout.compare import (
     S_FRAME,
     S_GROUP,
     S_LATER,
+    S_LIFE,
     S_LIST,
     S_NEXT,
     S_PREV,
@@ -52,7 +53,7 @@ from stages.layout.compare import (
     SECONDARY,
     SLOT_WORDS,
 )
-from stages.layout.packet import F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ
+from stages.layout.packet import F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ, SYN
 from stages.layout.table import R_PINNED
 
 _SMALL, _LARGE, _JUMBO = CLASS_BYTES
@@ -138,18 +139,22 @@ def store_frame(u8, w, row, r, position, side, s, now):
     w[x + S_DATA] = vnet + w[s + F_DATA]
     w[x + S_DATA_LEN] = w[s + F_DATA_LEN]
     w[x + S_END] = w[s + F_SEQ]
+    w[x + S_LIFE] = 0
     return n
 
 
 @hot
 def link(w, row, c, which, n, ordered):
-    """Put slot ``n`` into list ``which`` of connection ``c``: by S_SEQ where ``ordered``, else last."""
+    """Put slot ``n`` into list ``which`` of connection ``c``: by life, then S_SEQ where ``ordered``, else last."""
     x = slot(w, n)
     side = 1 if which == SECONDARY else 0
     before = w[c + C_TAIL + which]
     if ordered:
-        while before != 0 and diff(w[slot(w, before - 1) + S_SEQ], w[x + S_SEQ]) > 0:
-            before = w[slot(w, before - 1) + S_PREV]
+        while before != 0:
+            y = slot(w, before - 1)
+            if w[y + S_LIFE] != w[x + S_LIFE] or w[y + S_FLAGS] & SYN or diff(w[y + S_SEQ], w[x + S_SEQ]) <= 0:
+                break
+            before = w[y + S_PREV]
     behind = w[c + C_HEAD + which] if before == 0 else w[slot(w, before - 1) + S_NEXT]
     w[x + S_PREV] = before
     w[x + S_NEXT] = behind

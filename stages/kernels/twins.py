@@ -7,25 +7,29 @@ Whatever is not plain (SYN, FIN, RST, another length, another order, a differenc
 
 from __future__ import annotations
 
-from ring.atomics import be32, byte, common_prefix
+from ring.atomics import be16, be32, byte, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import copy_record, index, prefix
 from ring.kernels.ledger import count, put, readable, room
-from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
+from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_COUNTERS, R_HEADS, R_TAILS
 from stages.kernels.packet import parse
 from stages.kernels.serial import add, after, diff
 from stages.kernels.table import find, touch
 from stages.layout.compare import (
     C_COMPARED,
+    C_EPOCH,
     C_FLAGS,
+    C_LIFE,
     C_P_MAX_ACK,
     C_P_NEXT,
+    C_S_LIFE,
     C_S_MAX_ACK,
     CF_P_ACK,
     CF_P_NEXT,
     CF_S_ACK,
     CF_SYN_MATCHED,
     CF_SYNCED,
+    CHECKPOINTS,
     MATCHED,
     O_SCRATCH,
     O_TABLE,
@@ -66,17 +70,24 @@ def take_twins(u8, w, row, now):
     if length == 0 or (flags | theirs) & (SYN | FIN | RST) or flags & theirs & ACK == 0:
         return 0
     # The same network header but for what may differ (identification, TTL, checksum), addresses, ports, sequence.
-    start = l3 + 12 if w[s + F_IPV] == 4 else l3 + 8
+    if w[s + F_IPV] == 4:
+        start, same = l3 + 12, l3 - 12 + 4
+        if be16(u8, a + l3 + 6) != be16(u8, b + l3 + 6) or byte(u8, a + l3 + 9) != byte(u8, b + l3 + 9):
+            return 0
+    else:
+        start, same = l3 + 8, l3 - 12  # length and next header; traffic class and flow label may differ
+        if byte(u8, b + l3) >> 4 != 6 or be32(u8, a + l3 + 4) >> 8 != be32(u8, b + l3 + 4) >> 8:
+            return 0
     if (
-        common_prefix(u8, a + 12, b + 12, l3 - 12 + 4) < l3 - 12 + 4
-        or byte(u8, a + l3 + 6) != byte(u8, b + l3 + 6)
-        or byte(u8, a + l3 + 9) != byte(u8, b + l3 + 9)
+        common_prefix(u8, a + 12, b + 12, same) < same
         or common_prefix(u8, a + start, b + start, l4 + 8 - start) < l4 + 8 - start
         or byte(u8, a + l4 + 12) != byte(u8, b + l4 + 12)
     ):
         return 0
     c = find(w, w[O_TABLE], s)
     if c < 0 or w[c + R_PINNED] != 0 or w[c + C_FLAGS] & ~CF_SYN_MATCHED != _PLAIN:
+        return 0
+    if w[c + C_EPOCH] != w[row + R_COUNTERS + CHECKPOINTS] or w[c + C_S_LIFE] != w[c + C_LIFE]:
         return 0
     seq = w[s + F_SEQ]
     ack = be32(u8, b + l4 + 8)

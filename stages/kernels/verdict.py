@@ -40,7 +40,7 @@ from stages.layout.compare import (
     SC_WORK,
 )
 from stages.layout.packet import KEY_WORDS, TCP
-from stages.layout.table import R_KEY
+from stages.layout.table import R_KEY, R_PINNED
 
 
 @hot
@@ -67,8 +67,8 @@ def write_event(u8, w, row, c, reason, position, now):
 def event_bytes(u8, w, e, p, p_len, s, s_len, at):
     """Show both sides around offset ``at`` in an event; ``p`` and ``s`` are byte indices of the two payloads."""
     start = max(at - 8, 0)
-    w[e + E_P_LEN] = p_len
-    w[e + E_S_LEN] = s_len
+    w[e + E_P_LEN] = max(p_len - start, 0)
+    w[e + E_S_LEN] = max(s_len - start, 0)
     w[e + E_OFFSET] = at - start
     for i in range(EVENT_BYTES):
         if start + i < p_len:
@@ -96,6 +96,7 @@ def queue_work(w, row, c):
     """Put a connection on the work list: it can go on, but for want of room or of undo log it did not."""
     if w[c + C_FLAGS] & CF_WORK == 0:
         put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_WORK)
+        put(w, c + R_PINNED, w[c + R_PINNED] + 1)  # a row on the list is not evicted, even with nothing held
         put(w, c + C_WORK_NEXT, w[scalar(row, SC_WORK)])
         w[scalar(row, SC_WORK)] = c
 

@@ -98,9 +98,11 @@ O_MAX_QUEUE: Final = P_OPTIONS + 7
 O_STRICT: Final = P_OPTIONS + 8
 O_LOCAL: Final = P_OPTIONS + 9
 O_STUCK: Final = P_OPTIONS + 10  # kernel's note: sides that were blocked by a full queue, a bit each
+O_RESUMED: Final = P_OPTIONS + 11  # kernel's note: monotonic ns when a long want of room in outdev ended, 0: never
 O_QUEUES: Final = P_OPTIONS + 12  # six: word index of the free queue
 O_MASKS: Final = P_OPTIONS + 18  # six: its length - 1
 O_RECYCLED: Final = P_OPTIONS + 24  # six: slots on the recycle stack
+O_FULL_SINCE: Final = P_OPTIONS + 30  # kernel's note: monotonic ns since which outdev is full, 0: it is not
 
 # --- scalars ----------------------------------------------------------------------------------------------------
 SC_QUEUE_HEAD: Final = 0  # six
@@ -134,14 +136,17 @@ C_GRACE_SINCE: Final = table.ROW_HEADER + 12  # monotonic ns since which the hea
 C_HEAD: Final = table.ROW_HEADER + 13  # three lists: slot + 1 of the first
 C_TAIL: Final = table.ROW_HEADER + 16  # slot + 1 of the last
 C_COUNT: Final = table.ROW_HEADER + 19  # packets
-ROW_WORDS: Final = table.ROW_HEADER + 22
+C_LIFE: Final = table.ROW_HEADER + 22  # which of the secondary's lives is compared: a SYN begins a new one
+C_S_LIFE: Final = table.ROW_HEADER + 23  # the secondary's life that its packets belong to now
+C_EPOCH: Final = table.ROW_HEADER + 24  # checkpoints that the row knows of
+ROW_WORDS: Final = table.ROW_HEADER + 25
 
 PACKETS, ACKS, SECONDARY = range(3)
-"""A connection's lists: primary packets by sequence, primary segments without data, secondary packets by sequence."""
+"""A connection's lists: primary packets by sequence, those of its segments that need no comparison,
+secondary packets by sequence."""
 
 CF_SYNCED: Final = 1  # C_COMPARED is known
 CF_P_SYN: Final = 2  # the primary's SYN waits for the secondary's
-CF_S_SYN: Final = 4  # the secondary's SYN waits for the primary's
 CF_SYN_MATCHED: Final = 8
 CF_S_ACK: Final = 16  # C_S_MAX_ACK is known
 CF_P_ACK: Final = 32
@@ -157,7 +162,8 @@ S_NEXT, S_PREV, S_LATER, S_EARLIER, S_CONN, S_FRAME, S_V, S_TIME = range(8)
 S_SEQ, S_END, S_ACK, S_FLAGS, S_DATA, S_DATA_LEN, S_BURST, S_LIST = range(8, 16)
 S_BYTES: Final = 16  # byte index of the slot's space; never changes
 S_GROUP: Final = 17  # side * 3 + class; never changes
-SLOT_WORDS: Final = 18
+S_LIFE: Final = 18  # secondary: C_S_LIFE when it came
+SLOT_WORDS: Final = 19
 
 CLASS_BYTES: Final = (256, 2048, -(-MAX_FRAME // 64) * 64)
 

@@ -1,0 +1,194 @@
+"""A TCP connection goes as far as it can: its two streams are compared, and what may leave leaves."""
+
+from __future__ import annotations
+
+from ring.atomics import common_prefix
+from ring.hot import hot
+from ring.kernels.ledger import blocked, count, put, undo_left
+from stages.kernels.hold import emit_slot, fits, slot, unlink
+from stages.kernels.serial import add, diff
+from stages.kernels.verdict import diverge, event_bytes, queue_work, write_event
+from stages.layout.compare import (
+    ACKS,
+    C_COMPARED,
+    C_CURSOR,
+    C_FLAGS,
+    C_HEAD,
+    C_LIFE,
+    C_P_ISN,
+    C_S_LIFE,
+    C_S_MAX_ACK,
+    CF_DIVERGED,
+    CF_P_RST,
+    CF_P_SYN,
+    CF_PASS,
+    CF_S_ACK,
+    CF_S_RST,
+    CF_SYN_MATCHED,
+    CF_SYNCED,
+    DROPPED_DIVERGED,
+    DROPPED_UNCOMPARED,
+    MATCHED,
+    O_STRICT,
+    OUTDEV,
+    PACKETS,
+    R_FLAGS,
+    R_PAYLOAD,
+    RELEASED,
+    S_ACK,
+    S_BYTES,
+    S_DATA,
+    S_DATA_LEN,
+    S_END,
+    S_FLAGS,
+    S_FRAME,
+    S_LIFE,
+    S_NEXT,
+    S_SEQ,
+    S_TIME,
+    SECONDARY,
+)
+from stages.layout.packet import ACK, RST, SYN
+from stages.layout.table import R_CLOSED
+
+_RESERVE = 192  # undo entries that one step may need
+NOT_NOW = CF_DIVERGED | CF_P_SYN  # while one of these is set nothing is compared
+
+
+@hot
+def acknowledged(w, c, flags, ack):
+    """Whether the secondary has acknowledged as much as a primary segment with this ACK."""
+    if w[O_STRICT] == 0 or flags & ACK == 0 or w[c + C_S_LIFE] > w[c + C_LIFE]:
+        return True  # also where the secondary has done with this life
+    return w[c + C_FLAGS] & CF_S_ACK != 0 and diff(w[c + C_S_MAX_ACK], ack) >= 0
+
+
+@hot
+def has_reset(w, c):
+    """Whether the secondary has reset the connection, or has done with this life of it."""
+    return w[c + C_FLAGS] & CF_S_RST != 0 or w[c + C_S_LIFE] > w[c + C_LIFE]
+
+
+@hot
+def service(u8, w, row, c, now):
+    """Compare and release as far as a connection can go; True when nothing more can be done for now."""
+    while undo_left(w) > _RESERVE:
+        if w[c + C_FLAGS] & CF_PASS:
+            done = _pass_one(u8, w, row, c)
+        else:
+            done = _release_one(u8, w, row, c, PACKETS)
+            if done == 0:
+                done = _release_one(u8, w, row, c, ACKS)
+            if done == 0:
+                done = _compare_step(u8, w, row, c, now)
+        if done == 0:
+            return True
+        if done < 0:  # outdev is full
+            blocked(w, OUTDEV)
+            break
+    queue_work(w, row, c)
+    return False
+
+
+@hot
+def note_reset(w, c):
+    if w[c + C_FLAGS] & CF_P_RST and w[c + C_FLAGS] & CF_S_RST and w[c + R_CLOSED] == 0:
+        put(w, c + R_CLOSED, 1)
+
+
+@hot
+def _release_one(u8, w, row, c, which):
+    """Release the first packet of a list if it may leave: 1 released, 0 it may not (or there is none), -1 no room."""
+    n = w[c + C_HEAD + which] - 1
+    if n < 0:
+        return 0
+    x = slot(w, n)
+    flags, state = w[x + S_FLAGS], w[c + C_FLAGS]
+    if flags & RST:
+        if not has_reset(w, c) or w[c + C_HEAD + PACKETS] != 0:
+            return 0
+    elif which == PACKETS and diff(w[x + S_END], w[c + C_COMPARED]) > 0:
+        return 0
+    if flags & SYN and state & CF_SYN_MATCHED == 0:
+        return 0
+    if not acknowledged(w, c, flags, w[x + S_ACK]):
+        return 0
+    if not fits(w, row, w[x + S_FRAME]):
+        return -1
+    emit_slot(u8, w, row, n)
+    unlink(w, row, n)
+    count(w, row, RELEASED, 1)
+    note_reset(w, c)
+    return 1
+
+
+@hot
+def _pass_one(u8, w, row, c):
+    """One packet of a connection that passes: the primary's oldest leaves, then the secondary's are dropped."""
+    p, a = w[c + C_HEAD + PACKETS] - 1, w[c + C_HEAD + ACKS] - 1
+    n = p
+    if p < 0 or (a >= 0 and w[slot(w, a) + S_TIME] < w[slot(w, p) + S_TIME]):
+        n = a
+    if n >= 0:
+        if not fits(w, row, w[slot(w, n) + S_FRAME]):
+            return -1
+        emit_slot(u8, w, row, n)
+        unlink(w, row, n)
+        count(w, row, RELEASED, 1)
+        return 1
+    n = w[c + C_HEAD + SECONDARY] - 1
+    if n >= 0 and w[slot(w, n) + S_LIFE] <= w[c + C_LIFE]:
+        unlink(w, row, n)
+        count(w, row, DROPPED_DIVERGED, 1)
+        return 1
+    return 0
+
+
+@hot
+def _compare_step(u8, w, row, c, now):
+    """Compare what both sides have at C_COMPARED: 1 when that went on, 0 when one side has nothing there."""
+    n = w[c + C_HEAD + SECONDARY] - 1
+    if n >= 0 and w[slot(w, n) + S_LIFE] < w[c + C_LIFE]:
+        unlink(w, row, n)
+        count(w, row, DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
+        return 1
+    if w[c + C_FLAGS] & (NOT_NOW | CF_SYNCED) != CF_SYNCED or (n >= 0 and w[slot(w, n) + S_LIFE] > w[c + C_LIFE]):
+        return 0
+    compared = w[c + C_COMPARED]
+    if n >= 0 and diff(w[slot(w, n) + S_END], compared) <= 0:
+        unlink(w, row, n)
+        count(w, row, MATCHED, 1)
+        return 1
+    p = w[c + C_CURSOR] - 1
+    if p < 0 or n < 0:
+        return 0
+    x, y = slot(w, p), slot(w, n)
+    if diff(w[x + S_END], compared) <= 0:
+        put(w, c + C_CURSOR, w[x + S_NEXT])
+        return 1
+    first = add(w[x + S_SEQ], w[x + S_FLAGS] >> 1 & 1)
+    mine, theirs = diff(compared, first), diff(compared, w[y + S_SEQ])  # how far into each segment
+    if mine < 0 or theirs < 0 or w[x + S_FLAGS] & RST:
+        return 0
+    left, right = w[x + S_DATA_LEN] - mine, w[y + S_DATA_LEN] - theirs
+    length = min(left, right)
+    a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
+    if length > 0:
+        same = common_prefix(u8, a + mine, b + theirs, length)
+        if same > 0:
+            put(w, c + C_COMPARED, add(compared, same))
+        if same < length:
+            e = write_event(u8, w, row, c, R_PAYLOAD, diff(add(compared, same), add(w[c + C_P_ISN], 1)), now)
+            # Show both sides from a common origin: the first byte that both segments have.
+            back = min(mine, theirs)
+            event_bytes(u8, w, e, a + mine - back, left + back, b + theirs - back, right + back, back + same)
+            diverge(w, row, c, R_PAYLOAD, now)
+        return 1
+    if left == 0 and right == 0:  # both end here with FIN
+        put(w, c + C_COMPARED, add(compared, 1))
+        put(w, c + R_CLOSED, 1)
+        return 1
+    e = write_event(u8, w, row, c, R_FLAGS, diff(compared, add(w[c + C_P_ISN], 1)), now)
+    event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
+    diverge(w, row, c, R_FLAGS, now)
+    return 1

@@ -1,0 +1,203 @@
+"""colo-compare in slow, plain Python: streams are dicts of bytes by position, everything held is in lists.
+
+Written from behaviour.md, section 5; no code, number or layout is shared with the kernel.  Time is not modelled: a
+test that needs deadlines asks the kernel for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from tests.packets import ACK, FIN, MOD, P_TCP, RST, SYN, Packet, read
+
+Key = tuple[object, ...]
+END = -1  # stands in a stream where a FIN is
+
+
+def distance(a: int, b: int) -> int:
+    """Signed distance from ``b`` to ``a`` on the circle of 2^32 (RFC 1982)."""
+    ahead = (a - b) % MOD
+    return ahead if ahead < MOD // 2 else ahead - MOD
+
+
+@dataclass
+class Held:
+    """A packet of the primary that waits; ``start`` and ``end`` count from the primary's SYN."""
+
+    frame: bytes
+    packet: Packet
+    start: int
+    end: int
+    number: int
+
+
+@dataclass
+class Stream:
+    """One TCP connection.  Positions count from the primary's SYN, which is at 0; its first byte is at 1."""
+
+    isn: int | None = None
+    base: int = 0
+    both_syn: bool = False
+    secondary_syn: bool = False
+    mine: dict[int, int] = field(default_factory=dict)
+    theirs: dict[int, int] = field(default_factory=dict)
+    compared: int = 1
+    primary_end: int = 1
+    primary_ack: int | None = None
+    secondary_ack: int | None = None
+    secondary_reset: bool = False
+    diverged: bool = False
+    ordered: list[Held] = field(default_factory=list)
+    passive: list[Held] = field(default_factory=list)
+    early: list[Packet] = field(default_factory=list)
+
+    def position(self, number: int) -> int:
+        """Position of a sequence number."""
+        return self.compared + distance(number, (self.base + self.compared) % MOD)
+
+
+@dataclass
+class Compare:
+    """Feed it frames with `primary` and `secondary`; each returns what is released because of it."""
+
+    strict: bool = True
+    asked: int = 0
+    divergences: int = 0
+    streams: dict[Key, Stream] = field(default_factory=dict)
+    pairs: dict[Key, tuple[list[tuple[int, bytes, bytes]], list[bytes]]] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def held_primary(self) -> int:
+        """Primary packets that wait."""
+        streams = sum(len(s.ordered) + len(s.passive) for s in self.streams.values())
+        return streams + sum(len(mine) for mine, _ in self.pairs.values())
+
+    def checkpoint(self) -> list[bytes]:
+        """Everything held of the primary leaves in the order in which it came; the secondary is a copy from now on."""
+        waiting: list[tuple[int, bytes]] = []
+        for s in self.streams.values():
+            waiting += [(h.number, h.frame) for h in s.ordered + s.passive]
+            s.ordered, s.passive, s.theirs = [], [], {}
+            s.compared, s.secondary_ack, s.diverged, s.secondary_reset = s.primary_end, s.primary_ack, False, False
+            s.both_syn, s.secondary_syn = s.isn is not None, False
+        for mine, theirs in self.pairs.values():
+            waiting += [(number, frame) for number, frame, _ in mine]
+            mine.clear()
+            theirs.clear()
+        self.asked = 0
+        return [frame for _, frame in sorted(waiting)]
+
+    def primary(self, frame: bytes) -> list[bytes]:
+        """A frame of the primary."""
+        p = self._read(frame)
+        if p is None:
+            return [frame]
+        if p.proto != P_TCP:
+            return self._datagram(p, frame, primary=True)
+        s = self.streams.setdefault(key(p), Stream())
+        if p.flags & SYN:
+            if s.isn is None:
+                s.isn, s.base = p.seq, p.seq
+                s.both_syn = s.secondary_syn
+                for other in s.early:
+                    self._hear(s, other)
+        elif s.isn is None and p.payload:
+            raise NotImplementedError("a connection picked up in the middle")
+        start = s.position(p.seq)
+        end = start + len(p.payload) + bool(p.flags & FIN) + bool(p.flags & SYN)
+        held = Held(frame, p, start, end, next(self._numbers))
+        if p.flags & ACK and (s.primary_ack is None or distance(p.ack, s.primary_ack) > 0):
+            s.primary_ack = p.ack
+        if p.flags & RST:
+            s.passive.append(held)
+            return self._go_on(s)
+        s.primary_end = max(s.primary_end, end)
+        first = start + bool(p.flags & SYN)
+        for i, byte in enumerate([*p.payload, *([END] if p.flags & FIN else [])]):
+            s.mine.setdefault(first + i, byte)
+        if end > start and (end > s.compared or p.flags & SYN):
+            s.ordered.append(held)
+            s.ordered.sort(key=lambda h: h.start)
+        else:
+            s.passive.append(held)
+        return self._go_on(s)
+
+    def secondary(self, frame: bytes) -> list[bytes]:
+        """A frame of the secondary."""
+        p = self._read(frame)
+        if p is None:
+            return []
+        if p.proto != P_TCP:
+            return self._datagram(p, frame, primary=False)
+        s = self.streams.setdefault(key(p), Stream())
+        if p.flags & ACK and (s.secondary_ack is None or distance(p.ack, s.secondary_ack) > 0):
+            s.secondary_ack = p.ack
+        if p.flags & SYN:
+            s.secondary_syn = True
+            s.both_syn = s.isn is not None
+        elif p.flags & RST:
+            s.secondary_reset = True
+        elif s.isn is None:
+            s.early.append(p)
+        else:
+            self._hear(s, p)
+        return self._go_on(s)
+
+    @staticmethod
+    def _hear(s: Stream, p: Packet) -> None:
+        start = s.position(p.seq)
+        for i, byte in enumerate([*p.payload, *([END] if p.flags & FIN else [])]):
+            s.theirs.setdefault(start + i, byte)
+
+    @staticmethod
+    def _read(frame: bytes) -> Packet | None:
+        p = read(frame)
+        return p if p.version else None
+
+    def _datagram(self, p: Packet, frame: bytes, *, primary: bool) -> list[bytes]:
+        mine, theirs = self.pairs.setdefault(key(p), ([], []))
+        body = frame[p.body_at : p.body_at + len(p.body)]
+        if primary:
+            if body in theirs:
+                theirs.remove(body)
+                return [frame]
+            mine.append((next(self._numbers), frame, body))
+            return []
+        for i, (_, held, theirs_too) in enumerate(mine):
+            if theirs_too == body:
+                del mine[i]
+                return [held]
+        theirs.append(body)
+        return []
+
+    def _go_on(self, s: Stream) -> list[bytes]:
+        while s.both_syn and not s.diverged and s.compared in s.mine and s.compared in s.theirs:
+            if s.mine[s.compared] != s.theirs[s.compared]:
+                s.diverged = True
+                self.divergences += 1
+                self.asked = 1
+                break
+            s.compared += 1
+        released: list[bytes] = []
+        while (
+            s.ordered and s.both_syn and s.ordered[0].end <= s.compared and self._acknowledged(s, s.ordered[0].packet)
+        ):
+            released.append(s.ordered.pop(0).frame)
+        while s.passive and self._acknowledged(s, s.passive[0].packet):
+            if s.passive[0].packet.flags & RST and (not s.secondary_reset or s.ordered):
+                break
+            released.append(s.passive.pop(0).frame)
+        return released
+
+    def _acknowledged(self, s: Stream, p: Packet) -> bool:
+        if not self.strict or not p.flags & ACK:
+            return True
+        return s.secondary_ack is not None and distance(s.secondary_ack, p.ack) >= 0
+
+
+def key(p: Packet) -> Key:
+    """What makes packets one conversation."""
+    return (p.vlans, p.src, p.dst, p.proto, p.sport, p.dport)

@@ -49,7 +49,19 @@ def test_what_a_test_leaves_behind_fails_it(tmp_path: Path) -> None:
     file = tmp_path / "test_leak.py"
     file.write_text(TESTS.format(name=name))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", str(file)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-o",
+            "addopts=",
+            "-p",
+            "tests.conftest",
+            "-p",
+            "no:cacheprovider",
+            str(file),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

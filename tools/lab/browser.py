@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,11 +82,9 @@ class Browser:
 
     def _run(self, options: list[str], bodies: list[Path]) -> Visit:
         limits = ("--connect-timeout", "20", "--max-time", str(self._patience))
-        command = self._scene.inside(
-            CLIENT, "curl", "-q", "-sS", "--no-progress-meter", "--noproxy", "*", *limits, "-w", _WRITE_OUT, *options
-        )
+        command = ("curl", "-q", "-sS", "--no-progress-meter", "--noproxy", "*", *limits, "-w", _WRITE_OUT, *options)
         began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = self._scene.call(CLIENT, *command)
         elapsed = time.monotonic() - began
         # By number: with --parallel the lines stand in the order of completion.
         rows = sorted((line.split() for line in done.stdout.splitlines()), key=lambda row: int(row[0]))

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ class Signals:
         self._deliver()
 
     def _deliver(self) -> None:
-        if self._pending and not self._held and not self._raised:
+        here = threading.current_thread() is threading.main_thread()
+        if self._pending and here and not self._held and not self._raised:
             self._raised = True
             raise Stopped(self._pending)
 

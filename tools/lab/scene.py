@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -84,6 +85,21 @@ class Scene:
     def inside(self, role: str, *command: str) -> list[str]:
         """The command line that runs ``command`` in a role's namespace; ip execs it, so the pid is the command's."""
         return ["ip", "netns", "exec", self.namespace(role), *command]
+
+    def call(self, role: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a role's namespace to its end; a signal ends it, too.
+
+        subprocess.run would lose a process that a signal's exception hits between its start and the next line.
+        """
+        with contextlib.ExitStack() as ending:
+            with self._signals.hold():
+                process = subprocess.Popen(
+                    self.inside(role, *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+                ending.enter_context(process)
+                ending.callback(process.kill)  # before the wait of the line above; without effect on one that has ended
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def spawn(
         self, command: Sequence[str], output: Path, env: Mapping[str, str] | None = None

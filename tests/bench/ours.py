@@ -39,7 +39,6 @@ class Ours:
             for name in _NAMES:
                 self.links[name] = connect(name, folder / name, check=self.check, timeout=600)  # a first start compiles
             wait_through(self.links, self.check)
-            self.links["notify"].take(quiet=0.2)  # what it says about links at its start is no verdict on a stream
         except BaseException:
             self.close()
             raise

@@ -137,6 +137,10 @@ class Producer(_End):
         return bool(frames.claim(self._ring.w, 0, self._need) >= 0)
 
     def _record(self, frame: bytes, vnet_hdr_len: int) -> bytes:
+        try:
+            frame = bytes(memoryview(frame))  # of whatever items: a frame is their bytes
+        except TypeError:
+            raise errors.BadFrame(f"{frame!r} is no frame: give bytes, bytearray or a memoryview") from None
         n = len(frame)
         lead = 8 if self._ring.vnet else 4
         if n > layout.MAX_FRAME:
@@ -145,10 +149,8 @@ class Producer(_End):
             raise errors.FrameTooLarge(
                 f"a frame of {n:,} bytes: ring {self._ring.name} holds {self._ring.size:,} in all"
             )
-        if vnet_hdr_len > n or (vnet_hdr_len and lead == 4):
-            raise errors.FrameTooLarge(
-                f"a virtio-net header of {vnet_hdr_len} bytes in a frame of {n} (vnet={lead == 8})"
-            )
+        if not 0 <= vnet_hdr_len <= n or (vnet_hdr_len and lead == 4):
+            raise errors.BadFrame(f"a virtio-net header of {vnet_hdr_len} bytes in a frame of {n} (vnet={lead == 8})")
         return n.to_bytes(4, "big") + (vnet_hdr_len.to_bytes(4, "big") if lead == 8 else b"") + frame
 
     def _put(self, record: bytes) -> None:

@@ -18,6 +18,10 @@ class BadSize(RingError):
     """A ring size that is no size, no power of two, or below one page."""
 
 
+class BadFrame(RingError):
+    """Something that is no frame: not bytes, or with a virtio-net header that does not fit."""
+
+
 class FrameTooLarge(RingError):
     """A frame over 69,632 bytes, or one that the ring can never hold."""
 

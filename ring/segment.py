@@ -51,7 +51,7 @@ def alive(pid: int, start: int) -> bool:
 
 def check_name(name: str) -> str:
     """``name`` if POSIX shared memory can hold it, without the leading slash."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise errors.BadName(f"{name!r} is no name for a segment: use letters, digits, '.', '_' and '-', at most 201")
     return name
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_ring_with_v_keeps_the_header_with_its_frame() -> None:
         p.send(b"h" * 12 + b"frame", vnet_hdr_len=12)
         assert int.from_bytes(r.u8[layout.PAGE + 4 : layout.PAGE + 8].tobytes(), "big") == 12
         assert c.recv() == b"h" * 12 + b"frame"
-        with pytest.raises(errors.FrameTooLarge, match="header of 6 bytes in a frame of 5"):
+        with pytest.raises(errors.BadFrame, match="header of 6 bytes in a frame of 5"):
             p.send(b"frame", vnet_hdr_len=6)
 
 
@@ -150,7 +151,7 @@ def test_a_frame_over_the_limit_or_the_ring_is_refused() -> None:
             p.send(b"x" * 69_633)
         with pytest.raises(errors.FrameTooLarge, match=rf"4,093 bytes: ring {r.name} holds 4,096"):
             p.try_send(b"x" * 4093)
-        with pytest.raises(errors.FrameTooLarge, match="header of 4 bytes in a frame of 6"):
+        with pytest.raises(errors.BadFrame, match="header of 4 bytes in a frame of 6"):
             p.send(b"vframe", vnet_hdr_len=4)
         assert c.recv_many(10) == [b"before"]
 
@@ -392,3 +393,36 @@ def test_a_closed_ring_is_not_kept_alive() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("frame", ["text", None, 7, ["a"]])
+def test_what_is_no_frame_is_refused_by_name(frame: Any) -> None:
+    """BadFrame shows the value, and the ring is as before."""
+    with ring.create(fresh(), 4096) as r, r.producer() as p, r.consumer() as c:
+        with pytest.raises(errors.BadFrame, match=re.escape(repr(frame))):
+            p.send(frame)
+        with pytest.raises(errors.BadFrame, match=re.escape(repr(frame))):
+            p.send_many([b"good", frame])
+        assert r.used == 0
+        p.send(b"next")
+        assert c.recv(0) == b"next"
+
+
+def test_a_frame_is_the_bytes_of_a_view_whatever_its_items() -> None:
+    """A memoryview of four-byte items is as long as its bytes, not as its items."""
+    with ring.create(fresh(), 4096) as r, r.producer() as p, r.consumer() as c:
+        p.send(memoryview(b"abcdefgh").cast("I"))
+        p.send(bytearray(b"array"))
+        assert c.recv_many(9, 0) == [b"abcdefgh", b"array"]
+
+
+def test_a_negative_header_length_is_refused() -> None:
+    """BadFrame, not an overflow."""
+    with ring.create(fresh(), 4096, vnet=True) as r, r.producer() as p, pytest.raises(errors.BadFrame, match="-1"):
+        p.send(b"frame", vnet_hdr_len=-1)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """BadName with the value."""
+    with pytest.raises(errors.BadName, match="5"):
+        ring.create(5, 4096)  # type: ignore[arg-type]

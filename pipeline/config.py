@@ -157,6 +157,8 @@ def _variant(reader: Reader, classes: Mapping[str, type[Any]], key: str, value: 
         else:
             found = "nothing" if close is None else f'nothing, but a key "{close}"'
         reader.note(f"{path}.{key}", found, expected)
+        told = {key, close, inner} if key not in table else {key}
+        reader.shared(classes, table, path, {name for name in told if name is not None})
     return None
 
 

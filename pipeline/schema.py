@@ -145,6 +145,18 @@ def _file(value: Any, folder: Path) -> str:
     return os.path.normpath(folder / os.path.expanduser(value))
 
 
+def _host(value: Any, _: Path) -> str:
+    if type(value) is not str or not value or not value.isprintable() or any(map(str.isspace, value)):
+        raise Wrong
+    try:
+        size = len(value.encode("idna"))  # as getaddrinfo does, RFC 3490
+    except UnicodeError:
+        raise Wrong(f"{HOST.expected}: between its dots 1 to 63 characters, and only letters that names have") from None
+    if size > 253:
+        raise Wrong(f"{HOST.expected}: at most 253 characters")
+    return value
+
+
 def _cpus(value: Any, _: Path) -> tuple[int, ...]:
     if type(value) is not list or not value or any(type(n) is not int or not 0 <= n < 4096 for n in value):
         raise Wrong
@@ -160,6 +172,7 @@ TEXT = _typed("a string that is not empty", str, bool)
 IDENT = matching(ID, "an id: 1 to 64 of A-Z a-z 0-9 _ . -")
 RING_SIZE = Check('a power of two from 256KiB to 1GiB, such as "4MiB"', _ring_size)
 MEMORY = Check('a size from 1MiB to 1GiB, such as "16MiB"', _memory)
+HOST = Check('a host\'s name or address without blanks, such as "10.0.0.2"', _host)
 FILE = Check("the path of a file", _file)
 CPUS = Check("a list of different processor numbers, such as [0, 1]", _cpus)
 POSITION = matching(rf"head|tail|id={ID}", '"head", "tail" or "id=" and the id of a filter')
@@ -217,6 +230,28 @@ class Reader:
             if declared.metadata["required"] and name not in table and isinstance(value, dict):
                 self.note(f"{path}.{name}", "nothing", declared.metadata["check"].expected)
         return cls(**kept)
+
+    def shared(self, classes: Mapping[str, type[Any]], table: Mapping[str, Any], path: str, given: set[str]) -> None:
+        """Note the keys of ``table`` that none of ``classes`` has, and values that none of them takes.
+
+        For a table of which it is not known which class it is; ``given`` are keys of which is said enough already.
+        """
+        checks: dict[str, list[Check]] = {}
+        for f in (f for cls in classes.values() for f in fields(cls) if "check" in f.metadata):
+            checks.setdefault(f.name, []).append(f.metadata["check"])
+        for name, found in table.items():
+            if name in given:
+                continue
+            if name not in checks:
+                self._unknown(f"{path}.{name}", name, found, tuple(checks), {})
+                continue
+            refused: list[Mistake] = []
+            for check in checks[name]:
+                trial = Reader(self.folder, refused)
+                trial._value({}, check, name, found, path)
+            if len(refused) == len(checks[name]):
+                expected = " or ".join(dict.fromkeys(mistake.expected for mistake in refused))
+                self.note(f"{path}.{name}", show(found), expected)
 
     def _value(self, kept: dict[str, Any], check: Check, name: str, found: Any, path: str) -> None:
         try:

@@ -13,6 +13,7 @@ from pipeline.schema import (
     BOOLEAN,
     CPUS,
     FILE,
+    HOST,
     IDENT,
     IFNAME,
     MEMORY,
@@ -70,7 +71,7 @@ class Socket:
     """``[chardev.ID]`` with backend socket; ``reconnect`` in seconds."""
 
     BACKEND: ClassVar[str] = "socket"
-    host: str | None = key(TEXT)
+    host: str | None = key(HOST)
     port: int | None = key(_PORT)
     path: str | None = key(FILE)
     server: bool = key(BOOLEAN, False)
@@ -90,7 +91,7 @@ class Stream:
     """A netdev's side: frames on a stream socket, as QEMU's -netdev stream and -netdev socket speak them."""
 
     BACKEND: ClassVar[str] = "stream"
-    host: str | None = key(TEXT)
+    host: str | None = key(HOST)
     port: int | None = key(_PORT)
     path: str | None = key(FILE)
     server: bool = key(BOOLEAN, False)

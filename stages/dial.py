@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import socket
 import stat
 import threading
@@ -21,6 +22,11 @@ from stages.backoff import Backoff
 _CONNECT_NS: Final = 5_000_000_000  # then another try: the kernel's own pauses between SYNs grow to a minute
 _BUFFER: Final = 1 << 20  # the kernel doubles it; more only lets more get lost with a link
 _PENDING: Final = (errno.EINPROGRESS, errno.EALREADY)
+_KEEPALIVE_S: Final = (5, 5, 5)  # idle, then between probes, and how many probes: 30 s until a silent peer is given up
+# Keepalive rests while data is unacknowledged, and retransmission alone goes on for a quarter of an hour: the same
+# horizon for a host that loses power mid-traffic.  The price, tcp(7): a peer that takes nothing for so long (a guest
+# that somebody paused) is cut too, and connects again when it goes on.
+_UNACKNOWLEDGED_MS: Final = 30_000
 
 Watch = Callable[[int, int, Callable[[int], None] | None], None]
 
@@ -45,14 +51,16 @@ class Address:
 
 
 def tune(sock: socket.socket) -> None:
-    """Options of a connected socket: no Nagle, keepalive, large buffers where that is allowed."""
+    """Options of a connected socket: no Nagle, a dead host is noticed in 30 s, large buffers where that is allowed."""
     sock.setblocking(False)
     tcp = sock.family != socket.AF_UNIX
     if tcp:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 4)):
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        for option, value in zip(options, _KEEPALIVE_S, strict=True):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     # Linux numbers of SO_SNDBUFFORCE and SO_RCVBUFFORCE (socket(7)); they go beyond wmem_max and need CAP_NET_ADMIN.
     for force, plain in ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF)):
         try:
@@ -68,13 +76,13 @@ class _Names:
 
     def __init__(self, address: Address) -> None:
         self.found: list[Any] | None = None
-        self.error: OSError | None = None
+        self.error: OSError | UnicodeError | None = None
         threading.Thread(target=self._look, args=(address,), daemon=True, name="resolver").start()
 
     def _look(self, address: Address) -> None:
         try:
             self.found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name at all, such as "a..b"
             self.error = error
 
 
@@ -100,7 +108,7 @@ class Dialer:
             return None
         try:
             return self._try(now)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._drop()
             self._not_before = now + self._backoff.delay()
             self._tell(error)
@@ -143,11 +151,15 @@ class Dialer:
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
         return found[0][0], found[0][4]
 
-    def _tell(self, error: OSError) -> None:
-        reason = error.strerror or str(error)
+    def _tell(self, error: OSError | UnicodeError) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
         if reason != self._told:
             self._told = reason
-            self._log.warning(self._COMPLAINT, address=str(self.address), reason=reason)
+            self._log.warning(self._COMPLAINT, address=str(self.address), reason=reason, **self._mend(error))
+
+    def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
+        """What else to log: a ``hint`` where it is known what the user can do."""
+        return {}
 
     _COMPLAINT = "cannot connect, trying again"
 
@@ -205,6 +217,10 @@ class Client(Dialer):
         return sock
 
 
+class _NoFolder(FileNotFoundError):
+    """The folder of a server's unix socket is not there; ``filename`` is the folder."""
+
+
 class Server(Dialer):
     """Listens, and accepts one peer at a time; a second one waits in the backlog, as with QEMU."""
 
@@ -216,6 +232,9 @@ class Server(Dialer):
     def listening(self) -> bool:
         """Whether the socket is bound and listening."""
         return self._sock is not None
+
+    def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
+        return {"hint": f"mkdir -p {shlex.quote(error.filename)}"} if isinstance(error, _NoFolder) else {}
 
     def poll(self, now: int) -> socket.socket | None:
         """Accept a peer, if one waits."""
@@ -253,7 +272,11 @@ class Server(Dialer):
                 remove_stale(address)
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
+            try:
+                sock.bind(address)
+            except FileNotFoundError:
+                folder = os.path.dirname(address)
+                raise _NoFolder(errno.ENOENT, f"no folder {folder}", folder) from None
             if family == socket.AF_UNIX:
                 status = os.stat(address)
                 self._file = status.st_dev, status.st_ino

@@ -175,6 +175,36 @@ def test_all_mistakes_are_reported_at_once():
     assert str(caught.value).startswith("x.toml: 4 mistakes\n  supervisor.shutdown: found an unknown key; expected")
 
 
+def test_a_table_of_an_unknown_backend_is_read_all_the_same():
+    """Which backend was meant is not known, but a key or a value that none of them takes is wrong in any case."""
+    text = NET + 'network = { backend = "tpa", ifnam = "a", persist = 1, record = "both", host = "a..b", x = { } }\n'
+    text += (
+        '[chardev.c0]\nbackend = "sockt"\nhots = "a"\nprot = 1\nserver = true\n[filter.m0]\ntpye = "x"\nquue = "tx"\n'
+    )
+    listed = {mistake.path: mistake.expected for mistake in mistakes(text)}
+    hints = {
+        "chardev.c0.backend": '"socket"',
+        "chardev.c0.hots": '"host"',
+        "chardev.c0.prot": '"port"',
+        "netdev.hn0.network.backend": '"tap"',
+        "netdev.hn0.network.ifnam": '"ifname"',
+        "netdev.hn0.network.persist": "true or false",
+        "netdev.hn0.network.host": "a host's name",
+        "netdev.hn0.network.x": "one of: ",
+        "filter.m0.type": '"filter-mirror"',
+        "filter.m0.quue": '"queue"',
+    }
+    assert list(listed) == list(hints)
+    for path, hint in hints.items():
+        assert hint in listed[path]
+
+
+@pytest.mark.parametrize("host", ["a", "a.", "10.0.0.2", "::1", "fe80::1%eth0", "bücher.example", "vm_1", "a." * 126])
+def test_a_host_is_a_name_or_an_address(host):
+    """What getaddrinfo can be asked for is taken as it stands."""
+    assert parse(MIRROR.replace("::1", host)).chardevs["c0"].host == host
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -42,6 +43,12 @@ def test_client_and_server_stages_meet_over_tcp():
         until(server_, lambda: turn(client) or (up(client) and server_.stage.ready()))
         for rig in (client, server_):
             assert rig.stage._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert rig.stage._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            # A host without power is noticed as soon with data on the way as without.
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, pause, probes = (rig.stage._sock.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+            silent = rig.stage._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert silent == (idle + pause * probes) * 1000 == 30_000
         client.feed("send", b"to the server")
         server_.feed("send", b"to the client")
         client.run()
@@ -69,6 +76,32 @@ def test_a_name_that_does_not_exist_stops_nothing():
         until(rig, lambda: logs)
         assert rig.rings["send"].used == 9
     assert logs[0]["event"] == "cannot connect, trying again"
+
+
+@pytest.mark.parametrize("server_", [False, True])
+def test_a_host_that_is_no_name_ends_no_stage(server_):
+    """getaddrinfo answers it with UnicodeError, which is no OSError."""
+    params = {"host": "exa..mple", "port": 9, "server": server_, "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        tries: set[int] = set()
+        until(rig, lambda: tries.add(rig.stage._dialer._not_before) or len(tries) == 3)
+    assert len(logs) == 1
+    assert logs[0]["event"] == f"cannot {'listen' if server_ else 'connect'}, trying again"
+    assert "idna" in logs[0]["reason"]
+
+
+def test_a_look_up_that_fails_over_the_name_itself_is_not_pending_for_ever(monkeypatch):
+    def refuse(*_args, flags=0, **_more):
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        raise UnicodeError("no name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    params = {"host": "name", "port": 9, "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        until(rig, lambda: logs)
+        assert rig.stage._dialer._names is None
+    assert logs[0]["reason"] == "no name"
 
 
 def test_a_failure_that_repeats_is_told_once(tmp_path):
@@ -99,6 +132,20 @@ def test_a_stale_socket_file_is_replaced_and_removed_at_the_end(tmp_path):
         connect()
         assert up(rig)
     assert not path.exists()
+
+
+def test_a_server_without_its_folder_says_which_and_listens_when_it_is_made(tmp_path):
+    folder = tmp_path / "run" / "a vm"
+    params = {"path": str(folder / "s"), "server": True, "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        tries: set[int] = set()
+        until(rig, lambda: tries.add(rig.stage._dialer._not_before) or len(tries) == 3)
+        (line,) = logs
+        assert line["event"] == "cannot listen, trying again"
+        assert line["reason"] == f"no folder {folder}"
+        assert line["hint"] == f"mkdir -p '{folder}'"
+        subprocess.run(line["hint"], shell=True, check=True)
+        until(rig, rig.stage.ready)
 
 
 def test_the_socket_of_a_living_server_is_left_alone(tmp_path):

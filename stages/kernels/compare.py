@@ -20,7 +20,7 @@ from stages.kernels.packet import parse
 from stages.kernels.service import service
 from stages.kernels.stream import release_record, tcp_primary, tcp_secondary
 from stages.kernels.table import find, insert, remove, remove_cost, touch, victim
-from stages.kernels.twins import take_twins
+from stages.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
 from stages.kernels.verdict import ask, diverge, write_event
 from stages.layout.compare import (
     BACKPRESSURE,
@@ -326,20 +326,27 @@ def _alternate(u8, w, row, now):
     taken = 0
     primary = secondary = 1
     misses = 0
+    catch_up = True
     for _ in range(_BURST):
+        ahead = 0
         if misses < _MISSES and undo_left(w) > _RESERVE:
             twins = take_twins(u8, w, row, now)
-            if twins:
+            if twins > 0:
                 taken += twins
                 misses = 0
                 continue
-            misses += 1
-        if primary == 1:
+            if catch_up:
+                ahead = twins
+            misses += 1 if ahead == 0 else 0
+        held = w[row + R_COUNTERS + HELD]
+        if primary == 1 and ahead != PRIMARY_AHEAD:
             primary = take(u8, w, row, PRIMARY_IN, now)
             taken += max(primary, 0)
-        if secondary == 1:
+        if secondary == 1 and ahead != SECONDARY_AHEAD:
             secondary = take(u8, w, row, SECONDARY_IN, now)
             taken += max(secondary, 0)
+        # One side alone is taken from only while that settles what the other has waiting.
+        catch_up = catch_up and (ahead == 0 or w[row + R_COUNTERS + HELD] < held)
         if (primary != 1 and secondary != 1) or w[scalar(row, SC_WORK)] != 0:
             break
     return taken

@@ -17,6 +17,7 @@ from stages.kernels.serial import add, after, diff
 from stages.kernels.table import find, touch
 from stages.layout.compare import (
     C_COMPARED,
+    C_COUNT,
     C_EPOCH,
     C_FLAGS,
     C_LIFE,
@@ -34,19 +35,26 @@ from stages.layout.compare import (
     O_SCRATCH,
     O_TABLE,
     OUTDEV,
+    PACKETS,
     PRIMARY_IN,
     RELEASED,
+    SECONDARY,
     SECONDARY_IN,
 )
 from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_IPV, F_L3, F_L4, F_SEQ, FIN, RST, SYN, TCP
 from stages.layout.table import R_PINNED
 
+PRIMARY_AHEAD, SECONDARY_AHEAD = -1, -2
 _PLAIN = CF_SYNCED | CF_P_ACK | CF_S_ACK | CF_P_NEXT
 
 
 @hot
 def take_twins(u8, w, row, now):
-    """Take one packet of each side if they are twins: 2 taken, or 0."""
+    """Take one packet of each side if they are twins: 2 taken, or 0.
+
+    PRIMARY_AHEAD or SECONDARY_AHEAD: not twins, since of the connection of the primary's next packet one side's packets
+    are held already: the other input has to catch up before the two can be in step again.
+    """
     p, q = w[P_INPUTS + PRIMARY_IN], w[P_INPUTS + SECONDARY_IN]
     here, there = w[row + R_HEADS + PRIMARY_IN], w[row + R_HEADS + SECONDARY_IN]
     if here == readable(w, row, PRIMARY_IN) or there == readable(w, row, SECONDARY_IN):
@@ -55,14 +63,21 @@ def take_twins(u8, w, row, now):
     lead = prefix(w, p)
     nbytes = be32(u8, at)
     out = w[P_OUTPUTS + OUTDEV]
-    if be32(u8, bt) != nbytes or prefix(w, q) != lead or room(w, row, OUTDEV) < nbytes + 8:
-        return 0
     vnet = be32(u8, at + 4) if lead == 8 else 0
-    if lead == 8 and be32(u8, bt + 4) != vnet:
-        return 0
     a, b = at + lead + vnet, bt + lead + vnet
     s = w[O_SCRATCH]
     if parse(u8, w, a, nbytes - vnet, s) != TCP:
+        return 0
+    c = find(w, w[O_TABLE], s)
+    if c < 0:
+        return 0
+    if w[c + R_PINNED] != 0:
+        if w[c + C_COUNT + PACKETS] != 0:
+            return PRIMARY_AHEAD
+        return SECONDARY_AHEAD if w[c + C_COUNT + SECONDARY] != 0 else 0
+    if be32(u8, bt) != nbytes or prefix(w, q) != lead or room(w, row, OUTDEV) < nbytes + 8:
+        return 0
+    if lead == 8 and be32(u8, bt + 4) != vnet:
         return 0
     l3, l4 = w[s + F_L3], w[s + F_L4]
     flags, theirs = w[s + F_FLAGS], byte(u8, b + l4 + 13)
@@ -84,8 +99,7 @@ def take_twins(u8, w, row, now):
         or byte(u8, a + l4 + 12) != byte(u8, b + l4 + 12)
     ):
         return 0
-    c = find(w, w[O_TABLE], s)
-    if c < 0 or w[c + R_PINNED] != 0 or w[c + C_FLAGS] & ~CF_SYN_MATCHED != _PLAIN:
+    if w[c + C_FLAGS] & ~CF_SYN_MATCHED != _PLAIN:
         return 0
     if w[c + C_EPOCH] != w[row + R_COUNTERS + CHECKPOINTS] or w[c + C_S_LIFE] != w[c + C_LIFE]:
         return 0

@@ -242,7 +242,7 @@ class Family:
         self._looked_ns = now
         actions: list[Action] = []
         for name, child in self.children.items():
-            if child.state is S.STOPPING and now >= child.deadline_ns:
+            if child.state is S.STOPPING and child.pid and now >= child.deadline_ns:
                 child.deadline_ns = now + policy.shutdown_ns
                 actions.append(Kill(name, "did not leave when asked"))
             elif child.state in (S.STARTING, S.RUNNING) and child.pid:
@@ -289,7 +289,7 @@ class Family:
     def next_deadline(self) -> int | None:
         """Monotonic ns of the next thing that `tick` would do, heartbeats apart."""
         times = [c.retry_ns for c in self.children.values() if c.again and c.state in (S.BACKOFF, S.EXITED)]
-        times += [c.deadline_ns for c in self.children.values() if c.state is S.STOPPING]
+        times += [c.deadline_ns for c in self.children.values() if c.state is S.STOPPING and c.pid]
         return min(times, default=None)
 
     def delay(self, in_a_row: int) -> int:

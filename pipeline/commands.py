@@ -61,6 +61,7 @@ class Client:
     out: bytearray = field(default_factory=bytearray)
     later: Later | None = None
     parked: bool = False
+    command: str = ""
     last: bool = False  # close once `out` is written
 
 
@@ -130,6 +131,7 @@ class Server:
             return
         client.deadline = self._now + IDLE_NS
         reply = self._handle(request)
+        client.command = str(request.get("command", "")) if isinstance(request, dict) else ""
         if reply is None:
             client.parked = True
         elif isinstance(reply, Later):
@@ -203,12 +205,12 @@ class Server:
             elif not client.parked and now >= client.deadline:
                 self._drop(client)
 
-    def close(self, goodbye: Reply | None = None) -> None:
-        """Remove the socket; ``goodbye`` goes to the clients that wait for the end."""
+    def close(self, goodbye: Callable[[str], Reply] | None = None) -> None:
+        """Remove the socket; ``goodbye`` makes, of its command, the reply to each client that still waits."""
         for client in list(self._clients):
             if goodbye and (client.parked or client.later):
                 with contextlib.suppress(OSError):
-                    client.sock.send(msgpack.packb({"error": "", **goodbye}))
+                    client.sock.send(msgpack.packb({"error": "", **goodbye(client.command)}))
             self._drop(client)
         self._selector.unregister(self._listener)
         self._listener.close()

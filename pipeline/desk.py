@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.children import State
@@ -60,7 +60,7 @@ class Desk:
             self.it.act(self.it.family.stop(name, now, within_ns=2_000_000_000, again=True))
         else:
             self.it.act(self.it.family.start(name, now))
-        return self._when(name, lambda: child.starts > before and child.state is State.RUNNING)
+        return self._when(name, lambda: child.starts > before and child.state is State.RUNNING, self._stopped(name))
 
     def start(self, args: Mapping[str, Any]) -> Reply | Later:
         """Start what was stopped; answered when it is ready."""
@@ -70,7 +70,7 @@ class Desk:
         if child.up and child.state is not State.STOPPING:
             return {"ok": True, "text": f"{name} is {child.state} already, pid {child.pid}"}
         self.it.act(self.it.family.start(name, now))
-        return self._when(name, lambda: child.state is State.RUNNING)
+        return self._when(name, lambda: child.state is State.RUNNING, self._stopped(name))
 
     def stop(self, args: Mapping[str, Any]) -> Reply | Later | None:
         """Stop one process, or without an id drain and stop the pipeline; answered when it is done."""
@@ -82,16 +82,30 @@ class Desk:
         self._running()
         name, now = self.process(args), time.monotonic_ns()
         child = self.it.family.children[name]
+        before = child.starts
         self.it.act(self.it.family.stop(name, now))
-        return self._when(name, lambda: child.state is State.STOPPED)
+        again = f"{name} was started again by another command"
+        return self._when(name, lambda: child.state is State.STOPPED, lambda: again if child.starts > before else "")
 
-    def _when(self, name: str, met: Any) -> Later:
-        """The reply once ``met()``."""
+    def _stopped(self, name: str) -> Callable[[], str]:
+        """Why a child that was to run will not, or nothing."""
+        child = self.it.family.children[name]
+
+        def why() -> str:
+            stays = child.state is State.STOPPED and not child.again and self.it.state in ("STARTING", "RUNNING")
+            return f"{name} was stopped by another command" if stays else ""
+
+        return why
+
+    def _when(self, name: str, met: Callable[[], bool], never: Callable[[], str]) -> Later:
+        """The reply once ``met()``, or the refusal once ``never()`` says why not."""
         child = self.it.family.children[name]
         shared = [stage for stage in child.spec.stages if stage != name]
         also = f" (process of {', '.join(shared)})" if shared else ""
 
         def done() -> Reply | None:
+            if why := never():
+                return {"ok": False, "error": why, "code": 1}
             if not met():
                 return None
             pid = f", pid {child.pid}" if child.pid else ""
@@ -142,3 +156,24 @@ def handlers(supervisor: Supervisor) -> dict[str, Handler]:
         "checkpoint": desk.checkpoint,
         "failover": desk.failover,
     }
+
+
+def last_words(supervisor: Supervisor, code: int) -> Callable[[str], Reply]:
+    """Makes, of its command, the reply to a client that still waits at the end; ``code`` is the exit status."""
+
+    def reply(command: str) -> Reply:
+        if command != "stop":
+            return {"ok": False, "error": f"the pipeline stopped before {command} was done", "code": 1}
+        if code == 0:
+            return {"ok": True, "text": f"{supervisor.name} has stopped"}
+        given_up = f"given up: {supervisor.failure}" if supervisor.failure else ""
+        why = "; ".join(filter(None, (given_up, shortfall(supervisor.undelivered)))) or "it failed: see its log"
+        return {"ok": False, "error": f"{supervisor.name} has stopped, but {why}", "code": 1}
+
+    return reply
+
+
+def shortfall(undelivered: Mapping[str, int]) -> str:
+    """The bytes that were still in rings at the end, by ring, in words; nothing if there were none."""
+    rings = ", ".join(f"{ring} {used:,}" for ring, used in undelivered.items())
+    return f"{sum(undelivered.values()):,} bytes were not delivered: {rings}" if undelivered else ""

@@ -93,11 +93,13 @@ def _compile(modules: list[str], cache: Path) -> None:
     jar, fill = os.pipe()
     os.write(fill, bytes(range(len(order))))
     os.close(fill)
-    children = []
+    children, server = [], os.getpid()
     for _ in range(min(len(order), os.cpu_count() or 1)):
         pid = os.fork()
         if pid == 0:
             try:
+                if not die_with(server):  # a fork does not inherit it
+                    os._exit(1)
                 while took := os.read(jar, 1):
                     module = order[took[0]]
                     import_module(module)

@@ -13,9 +13,10 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pipeline import log, registry, segments
+from pipeline import log, registry, segments, signals
 from pipeline.commands import remove_dead
 from pipeline.config import ConfigError, load
+from pipeline.desk import shortfall
 from pipeline.graph import plan
 from pipeline.rest import PCAP
 from pipeline.supervisor import Supervisor
@@ -24,6 +25,7 @@ from ring import errors
 
 def main(argv: list[str] | None = None) -> int:
     """``python -m pipeline.supervisor``; the exit status."""
+    signals.caught()
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.supervisor", description="Run a pipeline until its input ends or a signal stops it."
     )
@@ -63,19 +65,22 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
         "shells": sorted({kind.shell.partition(":")[0] for kind in kinds}),
         "log": {**logs, "colors": sys.stderr.isatty()},
     }
-    supervisor = None
+    supervisor, code = None, 1
     try:
         supervisor = Supervisor(graph, opened, hello, logger, base)
         with _view(supervisor, given) as supervisor.view:
             code = supervisor.run(config.control_socket)
-        _summarise(graph, supervisor.snapshot(), logger)
+        _summarise(graph, supervisor, logger)
     finally:
-        opened.close(unlink=True)
-        for stage in graph.stages:
-            if stage.params.get("server") and stage.params.get("path"):
-                remove_dead(stage.params["path"])  # a stage that had to be killed could not remove it itself
-        if supervisor:
-            supervisor.goodbye()
+        with contextlib.ExitStack() as stack:  # nobody may take over what is half removed
+            with contextlib.suppress(OSError, segments.InUse):
+                stack.enter_context(segments.locked(folder))
+            opened.close(unlink=True)
+            for stage in graph.stages:
+                if stage.params.get("server") and stage.params.get("path"):
+                    remove_dead(stage.params["path"])  # a stage that had to be killed could not remove it itself
+            if supervisor:
+                supervisor.goodbye(code)
     return code
 
 
@@ -93,9 +98,11 @@ def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.Abstr
     return view
 
 
-def _summarise(graph: Any, snapshot: dict[str, Any], logger: Any) -> None:
-    summary = import_module("pipeline.summary").summarise(graph, snapshot)
+def _summarise(graph: Any, supervisor: Supervisor, logger: Any) -> None:
+    summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot())
     print(summary.text, flush=True)
+    if supervisor.undelivered:
+        print(shortfall(supervisor.undelivered), flush=True)
     if not summary.balanced:
         logger.error("the books do not balance: see the summary")
 

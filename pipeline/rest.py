@@ -19,6 +19,7 @@ class Rest:
 
     def __init__(self, graph: Any, segments: Segments) -> None:
         self._segments = segments
+        self._consumers = {ring.id: ring.consumer[0] for ring in graph.rings}
         self._captures = [s.id for s in graph.stages if s.source and s.kind == PCAP]
         kinds = {s.id: registry.kind(s.kind) for s in graph.stages}
         self._gauges = [
@@ -44,6 +45,15 @@ class Rest:
         if any(int(stages[name].w[layout.LIFE_FINISHED]) != 1 for name in self._captures):
             return False
         return all(stages[name].counters()[i] == 0 for name, i in self._gauges)
+
+    def waits_for(self, stopped: set[str]) -> list[str]:
+        """Those ``stopped`` stages without which the end cannot come, once all else has been read."""
+        unread = [name for name in self._captures if int(self._segments.stages[name].w[layout.LIFE_FINISHED]) != 1]
+        if not stopped or not stopped.issuperset(unread):
+            return []
+        behind = [self._consumers[ring] for ring, header in self._segments.rings.items() if not _is_empty(header)]
+        holds = [name for name, i in self._gauges if self._segments.stages[name].counters()[i]]
+        return sorted(stopped.intersection([*unread, *behind, *holds]))
 
     def look(self, now: int) -> bool:
         """Look; whether all rings were empty and no burst was committed at several looks in a row."""

@@ -22,6 +22,7 @@ from ring.headers import check_header, format_header
 from ring.ledger import StageSegment
 
 SHM: Final = Path("/dev/shm")
+LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -88,7 +89,11 @@ def plan_digest(graph_digest: int) -> int:
 def find(pipeline: str) -> list[Found]:
     """All segments that bear the pipeline's name, planned or not."""
     names = [p.name for mark in ("r", "s") for p in SHM.glob(f"{pipeline}.{mark}.*")]
-    return [_look(name) for name in sorted(names)]
+    found = []
+    for name in sorted(names):
+        with contextlib.suppress(errors.SegmentMissing):  # its owner was just removing it
+            found.append(_look(name))
+    return found
 
 
 def _look(name: str) -> Found:
@@ -209,10 +214,18 @@ class Segments:
 
 @contextlib.contextmanager
 def locked(runtime_dir: str) -> Iterator[None]:
-    """One supervisor at a time looks for segments and makes its own; the lock is on the folder itself."""
+    """One supervisor at a time makes its segments or removes them; the lock is on the folder.  Raises `InUse`."""
     fd = os.open(runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        until = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise InUse(f"cannot lock {runtime_dir}: another supervisor starts or ends there") from None
+            time.sleep(0.005)
         yield
     finally:
         os.close(fd)
@@ -222,7 +235,7 @@ def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any
     """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`."""
     try:
         found = find(pipeline)
-    except PermissionError as error:
+    except (PermissionError, errors.LayoutMismatch) as error:
         raise InUse(f"belongs to another user ({error})") from None
     take, why = decide(planned, found, digest, fresh=fresh)
     if found:
@@ -262,7 +275,11 @@ def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) 
     for one in found:
         if f"{pipeline}.r." not in one.name or one.nbytes < layout.PAGE:
             continue
-        with _header(segment.Segment.attach(one.name)) as w:
+        try:
+            seg = segment.Segment.attach(one.name)
+        except errors.SegmentMissing:
+            continue
+        with _header(seg) as w:
             for pid in (layout.P_PID, layout.C_PID):
                 while segment.alive(int(w[pid]), int(w[pid + 1])):
                     if time.monotonic() > until:

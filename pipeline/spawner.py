@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
 from pipeline.forkserver import MAX_MESSAGE
+from pipeline.rest import PCAP
+from ring import layout
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 PATIENCE_NS: Final = 10_000_000_000  # a warmed fork server answers in milliseconds; one that does not is stuck
+SLOW_NS: Final = 60_000_000_000  # compiling every kernel takes less on most machines
+LOOK_NS: Final = 1_000_000_000
+LOOKS: Final = 60  # that many in a row at which a compiling fork server had used no processor: it is stuck
+_LOST: Final = -1
 
 
 class Spawned(NamedTuple):
@@ -27,18 +35,58 @@ class Spawned(NamedTuple):
     error: str
 
 
+def request(
+    pipeline: str, process: str, stages: Sequence[Any], words: Mapping[str, Any], bell: tuple[int, int, int], clock: int
+) -> dict[str, Any]:
+    """What a fork server is asked for: a new incarnation of ``stages``, whose epochs (in ``words``) go up by one.
+
+    ``bell`` is the supervisor's doorbell, ``clock`` the time in ns of the captures' first packet.
+    """
+    made = []
+    for stage in stages:
+        w = words[stage.id].w
+        w[layout.S_EPOCH] += 1
+        ports = [(p, f"{pipeline}.r.{r}", False) for p, r in stage.inputs.items()]
+        ports += [(p, f"{pipeline}.r.{r}", True) for p, r in stage.outputs.items()]
+        params = dict(stage.params)
+        if stage.kind == PCAP:
+            params["clock_base_ns"] = clock
+        made.append(
+            {
+                "id": stage.id,
+                "kind": stage.kind,
+                "segment": f"{pipeline}.s.{stage.id}",
+                "epoch": int(w[layout.S_EPOCH]),
+                "ports": ports,
+                "params": params,
+            }
+        )
+    return {
+        "process": process,
+        "pipeline": pipeline,
+        "idle": stages[0].idle,
+        "cpus": list(stages[0].cpus or ()),
+        "bell": bell,
+        "stages": made,
+    }
+
+
 class Spawner:
     """One fork server after another.  ``hello`` is what each of them is told first (see `pipeline.forkserver`)."""
 
     def __init__(self, hello: Mapping[str, Any], reasons: int, stderr: int | None = None) -> None:
         self._hello, self._reasons, self._stderr = hello, reasons, stderr
         self._serial = 0
-        self._waiting: dict[int, tuple[dict[str, Any], int]] = {}  # serial: request, time of sending (0: not yet)
+        self._waiting: dict[int, tuple[dict[str, Any], int]] = {}  # serial: request, when sent
         self.ready = False
         self.error = ""
         self.pid = 0
         self.pidfd = -1
         self.channel: socket.socket | None = None
+        self.killed = False
+        self._started = self._looked = self._still = 0
+        self._used = -1.0
+        self._said = False
 
     def start(self) -> socket.socket:
         """Start a fork server; the channel to watch.  It compiles first: requests wait until it is ready."""
@@ -58,6 +106,8 @@ class Spawner:
         process.returncode = 0  # reaped through the pidfd, not by subprocess
         ours.setblocking(False)
         self.channel = ours
+        self._started = self._looked = time.monotonic_ns()
+        self._used, self._still, self._said = -1.0, 0, False
         ours.send(msgpack.packb(self._hello))
         return ours
 
@@ -71,7 +121,7 @@ class Spawner:
         if not self.ready or self.channel is None:
             return
         for serial, (request, sent) in self._waiting.items():
-            if sent:
+            if sent > 0:
                 continue
             try:
                 self.channel.send(msgpack.packb(request))
@@ -99,28 +149,54 @@ class Spawner:
             answers.append(Spawned(request["process"], answer["pid"], answer["error"]))
         return answers
 
-    def cancel(self) -> list[str]:
-        """Forget every request that was not sent; the children that thus get no process."""
-        unsent = [serial for serial, (_, sent) in self._waiting.items() if not sent]
+    def cancel(self, names: Collection[str]) -> list[str]:
+        """Forget the requests of the children ``names`` that no fork server has; those that thus get no process."""
+        unsent = [serial for serial, (asked, sent) in self._waiting.items() if sent <= 0 and asked["process"] in names]
         return [str(self._waiting.pop(serial)[0]["process"]) for serial in unsent]
 
-    def stuck(self, now: int) -> bool:
-        """Whether an answer is overdue."""
-        return any(sent and now - sent > PATIENCE_NS for _, sent in self._waiting.values())
+    def renew(self, make: Callable[[str], dict[str, Any]]) -> None:
+        """Replace the requests that a fork server died with: it may have carried them out, so they need a new epoch."""
+        for serial, (request, sent) in self._waiting.items():
+            if sent == _LOST:
+                self._waiting[serial] = ({**make(request["process"]), "serial": serial}, 0)
+
+    def stuck(self, now: int) -> str:
+        """Why the fork server has to be killed, or nothing; a killed one is not stuck."""
+        if self.killed or self.pidfd < 0:
+            return ""
+        if any(sent > 0 and now - sent > PATIENCE_NS for _, sent in self._waiting.values()):
+            return "does not answer"
+        if not self.ready and now - self._looked >= LOOK_NS:
+            self._looked = now
+            used = processor_time(self.pid)
+            self._still = self._still + 1 if used == self._used else 0
+            self._used = used
+            if self._still >= LOOKS:
+                return "makes no progress"
+        return ""
+
+    def slow(self, now: int) -> bool:
+        """Whether it has been compiling for so long that somebody should be told; True once."""
+        if self._said or self.ready or self.pidfd < 0 or now - self._started < SLOW_NS:
+            return False
+        self._said = True
+        return True
 
     def kill(self) -> None:
         """SIGKILL the fork server."""
         if self.pidfd >= 0:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.killed = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> str:
-        """Close what is left of a dead fork server; how it died.  Requests without an answer will be sent again."""
+        """Close what is left of a dead fork server; how it died.  What it had not answered waits for `renew`."""
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)
         if self.channel is not None:
             self.channel.close()
-        self.pid, self.pidfd, self.channel, self.ready = 0, -1, None, False
-        self._waiting = {serial: (request, 0) for serial, (request, _) in self._waiting.items()}
+        self.pid, self.pidfd, self.channel, self.ready, self.killed = 0, -1, None, False, False
+        self._waiting = {serial: (asked, _LOST if sent else 0) for serial, (asked, sent) in self._waiting.items()}
         return describe(result.si_code, result.si_status) if result else "gone"
 
 
@@ -136,13 +212,32 @@ def describe(code: int, status: int) -> str:
 
 
 def kill_strangers(known: set[int]) -> int:
-    """Kill all children of this process that are not ``known``; how many there were.
+    """Kill all children of this process that are not ``known``, and theirs; how many there were.
 
-    A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.
+    A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.  What one of
+    them leaves behind becomes our child: hence looks until there is nobody.
     """
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listed:
-        strangers = set(map(int, listed.read().split())) - known
-    for pid in strangers:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return len(strangers)
+    killed = 0
+    while strangers := set(_children(os.getpid())) - known:
+        for pid in strangers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        killed += len(strangers)
+    return killed
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listed:
+            return list(map(int, listed.read().split()))
+    except OSError:
+        return []  # it has ended
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process, its living children, and those that it waited for, have used."""
+    ticks = 0
+    for one in (pid, *_children(pid)):
+        with contextlib.suppress(OSError), open(f"/proc/{one}/stat", "rb") as stat:
+            ticks += sum(map(int, stat.read().rpartition(b")")[2].split()[11:15]))  # utime to cstime, see proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")

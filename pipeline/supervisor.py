@@ -9,12 +9,18 @@ everything down in order.  It never imports Numba and touches no frame.
 
 from __future__ import annotations
 
+from pipeline import signals
+
+if __name__ == "__main__":
+    signals.caught()  # the imports below take a while
+
 import contextlib
 import os
 import selectors
 import signal
 import socket
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgpack
@@ -40,7 +46,8 @@ class Supervisor:
         self.name = graph.config.pipeline.name
         self.state = "STARTING"
         self.failure = ""
-        self.drained = True
+        self.undelivered: dict[str, int] = {}
+        self._waited: list[str] = []
         self.selector = selectors.DefaultSelector()
         self.processes = graph.processes
         specs = [ChildSpec(name, tuple(s.id for s in stages)) for name, stages in self.processes.items()]
@@ -78,7 +85,10 @@ class Supervisor:
                 self.step(time.monotonic_ns())
         finally:
             self._unwire()
-        return 1 if self.failure or not self.drained else 0
+        if self.failure or self.undelivered:
+            self.undelivered = self._left() or self.undelivered
+            return 1
+        return 0
 
     def step(self, now: int) -> None:
         """One turn: what became ready, what is due, what follows for the pipeline as a whole."""
@@ -88,16 +98,17 @@ class Supervisor:
                 took = round((now - child.started_ns) / 1e6, 1)
                 self.log.info("ready", stage=child.spec.id, pid=child.pid, restarts=child.restarts, took_ms=took)
         self.act(self.family.tick(now, {name: self._heartbeat(c.spec) for name, c in self.family.children.items()}))
-        if self.spawner.stuck(now):
-            self.log.error("the fork server does not answer: killed", pid=self.spawner.pid)
+        if why := self.spawner.stuck(now):
+            self.log.error(f"the fork server {why}: killed", pid=self.spawner.pid)
             self.spawner.kill()
+        if self.spawner.slow(now):
+            self.log.warning("still compiling kernels", pid=self.spawner.pid)
         self.spawner.flush(now)
         self.looker.keep(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
-        if self.state == "RUNNING" and self.graph.finite and self._rest.input_ended() and self._rest.look(now):
-            self.log.info("the input has come to its end")
-            self.drain(now)
+        if self.state == "RUNNING" and self.graph.finite:
+            self._look_for_end(now)
         if self.state == "DRAINING" and (now >= self._deadline or self._rest.look(now)):
             self._end_drain(now)
         if self.state == "STOPPING":
@@ -119,15 +130,8 @@ class Supervisor:
     def _wire(self, control_socket: str) -> None:
         select = self.selector
         self.control = commands.Server(control_socket, select, desk.handlers(self))
-        wake, self._woken = socket.socketpair()
-        for sock in (wake, self._woken):
-            sock.setblocking(False)
-        self._wake = wake
-        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        select.register(wake, selectors.EVENT_READ, self._signalled)
+        self._signals = signals.caught()
+        select.register(self._signals.sock, selectors.EVENT_READ, self._signalled)
         select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())
         select.register(self._reasons, selectors.EVENT_READ, self._hear_reasons)
         forkserver.become_subreaper()
@@ -140,22 +144,19 @@ class Supervisor:
 
     def _unwire(self) -> None:
         self.spawner.kill()
-        while spawner.kill_strangers(set()):
-            pass  # what a dying fork server still made comes to us
-        signal.set_wakeup_fd(-1)
+        spawner.kill_strangers(set())
 
-    def goodbye(self) -> None:
-        """Remove the control socket and tell the clients that waited for the end."""
+    def goodbye(self, code: int) -> None:
+        """Remove the control socket and tell the clients that still wait how it ended; ``code`` is the exit status."""
         if self.control:
-            self.control.close({"ok": True, "text": f"{self.name} has stopped"})
+            self.control.close(desk.last_words(self, code))
         self._bell.close()
 
     # --- what the selector brings -----------------------------------------------------------------------------------
     def _signalled(self, _mask: int) -> None:
-        for number in self._wake.recv(64):
-            name = signal.Signals(number).name
+        for name in self._signals.read():
             if self.state in ("STARTING", "RUNNING"):
-                self.log.info("stopping: a second signal cuts it short", signal=name)
+                self.log.info("stopping (a second signal would cut it short)", signal=name)
                 self.drain(time.monotonic_ns())
             else:
                 self.log.warning("cut short", signal=name)
@@ -204,9 +205,11 @@ class Supervisor:
         how = self.spawner.reap()
         now = time.monotonic_ns()
         if self.state == "STOPPING":
-            self._cancel(now)
+            self._cancel(now, self.processes)
             return
         spawner.kill_strangers({child.pid for child in self.family.children.values()})
+        self._cancel(now, [name for name, c in self.family.children.items() if c.state is not State.STARTING])
+        self.spawner.renew(self._request)
         own = self.family.policy
         self._forks = [at for at in self._forks if now - at < own.period_ns] + [now]
         if len(self._forks) > own.intensity:
@@ -228,12 +231,13 @@ class Supervisor:
         for action in actions:
             match action:
                 case Spawn(name):
-                    self._spawn(name)
+                    self.spawner.spawn(self._request(name))
                 case Ask(name):
                     for stage in self.processes[name]:
                         w = self.segments.stages[stage.id].w
                         w[layout.CMD_STOP] = w[layout.S_EPOCH]
                     self.wake(name)
+                    self._cancel(time.monotonic_ns(), (name,))
                 case Kill(name, why):
                     self.log.error("killed", stage=name, pid=self.family.children[name].pid, reason=why)
                     self._kill(name)
@@ -242,37 +246,9 @@ class Supervisor:
         if actions:
             self.spawner.flush(time.monotonic_ns())
 
-    def _spawn(self, name: str) -> None:
-        stages = self.processes[name]
-        made = []
-        for stage in stages:
-            w = self.segments.stages[stage.id].w
-            w[layout.S_EPOCH] += 1
-            ports = [(p, f"{self.name}.r.{r}", False) for p, r in stage.inputs.items()]
-            ports += [(p, f"{self.name}.r.{r}", True) for p, r in stage.outputs.items()]
-            params = dict(stage.params)
-            if stage.kind == PCAP:
-                params["clock_base_ns"] = self._clock_base
-            made.append(
-                {
-                    "id": stage.id,
-                    "kind": stage.kind,
-                    "segment": f"{self.name}.s.{stage.id}",
-                    "epoch": int(w[layout.S_EPOCH]),
-                    "ports": ports,
-                    "params": params,
-                }
-            )
-        self.spawner.spawn(
-            {
-                "process": name,
-                "pipeline": self.name,
-                "idle": stages[0].idle,
-                "cpus": list(stages[0].cpus or ()),
-                "bell": self._bell_address(),
-                "stages": made,
-            }
-        )
+    def _request(self, name: str) -> dict[str, Any]:
+        bell, stages = self._bell_address(), self.processes[name]
+        return spawner.request(self.name, name, stages, self.segments.stages, bell, self._clock_base)
 
     def _bell_address(self) -> tuple[int, int, int]:
         words = [0, 0, 0]
@@ -328,11 +304,25 @@ class Supervisor:
             self.wake(name)
 
     def _end_drain(self, now: int) -> None:
-        left = {ring: header.used for ring, header in self.segments.rings.items() if header.used}
-        if left:
-            self.drained = False
-            self.log.warning("not everything could be delivered in time", bytes_left=left)
+        self.undelivered = self._left()
+        if self.undelivered:
+            self.log.warning("not everything could be delivered in time", bytes_left=self.undelivered)
         self._begin_stop(now)
+
+    def _left(self) -> dict[str, int]:
+        """Bytes in each ring that is not empty."""
+        return {ring: header.used for ring, header in self.segments.rings.items() if header.used}
+
+    def _look_for_end(self, now: int) -> None:
+        """A finite input that has come to its end ends the run; say so if only a stopped stage is in the way."""
+        if self._rest.input_ended() and self._rest.look(now):
+            self.log.info("the input has come to its end")
+            self.drain(now)
+            return
+        down = {s for c in self.family.children.values() if c.state is State.STOPPED for s in c.spec.stages}
+        waited, self._waited = self._waited, self._rest.waits_for(down)
+        if self._waited and self._waited != waited:
+            self.log.info(f"waiting for {', '.join(self._waited)}, which is stopped")
 
     def _begin_stop(self, now: int) -> None:
         if self.state == "STOPPING":
@@ -340,14 +330,14 @@ class Supervisor:
         self.state, self._deadline = "STOPPING", now + self.family.policy.shutdown_ns
         self.family.hold(now)
         self._stop_order = list(reversed(self.family.children))  # sources first
-        self._cancel(now)
+        self._cancel(now, self.processes)
 
-    def _cancel(self, now: int) -> None:
-        """Children whose process was asked for, but not made, will not get one."""
-        for name in self.spawner.cancel():
+    def _cancel(self, now: int, names: Collection[str]) -> None:
+        """Those of ``names`` whose process was asked for, but not made, will not get one."""
+        for name in self.spawner.cancel(names):
             if self.family.children[name].state is State.STARTING:
                 self.family.stop(name, now)
-            self.family.exited(name, "not started", now)
+            self.act(self.family.exited(name, "not started", now))
 
     def _stop_next(self, now: int) -> None:
         while self._stop_order:
@@ -363,8 +353,7 @@ class Supervisor:
     def cut(self) -> None:
         """Stop now: no drain, no flush."""
         now = time.monotonic_ns()
-        if any(header.used for header in self.segments.rings.values()):
-            self.drained = False
+        self.undelivered = self.undelivered or self._left()
         self._begin_stop(now)
         for name, child in self.family.children.items():
             if child.state in (State.STARTING, State.RUNNING):

@@ -268,3 +268,16 @@ def test_how_long_a_child_must_live_to_be_stable_grows_with_its_backoff_up_to_th
     policy = Policy(backoff_initial_ns=50 * MS, stable_ns=3000 * MS)
     made = Family([], policy)
     assert [made.stable_after(n) // MS for n in (0, 1, 2, 3, 4, 9)] == [250, 250, 500, 1000, 2000, 3000]
+
+
+def test_a_child_without_a_process_is_not_killed_for_not_leaving():
+    """Its request is with the fork server; once there is a process its time to leave counts."""
+    made = Family([ChildSpec("m", ("m",))], Policy())
+    made.start_all(0)
+    assert made.stop("m", 1) == [Ask("m")]
+    late = 1 + made.policy.shutdown_ns
+    assert made.tick(late, {}) == []
+    assert made.next_deadline() is None
+    made.spawned("m", 7, late)
+    assert made.tick(late + 1, {}) == [Kill("m", "did not leave when asked")]
+    assert made.next_deadline() == late + 1 + made.policy.shutdown_ns

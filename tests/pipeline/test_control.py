@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import commands, control
+from pipeline import commands, control, desk
+from pipeline.children import ChildSpec, Family, Policy, State
 from pipeline.commands import IDLE_NS, MAX_CLIENTS, MAX_REQUEST, Later, Refused, Server
 
 
@@ -258,8 +260,12 @@ def test_who_waits_for_the_end_is_told_at_the_end(tmp_path: Path):
     with closing(loop.selector), loop.connect() as sock:
         sock.sendall(msgpack.packb({"command": "stop"}))
         loop.turn(lambda: any(client.parked for client in loop.server._clients))
-        loop.server.close({"ok": True, "text": "gone"})
-        assert msgpack.unpackb(sock.recv(1000)) == {"ok": True, "text": "gone", "error": ""}
+        with loop.connect() as other:
+            other.sendall(msgpack.packb({"command": "later"}))
+            loop.turn(lambda: any(client.later for client in loop.server._clients))
+            loop.server.close(lambda command: {"ok": command == "stop", "text": command})
+            assert msgpack.unpackb(other.recv(1000)) == {"ok": False, "text": "later", "error": ""}
+        assert msgpack.unpackb(sock.recv(1000)) == {"ok": True, "text": "stop", "error": ""}
     assert not (tmp_path / "p.sock").exists()
 
 
@@ -305,3 +311,89 @@ def test_a_wrong_command_line_exits_with_2(words: list[str]):
     with pytest.raises(SystemExit) as left:
         control.main(words)
     assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "failure", "left", "command", "ok", "says"),
+    [
+        (0, "", {}, "stop", True, "p has stopped"),
+        (0, "", {}, "restart", False, "the pipeline stopped before restart was done"),
+        (1, "m0: 6 crashes", {}, "stop", False, "p has stopped, but given up: m0: 6 crashes"),
+        (1, "", {"a": 1000, "b": 24}, "stop", False, "but 1,024 bytes were not delivered: a 1,000, b 24"),
+        (1, "", {}, "stop", False, "see its log"),
+    ],
+)
+def test_last_words_say_what_happened(code: int, failure: str, left: dict[str, int], command: str, ok: bool, says: str):
+    """Nobody is told that something was done which was not."""
+    it: Any = SimpleNamespace(name="p", failure=failure, undelivered=left)
+    reply = desk.last_words(it, code)(command)
+    assert reply["ok"] is ok
+    assert says in reply["text" if ok else "error"]
+    assert ok or reply["code"] == 1
+
+
+class Office:
+    """A desk over a family without processes: the test says what happens to them."""
+
+    def __init__(self) -> None:
+        self.family = Family([ChildSpec("m0", ("m0",))], Policy())
+        self.it: Any = SimpleNamespace(
+            state="RUNNING",
+            family=self.family,
+            processes={"m0": []},
+            graph=SimpleNamespace(stages=[SimpleNamespace(id="m0", process="m0")]),
+            act=lambda actions: None,
+        )
+        self.desk = desk.Desk(self.it)
+        self.child = self.family.children["m0"]
+        self.family.start_all(0)
+        self.came()
+
+    def came(self) -> None:
+        """Its process is there and ready."""
+        self.family.spawned("m0", 7, time.monotonic_ns())
+        self.family.ready("m0", time.monotonic_ns())
+
+    def left(self) -> None:
+        """Its process is gone."""
+        self.family.exited("m0", "left", time.monotonic_ns())
+
+
+def test_who_waits_for_a_restart_is_refused_when_another_stops_it():
+    """At once, not when the time is up."""
+    office = Office()
+    first = office.desk.restart({"id": "m0"})
+    second = office.desk.stop({"id": "m0"})
+    assert isinstance(second, Later)
+    assert (first.done(), second.done()) == (None, None)
+    office.left()
+    assert office.child.state is State.STOPPED
+    assert first.done() == {"ok": False, "error": "m0 was stopped by another command", "code": 1}
+    assert (second.done() or {})["ok"] is True
+
+
+def test_who_waits_for_a_stop_is_refused_when_another_starts_it():
+    """The process that was to be gone is back."""
+    office = Office()
+    first = office.desk.stop({"id": "m0"})
+    second = office.desk.start({"id": "m0"})
+    assert isinstance(first, Later) and isinstance(second, Later)
+    office.left()
+    office.came()
+    assert first.done() == {"ok": False, "error": "m0 was started again by another command", "code": 1}
+    assert (second.done() or {})["ok"] is True
+
+
+def test_a_restart_that_is_not_disturbed_is_answered_when_it_is_done():
+    """Nor does the end of the pipeline count as a command: its goodbye says it."""
+    office = Office()
+    later = office.desk.restart({"id": "m0"})
+    office.left()
+    assert later.done() is None
+    office.came()
+    assert (later.done() or {})["ok"] is True
+    later = office.desk.restart({"id": "m0"})
+    office.it.state = "DRAINING"
+    office.family.hold(0)
+    office.left()
+    assert later.done() is None

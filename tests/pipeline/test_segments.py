@@ -162,6 +162,45 @@ def test_a_half_made_segment_is_removed(real: Real):
     opened.close(unlink=True)
 
 
+def test_a_segment_that_its_owner_is_just_removing_is_not_there(real: Real, monkeypatch: pytest.MonkeyPatch):
+    """Between listing it and looking at it."""
+    real.open().close(unlink=False)
+    attach = segment.Segment.attach
+
+    def vanishing(name: str) -> segment.Segment:
+        if name == real.planned[0].name:
+            segment.unlink(name)
+        return attach(name)
+
+    monkeypatch.setattr(segment.Segment, "attach", vanishing)
+    assert [one.name for one in find(real.name)] == [real.planned[1].name]
+    segments._wait_for_ends(real.name, (replace(LEFT[0], name=real.planned[0].name),))
+
+
+def test_another_users_segments_are_a_clear_error(real: Real, monkeypatch: pytest.MonkeyPatch):
+    """Not a layout that does not match."""
+    opened = real.open()
+
+    def denied(name: str) -> segment.Segment:
+        raise errors.LayoutMismatch(f"/dev/shm/{name} belongs to another user")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segment.Segment, "attach", denied)
+        with pytest.raises(InUse, match=r"belongs to another user \(/dev/shm/seg-"):
+            real.open()
+    opened.close(unlink=True)
+
+
+def test_one_supervisor_at_a_time_and_none_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The lock on the folder is had in turn; past its time the error says who has it."""
+    with segments.locked(str(tmp_path)):
+        monkeypatch.setattr(segments, "LOCK_S", 0.0)
+        with pytest.raises(InUse, match="another supervisor"), segments.locked(str(tmp_path)):
+            pass
+    with segments.locked(str(tmp_path)):
+        pass
+
+
 def test_a_pipeline_whose_name_begins_alike_is_another(real: Real):
     """Names have no dots, so the first one ends the name."""
     other = segment.Segment.create(f"{real.name}-two.s.m", 8192)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline import segments
+from pipeline.children import ChildSpec, Family, Policy, State
+from pipeline.spawner import Spawner
+from pipeline.supervisor import Supervisor
 from ring import layout
 from tests.pipeline.running import ROOT, Running, frame, gone, read_frames, until
 
@@ -81,6 +84,7 @@ def test_a_signal_drains_and_leaves_nothing(it: Running, number: signal.Signals)
     assert it.name in it.out
     left = [e["stage"] for e in it.events() if e["event"] == "left"]
     assert left.index("hn0.network") < left.index("m0")  # sources first
+    assert "stopping (a second signal would cut it short)" in [e["event"] for e in it.events()]
 
 
 def test_what_is_inside_goes_out_before_the_end(it: Running):
@@ -179,6 +183,60 @@ def test_a_dead_fork_server_is_replaced_and_stages_live_on(it: Running):
     assert it.forkserver() != first
 
 
+def test_a_process_that_a_dead_fork_server_may_have_made_gets_a_new_epoch(it: Running):
+    """Killed with a request in its hands: whatever came of that one is superseded by what comes of the next."""
+    server = it.forkserver()
+    os.kill(server, signal.SIGSTOP)
+    os.kill(it.stage("m0")["pid"], signal.SIGKILL)
+    until(lambda: it.stage("m0")["state"] == "STARTING", "asked for")
+    assert it.stage("m0")["epoch"] == 2
+    os.kill(server, signal.SIGKILL)
+    assert it.back("m0", 3)["restarts"] == 1
+
+
+def test_a_stop_of_a_process_that_a_dead_fork_server_did_not_make_is_done(it: Running):
+    """Nothing is there that could leave: no kill of pid 0, and nothing is made any more."""
+    server = it.forkserver()
+    os.kill(server, signal.SIGSTOP)
+    os.kill(it.stage("m0")["pid"], signal.SIGKILL)
+    until(lambda: it.stage("m0")["state"] == "STARTING", "asked for")
+    with ThreadPoolExecutor(1) as pool:
+        stop = pool.submit(it.ask, "stop", id="m0")
+        until(lambda: it.stage("m0")["state"] == "STOPPING", "stopping")
+        os.kill(server, signal.SIGKILL)
+        assert stop.result()["ok"]
+    assert not [e for e in it.events() if e["event"] == "killed"]
+    assert it.ask("start", id="m0")["ok"]
+
+
+def test_what_was_not_sent_to_the_fork_server_is_cancelled_by_a_stop_at_once():
+    """A child that is asked to leave before its process was asked for is gone."""
+    it = Supervisor.__new__(Supervisor)
+    it.processes, it._ends = {"m0": []}, {}
+    it.family = Family([ChildSpec("m0", ("m0",))], Policy())
+    it.spawner = Spawner({}, -1)
+    it.spawner.spawn({"process": "m0"})
+    it.family.start_all(0)
+    it.act(it.family.stop("m0", 1))
+    assert it.family.children["m0"].state is State.STOPPED
+    assert it.spawner.cancel(("m0",)) == []
+
+
+def test_segments_are_removed_under_the_lock(it: Running):
+    """A successor that looks for them sees all or none."""
+
+    def at_the_lock() -> bool:
+        links = Path(f"/proc/{it.pid}/fd").iterdir()
+        return any(os.path.realpath(link) == str(it.folder.resolve()) for link in links)
+
+    with segments.locked(str(it.folder)):
+        it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        until(at_the_lock, "it waits for the lock")
+        assert len(it.left()) > 4
+    assert it.end() == 0
+    assert it.left() == []
+
+
 def test_stop_start_restart_by_hand(it: Running):
     """Each is answered when it is done; none counts as a crash."""
     assert it.ask("stop", id="m0")["ok"]
@@ -253,10 +311,15 @@ def test_a_second_signal_cuts_a_drain_short(tmp_path: Path):
                 return False
 
             until(full, "rings are full")
-            it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-            until(lambda: it.status().get("state") == "DRAINING", "draining")
-            it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-            assert it.end() == 1
+            with ThreadPoolExecutor(1) as pool:
+                stop = pool.submit(it.ask, "stop")
+                until(lambda: it.status().get("state") == "DRAINING", "draining")
+                it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+                assert it.end() == 1
+                reply = stop.result()
+        assert reply["ok"] is False
+        assert "bytes were not delivered: " in reply["error"]
+        assert reply["error"].endswith(it.out.splitlines()[-1])
         assert it.left() == []
 
 
@@ -297,64 +360,3 @@ def test_the_supervisor_never_imports_numba(tmp_path: Path):
     )
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
     assert it.left() == []
-
-
-def capture(path: Path, frames: int) -> None:
-    """A pcap file (nanoseconds, Ethernet), a frame each 2 ms."""
-    data = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)
-    for i in range(frames):
-        packet = bytes(12) + b"\x08\x06" + b"%08d" % i + bytes(40)  # ARP by its type: it belongs to no flow
-        data += struct.pack("<IIII", 1000 + i // 500, i % 500 * 2_000_000, len(packet), len(packet)) + packet
-    path.write_bytes(data)
-
-
-PCAP = """
-[pipeline]
-name = "{name}"
-runtime_dir = "{folder}"
-ring_size = "256KiB"
-[chardev.c0]
-backend = "ring"
-[netdev.hn0]
-network = {{ backend = "pcap", read = "{folder}/in.pcap", pace = "recorded" }}
-guest = {{ backend = "null" }}
-[netdev.hn1]
-network = {{ backend = "null" }}
-guest = {{ backend = "null" }}
-[filter.m0]
-type = "filter-mirror"
-netdev = "hn0"
-queue = "tx"
-outdev = "c0"
-[filter.r0]
-type = "filter-redirector"
-netdev = "hn1"
-queue = "tx"
-indev = "c0"
-"""
-
-
-def test_a_finite_input_ends_by_itself_and_adds_up_also_under_kills(tmp_path: Path):
-    """All frames of the capture arrive twice, exit 0, a summary that balances, nothing left."""
-    capture(tmp_path / "in.pcap", 500)
-    with Running(tmp_path, config=PCAP) as it:
-        it.running()
-        for epoch in (2, 3):
-            for name in ("m0", "r0"):
-                os.kill(it.stage(name)["pid"], signal.SIGKILL)
-                it.back(name, epoch)
-        assert it.end() == 0
-        assert "everything adds up" in it.out
-        rows = {words[0]: words[1:] for line in it.out.splitlines() if (words := line.split())}
-        assert rows["m0"] == ["filter-mirror", "2", "500", "1,000"]
-        assert rows["r0"][:3] == ["filter-redirector", "2", "500"]
-        assert it.left() == []
-
-
-def test_a_capture_that_is_none_is_a_clear_error(tmp_path: Path):
-    """Exit 2 before anything is made."""
-    (tmp_path / "in.pcap").write_bytes(b"no capture at all, not even close to one")
-    with Running(tmp_path, config=PCAP) as it:
-        assert it.end() == 2
-        assert "in.pcap" in it.text()
-        assert it.left() == []

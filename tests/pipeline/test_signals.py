@@ -1,0 +1,44 @@
+"""Signals that come before a supervisor's loop is there to hear them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.running import ROOT, Running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["load", "segments.open_all", "segments.plan"])
+def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, number: signal.Signals):
+    """Right after that call of the start: exit 0, no traceback, nothing left."""
+    it = Running(tmp_path)
+    code = (
+        "import os, sys\n"
+        "from pipeline import launch\n"
+        f"*path, name = 'launch.{where}'.split('.')\n"
+        "owner = eval('.'.join(path))\n"
+        "real = getattr(owner, name)\n"
+        "def signalled(*args, **more):\n"
+        "    made = real(*args, **more)\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    return made\n"
+        "setattr(owner, name, signalled)\n"
+        f"sys.exit(launch.main([{str(it.config)!r}, '--no-view']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert it.left() == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.interpreter import fresh_python
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("ring", "pipeline", "stages", "tools", "tests")
@@ -76,16 +77,7 @@ def test_hot_code_has_an_address() -> None:
 def _loaded(module: str, *unwanted: str) -> str:
     """Which of ``unwanted`` a fresh interpreter has loaded after importing ``module``."""
     code = f"import sys, {module}; print(*(name for name in {unwanted!r} if name in sys.modules))"
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fresh_python(code, NUMBA_DISABLE_JIT=None)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

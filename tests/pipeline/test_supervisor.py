@@ -18,6 +18,7 @@ from pipeline.children import ChildSpec, Family, Policy, State
 from pipeline.spawner import Spawner
 from pipeline.supervisor import Supervisor
 from ring import layout
+from tests.interpreter import fresh_python
 from tests.pipeline.running import ROOT, Running, frame, gone, read_frames, until
 
 
@@ -348,15 +349,6 @@ def test_the_supervisor_never_imports_numba(tmp_path: Path):
         f"status = launch.main([{str(it.config)!r}, '--no-view'])\n"
         "print(status, sorted({'numba', 'llvmlite'} & sys.modules.keys()))\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fresh_python(code, NUMBA_DISABLE_JIT=None)
     assert done.stdout.splitlines()[-1] == "0 []", done.stderr
     assert it.left() == []

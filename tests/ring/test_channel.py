@@ -199,8 +199,12 @@ def test_an_end_whose_process_died_may_be_taken() -> None:
 def test_a_reused_pid_is_not_the_old_process() -> None:
     """An end claimed by a pid that now has another start time counts as free."""
     with ring.create(fresh(), 4096) as r:
-        r.w[layout.P_PID], r.w[layout.P_START] = os.getpid(), segment.process_start(os.getpid()) - 1
-        r.producer().close()
+        started = segment.process_start(os.getpid())
+        r.w[layout.P_PID], r.w[layout.P_START] = os.getpid(), started - 1
+        with r.producer() as p, r.consumer() as c:
+            assert (int(r.w[layout.P_PID]), int(r.w[layout.P_START])) == (os.getpid(), started)
+            p.send(b"mine")
+            assert c.recv(0) == b"mine"
 
 
 def test_two_processes_that_claim_at_once_do_not_both_win() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ring import hot
+from tests.interpreter import fresh_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,30 +43,12 @@ def test_the_cache_directory_is_named_by_the_digest(monkeypatch: pytest.MonkeyPa
 def test_no_cache_directory_from_outside_is_believed(before: str, tmp_path: Path) -> None:
     """NUMBA_CACHE_DIR of a parent with other sources, or a Numba that was imported before, gives no stale code."""
     code = f"{before}from ring import hot; import numba; print(numba.config.CACHE_DIR == str(hot.cache_dir()))"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fresh_python(code, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_DISABLE_JIT="0")
     assert done.stdout.strip() == "True", done.stderr
 
 
 def test_without_jit_numba_is_never_imported() -> None:
     """NUMBA_DISABLE_JIT=1: kernels are plain functions, and Numba stays out of the process."""
     code = "import sys; from ring.kernels import ledger; print('numba' in sys.modules, ledger.begin.__name__)"
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = fresh_python(code, NUMBA_DISABLE_JIT="1")
     assert done.stdout.split() == ["False", "begin"], done.stderr

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from pipeline.ntuple import BYTES, NETS, PORTS, PROTOCOLS, VLANS, Net, Range
 from pipeline.schema import (
     BOOLEAN,
     CPUS,
@@ -18,6 +19,7 @@ from pipeline.schema import (
     IFNAME,
     MEMORY,
     POSITION,
+    REGEX,
     RING_SIZE,
     TEXT,
     VNET_LEN,
@@ -225,6 +227,31 @@ class Compare:
     max_connections: int = key(integer(1, 1 << 20), 16_384)
     hold_memory: int = key(MEMORY, 16 * 1024**2)
     reorder_grace_ms: int = key(integer(0, _MS, "ms"), 50)
+    checkpoint_interval_ms: int = key(integer(0, _MS, "ms"), 20)
+    storm_checkpoints: int = key(integer(0, 1 << 20), 10)
+    storm_window_ms: int = key(integer(1, _MS, "ms"), 2_000)
+    storm_interval_ms: int = key(integer(1, _MS, "ms"), 200)
+    divergences: str = key(FILE, "")
+    divergence_files: int = key(integer(0, 10_000), 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """``[rule.NAME]``: packets of a compare that pass uncompared, or bytes in which the replicas may differ.
+
+    ``source`` is the guest's side.  A tuple that is empty takes anything.  ``bytes`` are offsets in the payload.
+    """
+
+    action: str = key(one_of("pass", "mask"), required=True)
+    compare: str | None = key(IDENT)
+    protocol: tuple[Range, ...] = key(PROTOCOLS, ())
+    source: tuple[Net, ...] = key(NETS, ())
+    source_port: tuple[Range, ...] = key(PORTS, ())
+    destination: tuple[Net, ...] = key(NETS, ())
+    destination_port: tuple[Range, ...] = key(PORTS, ())
+    vlan: tuple[Range, ...] = key(VLANS, ())
+    regex: tuple[str, ...] = key(REGEX, ())
+    bytes: tuple[Range, ...] = key(BYTES, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +275,7 @@ class Config:
     netdevs: Mapping[str, Netdev]
     filters: Mapping[str, Mirror | Redirector | Rewriter]
     compares: Mapping[str, Compare]
+    rules: Mapping[str, Rule]
     stages: Mapping[str, Placement]
 
     @property

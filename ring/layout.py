@@ -134,6 +134,7 @@ CMD_FAILOVER: Final = 18
 CMD_DRAIN: Final = 19
 CMD_STOP: Final = 20
 CMD_CLOCK: Final = 21
+CMD_RULES: Final = 22
 
 LIFE_HEARTBEAT: Final = 32
 LIFE_READY: Final = 33
@@ -182,6 +183,7 @@ STAGE_FIELDS: Final = (
     Field("drain", CMD_DRAIN, 1, "supervisor", "1: a source takes no more from outside"),
     Field("stop", CMD_STOP, 1, "supervisor", "epoch that has to leave"),
     Field("clock", CMD_CLOCK, 1, "supervisor", "monotonic ns of the captures' first packet; 0: wait"),
+    Field("rules", CMD_RULES, 1, "supervisor", "how many sets of rules were written; its parity says which copy is true"),
     Field("heartbeat", LIFE_HEARTBEAT, 1, "worker", "monotonic ns of the last duty cycle"),
     Field("ready", LIFE_READY, 1, "worker", "epoch that is attached and connected"),
     Field("pid", LIFE_PID, 1, "worker", "its process"),

@@ -33,6 +33,15 @@ class Compare(Stage):
             compare.O_MAX_QUEUE: int(p["max_queue_size"]),
             compare.O_STRICT: int(p["ack_policy"] == "strict"),
             compare.O_LOCAL: int(p["checkpoint"] == "local"),
+            compare.O_STATE: at["state"],
+            compare.O_RULES: at["rules"],
+            compare.O_HISTORY: at["history"] if self._files() else 0,
+            compare.O_RECORDS: at["records"],
+            compare.O_RECORDS_TAKEN: self.scalar(compare.SC_RECORDS),
+            compare.O_INTERVAL_NS: self._ns("checkpoint_interval_ms", compare.CHECKPOINT_INTERVAL_MS),
+            compare.O_STORM_LIMIT: int(p.get("storm_checkpoints", compare.STORM_CHECKPOINTS)),
+            compare.O_STORM_WINDOW_NS: self._ns("storm_window_ms", compare.STORM_WINDOW_MS),
+            compare.O_STORM_NS: self._ns("storm_interval_ms", compare.STORM_INTERVAL_MS),
         }
         queue = at["queues"]
         for group in range(6):
@@ -41,6 +50,12 @@ class Compare(Stage):
             words[compare.O_MASKS + group] = length - 1
             queue += length
         return words
+
+    def _ns(self, key: str, default: int) -> int:
+        return int(self.params.get(key, default)) * 1_000_000
+
+    def _files(self) -> int:
+        return int(self.params.get("divergence_files", 64)) if self.params.get("divergences") else 0
 
     def on_start(self) -> None:
         """Lay out the tables if no incarnation has done so."""
@@ -89,21 +104,45 @@ class Compare(Stage):
 
     def _log_event(self, e: Any) -> None:
         reason = int(e[compare.E_REASON])
-        name = compare.REASONS[reason]
+        position = int(e[compare.E_POSITION])
+        if reason == compare.R_CHECKPOINT:
+            self.log.info("checkpoint: what was held is settled")
+        elif reason == compare.R_LINK:
+            self.log.warning("link lost, so packets are lost", input=("primary_in", "secondary_in")[position])
+        elif reason == compare.R_ARMING:
+            self._log_arming(position)
+        elif reason == compare.R_STORM:
+            self._log_storm(position)
+        elif reason == compare.R_MESSAGE:
+            text = _window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
+            self.log.warning("message on notify_dev that means nothing here", message=repr(text))
+        else:
+            self._log_difference(e, reason)
+
+    def _log_arming(self, state: int) -> None:
+        name = compare.ARMING_STATES[state]
+        if state == compare.IN_STEP:
+            self.log.info("secondary in step: its output is compared", arming=name)
+        elif state == compare.ARMING:
+            self.log.warning("secondary is there, but no copy yet: uncompared until a checkpoint", arming=name)
+        else:
+            self.log.warning("secondary lost: the primary's packets leave uncompared", arming=name)
+
+    def _log_storm(self, requests: int) -> None:
+        if requests:
+            self.log.warning(
+                "differences come too often: checkpoints are periodic from now on",
+                checkpoints=requests,
+                within_ms=int(self.params.get("storm_window_ms", compare.STORM_WINDOW_MS)),
+                every_ms=int(self.params.get("storm_interval_ms", compare.STORM_INTERVAL_MS)),
+            )
+        else:
+            self.log.info("no differences any more: checkpoints are made on demand again")
+
+    def _log_difference(self, e: Any, reason: int) -> None:
         shown: dict[str, Any] = {}
         if e[compare.E_CONN]:
             shown["flow"] = describe_flow(e[compare.E_KEY : compare.E_KEY + packet.KEY_WORDS])
-        if reason == compare.R_CHECKPOINT:
-            self.log.info("checkpoint: what was held is settled")
-            return
-        if reason == compare.R_LINK:
-            side = ("primary_in", "secondary_in")[int(e[compare.E_POSITION])]
-            self.log.warning("link lost, so packets are lost: checkpoint asked", input=side)
-            return
-        if reason == compare.R_MESSAGE:
-            text = _window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
-            self.log.warning("message on notify_dev that means nothing here", message=repr(text))
-            return
         if reason in (compare.R_PAYLOAD, compare.R_FLAGS, compare.R_ORDER):
             at = int(e[compare.E_OFFSET])
             primary = _window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
@@ -112,7 +151,7 @@ class Compare(Stage):
             shown |= {"primary": _show(primary, at), "secondary": _show(secondary, at)}
         elif reason == compare.R_TIMEOUT:
             shown["waited_for"] = "secondary" if e[compare.E_P_LEN] else "primary"
-        self.log.warning("outputs differ: checkpoint asked", rule=name, **shown)
+        self.log.warning("outputs differ: checkpoint asked", rule=compare.REASONS[reason], **shown)
 
 
 def _window(e: Any, first: int, length: int) -> bytes:
@@ -138,8 +177,10 @@ def describe_flow(key: Any) -> str:
         else:
             ends.append(str(ipaddress.IPv4Address(numbers[first + 1])))
     ports = numbers[packet.F_PORTS]
-    proto = ports >> 32
+    proto = ports >> 32 & 0xFF
     name = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}.get(proto, f"protocol {proto}")
+    if ports >> 40:  # a mark of stages.kernels.fragments
+        return f"{name} in fragments {ends[0]} > {ends[1]}"
     if proto in (6, 17):
         return f"{name} {ends[0]}:{ports >> 16 & 0xFFFF} > {ends[1]}:{ports & 0xFFFF}"
     return f"{name} {ends[0]} > {ends[1]}"

@@ -1,7 +1,8 @@
 """Everything but TCP in the compare: one packet against one packet, by IP payload, the oldest first.
 
 The IP header is ignored (identification, TTL and TOS may differ).  A packet with no equal among those that wait on the
-other side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.
+other side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.  Either
+packet may be one that was put together of fragments (`stages.kernels.fragments`): what is counted goes by frames.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from ring.atomics import be32, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import blocked, count, put, scalar
-from stages.kernels.hold import emit_slot, fits, link, slot, store_frame, unlink
+from stages.kernels.events import event_bytes, write_event
+from stages.kernels.evidence import keep_packets
+from stages.kernels.hold import emit_slot, fits_slot, link, slot, store_frame, unlink
+from stages.kernels.rules import agree_datagram, hit
 from stages.kernels.stream import release_record
-from stages.kernels.verdict import diverge, event_bytes, write_event
+from stages.kernels.verdict import diverge
 from stages.layout.compare import (
     C_COUNT,
     C_FLAGS,
@@ -20,8 +24,11 @@ from stages.layout.compare import (
     C_GRACE_PREV,
     C_GRACE_SINCE,
     C_HEAD,
+    C_RULE,
+    C_VERDICT,
     CF_DIVERGED,
     DROPPED_DIVERGED,
+    MASKED,
     MATCHED,
     O_GRACE_NS,
     O_LOCAL,
@@ -34,14 +41,28 @@ from stages.layout.compare import (
     S_BYTES,
     S_DATA,
     S_DATA_LEN,
-    S_FRAME,
     S_NEXT,
     S_TIME,
     SC_GRACE_FIRST,
     SC_GRACE_LAST,
     SECONDARY,
 )
-from stages.layout.packet import F_END, F_L4
+from stages.layout.packet import F_END, F_L4, FRAGMENT
+
+
+@hot
+def _agree(u8, w, c, a, b, length):
+    if w[c + C_RULE] == 0:
+        return common_prefix(u8, a, b, length)
+    return agree_datagram(u8, w, c, a, b, length) & 0xFFFFFFFF
+
+
+@hot
+def count_masked(u8, w, row, c, a, b, length):
+    """Count that two payloads were taken as equal for the sake of a mask, where that is so."""
+    if w[c + C_RULE] != 0 and agree_datagram(u8, w, c, a, b, length) >> 32 != 0:
+        count(w, row, MASKED, 1)
+        hit(w, c, 1)
 
 
 @hot
@@ -51,7 +72,7 @@ def equal_held(u8, w, c, which, payload, length):
     while n >= 0:
         x = slot(w, n)
         if w[x + S_DATA_LEN] == length:
-            if common_prefix(u8, w[x + S_BYTES] + w[x + S_DATA], payload, length) == length:
+            if _agree(u8, w, c, w[x + S_BYTES] + w[x + S_DATA], payload, length) == length:
                 return n
         n = w[x + S_NEXT] - 1
     return -1
@@ -64,23 +85,24 @@ def datagram(u8, w, row, c, r, position, side, s, now):
     lead = prefix(w, r)
     vnet = be32(u8, at + 4) if lead == 8 else 0
     length = w[s + F_END] - w[s + F_L4]
+    payload = at + lead + vnet + w[s + F_L4]
     which, other = (SECONDARY, PACKETS) if side else (PACKETS, SECONDARY)
     n = -1
     if w[c + C_FLAGS] & CF_DIVERGED == 0:
-        n = equal_held(u8, w, c, other, at + lead + vnet + w[s + F_L4], length)
-    if n >= 0 and side == 0:
-        if not release_record(u8, w, row, r, position):
-            return False
-        unlink(w, row, n)
-    elif n >= 0:
-        if not fits(w, row, w[slot(w, n) + S_FRAME]):
+        n = equal_held(u8, w, c, other, payload, length)
+    if n >= 0:
+        if side == 1 and not fits_slot(w, row, n):
             blocked(w, OUTDEV)
             return False
-        emit_slot(u8, w, row, n)
-        unlink(w, row, n)
-    if n >= 0:
-        count(w, row, RELEASED, 1)
-        count(w, row, MATCHED, 1)
+        if side == 0 and not release_record(u8, w, row, r, position):
+            return False
+        x = slot(w, n)
+        count_masked(u8, w, row, c, w[x + S_BYTES] + w[x + S_DATA], payload, length)
+        if side == 1:
+            emit_slot(u8, w, row, n)
+        frames = unlink(w, row, n)
+        count(w, row, RELEASED, frames if side else 1)
+        count(w, row, MATCHED, 1 if side else frames)
         watch(w, row, c, now)
         return True
     if w[c + C_COUNT + which] >= w[O_MAX_QUEUE]:
@@ -102,6 +124,7 @@ def datagram(u8, w, row, c, r, position, side, s, now):
 def watch(w, row, c, now):
     """Keep the connection on the grace list while both sides hold packets: none of them are equal."""
     both = w[c + C_HEAD + PACKETS] != 0 and w[c + C_HEAD + SECONDARY] != 0 and w[c + C_FLAGS] & CF_DIVERGED == 0
+    both = both and w[c + C_VERDICT] != FRAGMENT  # unfinished datagrams are compared with nothing
     if both and w[c + C_GRACE_SINCE] == 0:
         _join(w, row, c, now)
     elif not both:
@@ -151,18 +174,18 @@ def grace_over(u8, w, row, now):
         leave(w, row, c)
         _join(w, row, c, since)
         return 1
-    if w[O_LOCAL] != 0 and not fits(w, row, w[x + S_FRAME]):
+    if w[O_LOCAL] != 0 and not fits_slot(w, row, p):
         blocked(w, OUTDEV)
         return -1
     a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
-    same = common_prefix(u8, a, b, min(w[x + S_DATA_LEN], w[y + S_DATA_LEN]))
+    same = _agree(u8, w, c, a, b, min(w[x + S_DATA_LEN], w[y + S_DATA_LEN]))
     e = write_event(u8, w, row, c, R_ORDER, same, now)
+    keep_packets(u8, w, row, c, e, p, same, n, same)
     event_bytes(u8, w, e, a, w[x + S_DATA_LEN], b, w[y + S_DATA_LEN], same)
-    diverge(w, row, c, R_ORDER, now)
+    diverge(u8, w, row, c, R_ORDER, now)
     if w[O_LOCAL] != 0:  # nobody makes checkpoints: this pair is done with, the rest goes on
         give_up(u8, w, row, p)
-        unlink(w, row, n)
-        count(w, row, DROPPED_DIVERGED, 1)
+        count(w, row, DROPPED_DIVERGED, unlink(w, row, n))
     leave(w, row, c)
     watch(w, row, c, now)  # in local mode on the list again, from now, where more pairs wait
     return 1
@@ -172,5 +195,4 @@ def grace_over(u8, w, row, now):
 def give_up(u8, w, row, n):
     """Release the held primary packet ``n`` without an equal; the caller has seen that it fits."""
     emit_slot(u8, w, row, n)
-    unlink(w, row, n)
-    count(w, row, RELEASED, 1)
+    count(w, row, RELEASED, unlink(w, row, n))

@@ -1,5 +1,8 @@
 """Packets held back by the compare: slots, the lists of a connection, and the order of arrival of each side.
 
+A slot in a list is one held packet.  It stands for one frame, or for the fragments of a datagram (``S_PARTS``), which
+leave and are given back with it; so what is counted by frames goes by ``S_FRAMES``.
+
 ``row`` is the ledger's row, ``c`` a connection's row, ``n`` a slot number, ``x`` the word index of a slot.
 """
 
@@ -34,16 +37,20 @@ from stages.layout.compare import (
     S_DATA,
     S_DATA_LEN,
     S_EARLIER,
+    S_EMIT,
     S_END,
     S_FLAGS,
     S_FRAME,
+    S_FRAMES,
     S_GROUP,
     S_LATER,
     S_LIFE,
     S_LIST,
     S_NEXT,
+    S_PARTS,
     S_PREV,
     S_SEQ,
+    S_SIBLING,
     S_TIME,
     S_V,
     SC_NEWEST,
@@ -129,18 +136,29 @@ def store_frame(u8, w, row, r, position, side, s, now):
     x = slot(w, n)
     vnet = be32(u8, at + 4) if lead == 8 else 0
     copy(u8, w[x + S_BYTES], at + lead, nbytes)
-    w[x + S_FRAME] = nbytes
-    w[x + S_V] = vnet
-    w[x + S_TIME] = now
-    w[x + S_BURST] = w[COMMITTED] + 1
+    fill_slot(w, n, nbytes, vnet, now)
     w[x + S_SEQ] = w[s + F_SEQ]
     w[x + S_ACK] = w[s + F_ACK]
     w[x + S_FLAGS] = w[s + F_FLAGS]
     w[x + S_DATA] = vnet + w[s + F_DATA]
     w[x + S_DATA_LEN] = w[s + F_DATA_LEN]
     w[x + S_END] = w[s + F_SEQ]
-    w[x + S_LIFE] = 0
     return n
+
+
+@hot
+def fill_slot(w, n, nbytes, vnet, now):
+    """Describe a frame of ``nbytes``, of which ``vnet`` are a virtio-net header, in the slot ``n`` just taken."""
+    x = slot(w, n)
+    w[x + S_FRAME] = nbytes
+    w[x + S_V] = vnet
+    w[x + S_TIME] = now
+    w[x + S_BURST] = w[COMMITTED] + 1
+    w[x + S_LIFE] = 0
+    w[x + S_FRAMES] = 1
+    w[x + S_PARTS] = 0
+    w[x + S_SIBLING] = 0
+    w[x + S_EMIT] = prefix(w, w[P_OUTPUTS + OUTDEV]) + nbytes
 
 
 @hot
@@ -178,13 +196,27 @@ def link(w, row, c, which, n, ordered):
     else:
         put(w, slot(w, newest - 1) + S_LATER, n + 1)
     w[scalar(row, SC_NEWEST + side)] = n + 1
-    count(w, row, HELD, 1)
-    count(w, row, HELD_SECONDARY if side else HELD_PRIMARY, 1)
+    count_held(w, row, side, w[x + S_FRAMES])
+
+
+@hot
+def count_held(w, row, side, frames):
+    """Count frames of ``side`` that are held from now on (below 0: no more)."""
+    count(w, row, HELD, frames)
+    count(w, row, HELD_SECONDARY if side else HELD_PRIMARY, frames)
 
 
 @hot
 def unlink(w, row, n):
-    """Take slot ``n`` out of its lists and give it back."""
+    """Take slot ``n`` out of its lists and give it back; the number of frames that it stood for."""
+    frames = detach(w, row, n)
+    give_back(w, row, n)
+    return frames
+
+
+@hot
+def detach(w, row, n):
+    """Take slot ``n`` out of its lists; the number of frames that it stands for."""
     x = slot(w, n)
     c, which = w[x + S_CONN], w[x + S_LIST]
     side = 1 if which == SECONDARY else 0
@@ -210,20 +242,47 @@ def unlink(w, row, n):
         w[scalar(row, SC_NEWEST + side)] = earlier
     else:
         put(w, slot(w, later - 1) + S_EARLIER, earlier)
-    count(w, row, HELD, -1)
-    count(w, row, HELD_SECONDARY if side else HELD_PRIMARY, -1)
+    count_held(w, row, side, -w[x + S_FRAMES])
+    return w[x + S_FRAMES]
+
+
+@hot
+def give_back(w, row, n):
+    """Give back slot ``n``, which is in no list, and its parts."""
+    give_parts(w, row, n)
     give_slot(w, row, n)
 
 
 @hot
-def fits(w, row, nbytes):
-    """Whether outdev has room for a frame of ``nbytes``."""
-    return room(w, row, OUTDEV) >= prefix(w, w[P_OUTPUTS + OUTDEV]) + nbytes
+def give_parts(w, row, n):
+    """Give back the parts of slot ``n``, but not itself where it is one of them."""
+    part = w[slot(w, n) + S_PARTS]
+    while part != 0:
+        behind = w[slot(w, part - 1) + S_SIBLING]
+        if part != n + 1:
+            give_slot(w, row, part - 1)
+        part = behind
+
+
+@hot
+def fits_slot(w, row, n):
+    """Whether outdev has room for all that slot ``n`` stands for."""
+    return room(w, row, OUTDEV) >= w[slot(w, n) + S_EMIT]
 
 
 @hot
 def emit_slot(u8, w, row, n):
-    """Send the held frame ``n`` to outdev; the caller has seen that it fits."""
+    """Send what slot ``n`` stands for to outdev; the caller has seen that it fits."""
+    part = w[slot(w, n) + S_PARTS]
+    if part == 0:
+        _emit_frame(u8, w, row, n)
+    while part != 0:
+        _emit_frame(u8, w, row, part - 1)
+        part = w[slot(w, part - 1) + S_SIBLING]
+
+
+@hot
+def _emit_frame(u8, w, row, n):
     x = slot(w, n)
     out = w[P_OUTPUTS + OUTDEV]
     at = index(w, out, w[row + R_TAILS + OUTDEV])

@@ -7,9 +7,9 @@ life that the primary has not begun wait, those of one that it has left are void
 from __future__ import annotations
 
 from ring.hot import hot
-from ring.kernels.ledger import put
-from ring.layout import R_COUNTERS
+from ring.kernels.ledger import put, scalar
 from stages.kernels.hold import slot
+from stages.kernels.rules import restart
 from stages.kernels.serial import add, diff
 from stages.kernels.verdict import queue_work
 from stages.layout.compare import (
@@ -26,18 +26,19 @@ from stages.layout.compare import (
     C_S_ISN,
     C_S_LIFE,
     C_S_MAX_ACK,
+    C_VERDICT,
     CF_DIVERGED,
     CF_P_ACK,
     CF_P_NEXT,
     CF_P_RST,
     CF_P_SYN,
     CF_PASS,
+    CF_RULE,
     CF_S_ACK,
     CF_S_RST,
     CF_SYN_MATCHED,
     CF_SYNCED,
     CF_WORK,
-    CHECKPOINTS,
     O_STUCK,
     PACKETS,
     S_DATA_LEN,
@@ -46,9 +47,10 @@ from stages.layout.compare import (
     S_LIFE,
     S_NEXT,
     S_SEQ,
+    SC_GENERATION,
     SECONDARY,
 )
-from stages.layout.packet import FIN, SYN
+from stages.layout.packet import FIN, SYN, TCP
 from stages.layout.table import R_CLOSED
 
 
@@ -59,14 +61,14 @@ def primary_syn(w, row, c, seq):
     if state & (CF_P_SYN | CF_SYN_MATCHED) and w[c + C_P_ISN] == seq:
         return True  # sent again
     if w[c + C_HEAD + PACKETS] != 0 or w[c + C_HEAD + ACKS] != 0:
-        if state & CF_PASS == 0 and _data_waits(w, c):
+        if state & (CF_PASS | CF_RULE) == 0 and _data_waits(w, c):
             w[O_STUCK] |= 1  # until it is compared, or its time is over
             return False
         # The rest (acknowledgements, resets) means nothing to a client that has begun anew.
         put(w, c + C_FLAGS, state | CF_PASS)
         queue_work(w, row, c)
         return False
-    kept = state & CF_WORK
+    kept = state & (CF_WORK | CF_RULE)
     if w[c + C_S_LIFE] > w[c + C_LIFE]:  # the secondary has begun it already
         kept |= CF_SYN_MATCHED | state & (CF_S_ACK | CF_S_RST)
         put(w, c + C_LIFE, w[c + C_LIFE] + 1)
@@ -80,6 +82,7 @@ def primary_syn(w, row, c, seq):
     put(w, c + C_COMPARED, add(seq, 1))
     put(w, c + C_CURSOR, 0)
     put(w, c + R_CLOSED, 0)
+    restart(w, c)
     return True
 
 
@@ -132,11 +135,22 @@ def secondary_syn(w, c, seq):
 
 
 @hot
-def in_step(w, row, c):
+def catch_up(w, row, c):
     """After a checkpoint the secondary is a copy of the primary: it has sent and acknowledged exactly what that has.
 
-    Done when the next packet of the connection comes, so that a checkpoint need not look at every row.
+    Where a secondary came that is no copy (checkpoint = "local"), the connection passes until it begins anew.  Done
+    when the next packet of the connection comes, so that a checkpoint need not look at every row.
     """
+    generation = w[scalar(row, SC_GENERATION)]
+    rejoin(w, c)
+    if generation & 1 and w[c + C_VERDICT] == TCP:
+        put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_PASS)
+    put(w, c + C_EPOCH, generation)
+
+
+@hot
+def rejoin(w, c):
+    """Compare from where the primary is now."""
     state = w[c + C_FLAGS] & ~(CF_DIVERGED | CF_PASS | CF_P_RST | CF_S_RST | CF_S_ACK)
     if state & CF_P_SYN:
         state = state & ~CF_P_SYN | CF_SYN_MATCHED
@@ -149,4 +163,4 @@ def in_step(w, row, c):
         state |= CF_S_ACK
     put(w, c + C_S_LIFE, w[c + C_LIFE])
     put(w, c + C_FLAGS, state)
-    put(w, c + C_EPOCH, w[row + R_COUNTERS + CHECKPOINTS])
+    restart(w, c)  # what lies between was not read

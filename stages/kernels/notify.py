@@ -1,29 +1,28 @@
-"""The compare's other ears and its voice: messages on notify_dev, and links that were lost."""
+"""The compare's other ear and its voice: messages on notify_dev."""
 
 from __future__ import annotations
 
-from ring.atomics import be32, byte, load_acquire, put_be32, put_byte
+from ring.atomics import be32, byte, put_be32, put_byte
 from ring.hot import hot
 from ring.kernels.frames import index, record_size
 from ring.kernels.ledger import blocked, count, readable, room, scalar
-from ring.layout import P_INPUTS, P_LINK, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
-from stages.kernels.verdict import ask, write_event
+from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
+from stages.kernels.arming import new_generation, settled
+from stages.kernels.events import write_event
+from stages.kernels.requests import answered
 from stages.layout.compare import (
     CHECKPOINTS,
     E_P_BYTES,
     E_P_LEN,
     EVENT_BYTES,
     EVENTS,
-    LINKS_LOST,
+    FLUSH_CHECKPOINT,
     NOTIFY_IN,
     NOTIFY_OUT,
     NOTIFY_UNKNOWN,
     R_CHECKPOINT,
-    R_LINK,
     R_MESSAGE,
-    SC_ASKED,
     SC_FLUSHING,
-    SC_LINKS,
     SC_REPLY,
 )
 
@@ -72,11 +71,12 @@ def hear(u8, w, row, now):
 @hot
 def checkpoint(u8, w, row, now):
     """A checkpoint was made: answer to our request or not, everything held is settled."""
-    w[scalar(row, SC_FLUSHING)] = 1
-    w[scalar(row, SC_ASKED)] = 0
-    w[scalar(row, SC_REPLY)] &= ~1
+    w[scalar(row, SC_FLUSHING)] = FLUSH_CHECKPOINT
+    answered(u8, w, row, now)
+    new_generation(w, row, 0)
     count(w, row, CHECKPOINTS, 1)
     write_event(u8, w, row, 0, R_CHECKPOINT, 0, now)
+    settled(u8, w, row, now)
 
 
 @hot
@@ -105,24 +105,3 @@ def speak(u8, w, row):
         w[scalar(row, SC_REPLY)] &= ~2
     if owed & 1 and _say(u8, w, row, _ASK):
         w[scalar(row, SC_REPLY)] &= ~1
-
-
-@hot
-def links(u8, w, row, now):
-    """A link that was lost has lost packets: ask for a checkpoint.  Returns 1 where a link changed."""
-    changed = 0
-    for side in range(2):
-        r = w[P_INPUTS + side]
-        if r == 0:
-            continue
-        link_now, seen = load_acquire(w, r + P_LINK), w[scalar(row, SC_LINKS + side)]  # partner: the chardev's process
-        if link_now == seen:
-            continue
-        w[scalar(row, SC_LINKS + side)] = link_now
-        changed = 1
-        # Odd: connected.  An end that came since the last look means a loss; the first connect does not.
-        if seen & 1 or link_now >> 1 > seen >> 1:
-            count(w, row, LINKS_LOST, 1)
-            write_event(u8, w, row, 0, R_LINK, side, now)
-            ask(w, row, now)
-    return changed

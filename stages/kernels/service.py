@@ -5,9 +5,12 @@ from __future__ import annotations
 from ring.atomics import common_prefix
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, put, undo_left
-from stages.kernels.hold import emit_slot, fits, slot, unlink
+from stages.kernels.events import event_bytes, write_event
+from stages.kernels.evidence import keep_packets
+from stages.kernels.hold import emit_slot, fits_slot, slot, unlink
+from stages.kernels.rules import agree_stream, hit, masks
 from stages.kernels.serial import add, diff
-from stages.kernels.verdict import diverge, event_bytes, queue_work, write_event
+from stages.kernels.verdict import diverge, queue_work
 from stages.layout.compare import (
     ACKS,
     C_COMPARED,
@@ -18,37 +21,41 @@ from stages.layout.compare import (
     C_P_ISN,
     C_S_LIFE,
     C_S_MAX_ACK,
+    C_VERDICT,
     CF_DIVERGED,
     CF_P_RST,
     CF_P_SYN,
-    CF_PASS,
+    CF_RULE,
     CF_S_ACK,
     CF_S_RST,
     CF_SYN_MATCHED,
     CF_SYNCED,
+    DROPPED_BY_RULE,
     DROPPED_DIVERGED,
     DROPPED_UNCOMPARED,
+    MASKED,
     MATCHED,
     O_STRICT,
     OUTDEV,
     PACKETS,
+    PASSES,
     R_FLAGS,
     R_PAYLOAD,
     RELEASED,
+    RELEASED_BY_RULE,
     S_ACK,
     S_BYTES,
     S_DATA,
     S_DATA_LEN,
     S_END,
     S_FLAGS,
-    S_FRAME,
     S_LIFE,
     S_NEXT,
     S_SEQ,
     S_TIME,
     SECONDARY,
 )
-from stages.layout.packet import ACK, RST, SYN
+from stages.layout.packet import ACK, RST, SYN, TCP
 from stages.layout.table import R_CLOSED
 
 _RESERVE = 192  # undo entries that one step may need
@@ -70,11 +77,33 @@ def has_reset(w, c):
 
 
 @hot
+def release_counts(w, row, c):
+    """Count a primary packet that leaves: compared, or passed by a rule."""
+    if w[c + C_FLAGS] & CF_RULE:
+        count(w, row, RELEASED_BY_RULE, 1)
+        hit(w, c, 1)
+    else:
+        count(w, row, RELEASED, 1)
+
+
+@hot
+def drop_counts(w, row, c):
+    """Count a secondary packet of a connection that passes."""
+    if w[c + C_FLAGS] & CF_RULE:
+        count(w, row, DROPPED_BY_RULE, 1)
+        hit(w, c, 1)
+    else:
+        count(w, row, DROPPED_DIVERGED, 1)
+
+
+@hot
 def service(u8, w, row, c, now):
     """Compare and release as far as a connection can go; True when nothing more can be done for now."""
     while undo_left(w) > _RESERVE:
-        if w[c + C_FLAGS] & CF_PASS:
+        if w[c + C_FLAGS] & PASSES:
             done = _pass_one(u8, w, row, c)
+        elif w[c + C_VERDICT] != TCP:
+            return True  # on the work list for a rule that is no more
         else:
             done = _release_one(u8, w, row, c, PACKETS)
             if done == 0:
@@ -113,7 +142,7 @@ def _release_one(u8, w, row, c, which):
         return 0
     if not acknowledged(w, c, flags, w[x + S_ACK]):
         return 0
-    if not fits(w, row, w[x + S_FRAME]):
+    if not fits_slot(w, row, n):
         return -1
     emit_slot(u8, w, row, n)
     unlink(w, row, n)
@@ -130,18 +159,24 @@ def _pass_one(u8, w, row, c):
     if p < 0 or (a >= 0 and w[slot(w, a) + S_TIME] < w[slot(w, p) + S_TIME]):
         n = a
     if n >= 0:
-        if not fits(w, row, w[slot(w, n) + S_FRAME]):
+        if not fits_slot(w, row, n):
             return -1
         emit_slot(u8, w, row, n)
-        unlink(w, row, n)
-        count(w, row, RELEASED, 1)
+        for _ in range(unlink(w, row, n)):
+            release_counts(w, row, c)
         return 1
     n = w[c + C_HEAD + SECONDARY] - 1
     if n >= 0 and w[slot(w, n) + S_LIFE] <= w[c + C_LIFE]:
-        unlink(w, row, n)
-        count(w, row, DROPPED_DIVERGED, 1)
+        for _ in range(unlink(w, row, n)):
+            drop_counts(w, row, c)
         return 1
     return 0
+
+
+@hot
+def _offset(w, c, seq):
+    """Where ``seq`` stands in the primary's stream after its SYN; -1 where that was not seen."""
+    return diff(seq, add(w[c + C_P_ISN], 1)) if w[c + C_FLAGS] & CF_SYN_MATCHED else -1
 
 
 @hot
@@ -174,21 +209,30 @@ def _compare_step(u8, w, row, c, now):
     length = min(left, right)
     a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
     if length > 0:
-        same = common_prefix(u8, a + mine, b + theirs, length)
+        if masks(w, c):
+            agreed = agree_stream(u8, w, c, a + mine, b + theirs, length, _offset(w, c, compared))
+            same = agreed & 0xFFFFFFFF
+            if agreed >> 32 != 0:
+                count(w, row, MASKED, 1)
+                hit(w, c, 1)
+        else:
+            same = common_prefix(u8, a + mine, b + theirs, length)
         if same > 0:
             put(w, c + C_COMPARED, add(compared, same))
         if same < length:
             e = write_event(u8, w, row, c, R_PAYLOAD, diff(add(compared, same), add(w[c + C_P_ISN], 1)), now)
+            keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
             # Show both sides from a common origin: the first byte that both segments have.
             back = min(mine, theirs)
             event_bytes(u8, w, e, a + mine - back, left + back, b + theirs - back, right + back, back + same)
-            diverge(w, row, c, R_PAYLOAD, now)
+            diverge(u8, w, row, c, R_PAYLOAD, now)
         return 1
     if left == 0 and right == 0:  # both end here with FIN
         put(w, c + C_COMPARED, add(compared, 1))
         put(w, c + R_CLOSED, 1)
         return 1
     e = write_event(u8, w, row, c, R_FLAGS, diff(compared, add(w[c + C_P_ISN], 1)), now)
+    keep_packets(u8, w, row, c, e, p, mine, n, theirs)
     event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
-    diverge(w, row, c, R_FLAGS, now)
+    diverge(u8, w, row, c, R_FLAGS, now)
     return 1

@@ -16,8 +16,9 @@ from ring.kernels.ledger import blocked, count, put, room
 from ring.layout import P_OUTPUTS, PORTS, R_TAILS
 from stages.kernels.hold import link, slot, store_frame, unlink
 from stages.kernels.life import primary_syn, secondary_syn, secondary_syn_known
+from stages.kernels.rules import restart
 from stages.kernels.serial import add, after, diff
-from stages.kernels.service import NOT_NOW, acknowledged, has_reset, note_reset, service
+from stages.kernels.service import NOT_NOW, acknowledged, drop_counts, has_reset, note_reset, release_counts, service
 from stages.layout.compare import (
     ACKS,
     C_COMPARED,
@@ -29,24 +30,23 @@ from stages.layout.compare import (
     C_P_ISN,
     C_P_MAX_ACK,
     C_P_NEXT,
+    C_RULE,
     C_S_LIFE,
     C_S_MAX_ACK,
     CF_P_ACK,
     CF_P_NEXT,
     CF_P_RST,
-    CF_PASS,
     CF_S_ACK,
     CF_S_RST,
     CF_SYN_MATCHED,
     CF_SYNCED,
-    DROPPED_DIVERGED,
     DROPPED_UNCOMPARED,
     MATCHED,
     O_MAX_QUEUE,
     O_STUCK,
     OUTDEV,
     PACKETS,
-    RELEASED,
+    PASSES,
     S_BYTES,
     S_DATA,
     S_END,
@@ -73,8 +73,8 @@ def release_record(u8, w, row, r, position):
 
 
 @hot
-def tcp_primary(u8, w, row, c, r, position, s, now):
-    """Take the primary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
+def note_primary(w, row, c, s):
+    """Note what the primary's segment (fields at ``s``) says of its stream; False where it has to wait in the ring."""
     flags = w[s + F_FLAGS]
     seq = w[s + F_SEQ]
     end = add(seq, w[s + F_DATA_LEN] + (flags & FIN) + (flags >> 1 & 1))
@@ -95,10 +95,23 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
             # Picked up in the middle: comparison starts where the primary is (a keepalive may be one byte behind that).
             put(w, c + C_COMPARED, seq)
             state |= CF_SYNCED
+            restart(w, c)
     if state != before:
         put(w, c + C_FLAGS, state)
+    return True
+
+
+@hot
+def tcp_primary(u8, w, row, c, r, position, s, now):
+    """Take the primary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
+    if not note_primary(w, row, c, s):
+        return False
+    flags = w[s + F_FLAGS]
+    seq = w[s + F_SEQ]
+    end = add(seq, w[s + F_DATA_LEN] + (flags & FIN) + (flags >> 1 & 1))
+    state = w[c + C_FLAGS]
     compared = w[c + C_COMPARED]
-    if state & CF_PASS:
+    if state & PASSES:
         free, which = True, ACKS
     elif flags & RST:
         free, which = has_reset(w, c), ACKS
@@ -111,11 +124,11 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
     if not free and which == PACKETS and flags & (SYN | FIN | RST) == 0:
         free = _equal_waiting(u8, w, row, c, r, position, s, seq, end)
     nothing_before = which == PACKETS or w[c + C_HEAD + ACKS] == 0
-    if flags & RST or state & CF_PASS:  # what the primary sent before it leaves before it
+    if flags & RST or state & PASSES:  # what the primary sent before it leaves before it
         nothing_before = nothing_before and w[c + C_HEAD + PACKETS] == 0
-    if free and nothing_before and (state & CF_PASS or acknowledged(w, c, flags, w[s + F_ACK])):
+    if free and nothing_before and (state & PASSES or acknowledged(w, c, flags, w[s + F_ACK])):
         if release_record(u8, w, row, r, position):
-            count(w, row, RELEASED, 1)
+            release_counts(w, row, c)
             note_reset(w, c)
             if which == PACKETS and w[c + C_HEAD + SECONDARY] != 0:
                 service(u8, w, row, c, now)  # the secondary may have sent the same bytes twice
@@ -159,6 +172,8 @@ def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
     """The common case without a copy: the secondary's equal segment is the next one, and nothing else waits."""
     n = w[c + C_HEAD + SECONDARY] - 1
     if n < 0 or w[c + C_HEAD + PACKETS] != 0 or seq != w[c + C_COMPARED] or w[c + C_FLAGS] & NOT_NOW:
+        return False
+    if w[c + C_RULE] != 0:  # a mask has to read every byte
         return False
     x = slot(w, n)
     if w[x + S_SEQ] != seq or w[x + S_END] != end or w[x + S_FLAGS] & (SYN | FIN) or w[x + S_LIFE] != w[c + C_LIFE]:
@@ -216,8 +231,8 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
         count(w, row, SECONDARY_ACKS, 1)
     elif w[c + C_S_LIFE] < w[c + C_LIFE]:
         count(w, row, DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
-    elif state & CF_PASS and same_life:
-        count(w, row, DROPPED_DIVERGED, 1)
+    elif state & PASSES and same_life:
+        drop_counts(w, row, c)
     elif state & CF_SYNCED and same_life and diff(end, w[c + C_COMPARED]) <= 0:
         count(w, row, MATCHED, 1)  # sent again
     elif same_life and _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
@@ -259,7 +274,7 @@ def _link_secondary(w, row, c, n, seq, end, ordered):
 def _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
     """The common case without a copy: the primary's equal segment is the next one to be compared."""
     n = w[c + C_CURSOR] - 1
-    if n < 0 or w[c + C_HEAD + SECONDARY] != 0 or seq != w[c + C_COMPARED] or flags & FIN:
+    if n < 0 or w[c + C_HEAD + SECONDARY] != 0 or seq != w[c + C_COMPARED] or flags & FIN or w[c + C_RULE] != 0:
         return False
     x = slot(w, n)
     if w[x + S_SEQ] != seq or w[x + S_END] != end or w[x + S_FLAGS] & (SYN | FIN | RST) or w[c + C_FLAGS] & NOT_NOW:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from ring.atomics import be16, be32, byte, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import copy_record, index, prefix
-from ring.kernels.ledger import count, put, readable, room
-from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_COUNTERS, R_HEADS, R_TAILS
+from ring.kernels.ledger import count, put, readable, room, scalar
+from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
+from stages.kernels.evidence import note_packet
 from stages.kernels.packet import parse
 from stages.kernels.serial import add, after, diff
 from stages.kernels.table import find, touch
@@ -23,6 +24,8 @@ from stages.layout.compare import (
     C_LIFE,
     C_P_MAX_ACK,
     C_P_NEXT,
+    C_RULE,
+    C_RULES_EPOCH,
     C_S_LIFE,
     C_S_MAX_ACK,
     CF_P_ACK,
@@ -30,7 +33,6 @@ from stages.layout.compare import (
     CF_S_ACK,
     CF_SYN_MATCHED,
     CF_SYNCED,
-    CHECKPOINTS,
     MATCHED,
     O_SCRATCH,
     O_TABLE,
@@ -38,6 +40,8 @@ from stages.layout.compare import (
     PACKETS,
     PRIMARY_IN,
     RELEASED,
+    SC_GENERATION,
+    SC_RULES_SEEN,
     SECONDARY,
     SECONDARY_IN,
 )
@@ -101,7 +105,9 @@ def take_twins(u8, w, row, now):
         return 0
     if w[c + C_FLAGS] & ~CF_SYN_MATCHED != _PLAIN:
         return 0
-    if w[c + C_EPOCH] != w[row + R_COUNTERS + CHECKPOINTS] or w[c + C_S_LIFE] != w[c + C_LIFE]:
+    if w[c + C_EPOCH] != w[scalar(row, SC_GENERATION)] or w[c + C_S_LIFE] != w[c + C_LIFE]:
+        return 0
+    if w[c + C_RULE] != 0 or w[c + C_RULES_EPOCH] != w[scalar(row, SC_RULES_SEEN)] + 1:
         return 0
     seq = w[s + F_SEQ]
     ack = be32(u8, b + l4 + 8)
@@ -119,6 +125,8 @@ def take_twins(u8, w, row, now):
     if after(end, w[c + C_P_NEXT]):
         put(w, c + C_P_NEXT, end)
     touch(w, c, now)
+    note_packet(u8, w, row, PRIMARY_IN, c, a, nbytes - vnet, now)
+    note_packet(u8, w, row, SECONDARY_IN, c, b, nbytes - vnet, now)
     w[row + R_TAILS + OUTDEV] += copy_record(u8, w, p, here, out, w[row + R_TAILS + OUTDEV])
     w[row + R_HEADS + PRIMARY_IN] = here + lead + nbytes
     w[row + R_HEADS + SECONDARY_IN] = there + lead + nbytes

@@ -7,7 +7,7 @@ from typing import Any
 from ring import layout
 from stages.layout import compare as L
 from stages.layout import table as T
-from stages.layout.packet import TCP
+from stages.layout.packet import FRAGMENT, TCP
 from tests.rig import Rig
 
 
@@ -41,9 +41,12 @@ def audit(rig: Rig) -> None:
         assert set(line) == {n for n, which in held.items() if (which == L.SECONDARY) == bool(side)}
         times = [int(w[slot(n) + L.S_TIME]) for n in line]
         assert times == sorted(times)
-    _free(w, scalars, held, slot)
+    frames = {n: int(w[slot(n) + L.S_FRAMES]) for n in held}
+    parts = {part for n, which in held.items() for part in _parts(w, n, which, held, slot)}
+    _free(w, scalars, set(held) | parts, slot)
     c = rig.counters()
-    assert c["held"] == len(held) == c["held_primary"] + c["held_secondary"]
+    sides = [sum(frames[n] for n, which in held.items() if (which == L.SECONDARY) == bool(side)) for side in range(2)]
+    assert (c["held"], c["held_primary"], c["held_secondary"]) == (sum(sides), *sides)
 
 
 def _chain(w: Any, at: int, following: int) -> list[int]:
@@ -73,6 +76,28 @@ def _connection(w: Any, c: int, slot: Any, held: dict[int, int], working: bool) 
     assert int(w[c + T.R_PINNED]) == total + working
 
 
+def _parts(w: Any, n: int, which: int, held: dict[int, int], slot: Any) -> list[int]:
+    """Slots of the fragments that a held packet stands for; the first of a group is the held packet itself."""
+    x = slot(n)
+    gathering = int(w[w[x + L.S_CONN] + L.C_VERDICT]) == FRAGMENT
+    found: list[int] = []
+    part = int(w[x + L.S_PARTS])
+    while part:
+        assert part - 1 not in found and (part - 1 == n or part - 1 not in held), "a part has two places"
+        found.append(part - 1)
+        part = int(w[slot(part - 1) + L.S_SIBLING])
+    if not found:  # a frame, or the secondary's: put together, its fragments given back
+        assert not gathering and (int(w[x + L.S_FRAMES]) == 1 or which == L.SECONDARY)
+        return []
+    assert len(found) == int(w[x + L.S_FRAMES])
+    assert int(w[x + L.S_EMIT]) >= sum(int(w[slot(p) + L.S_FRAME]) for p in found)
+    assert (n == found[0]) == gathering and n not in found[1:]
+    times = [int(w[slot(p) + L.S_TIME]) for p in found]
+    assert times == sorted(times)
+    assert len({int(w[slot(p) + L.S_SEQ]) for p in found}) == 1, "identifications"
+    return found
+
+
 def _cursor(w: Any, c: int, members: list[int], slot: Any) -> None:
     """No packet before the cursor has bytes beyond C_COMPARED."""
     at = int(w[c + L.C_CURSOR])
@@ -96,7 +121,7 @@ def _by_arrival(w: Any, scalars: list[int], side: int, slot: Any) -> list[int]:
     return line
 
 
-def _free(w: Any, scalars: list[int], held: dict[int, int], slot: Any) -> None:
+def _free(w: Any, scalars: list[int], held: set[int], slot: Any) -> None:
     free: set[int] = set()
     total = 0
     for group in range(6):
@@ -106,6 +131,6 @@ def _free(w: Any, scalars: list[int], held: dict[int, int], slot: Any) -> None:
             assert int(w[slot(n) + L.S_GROUP]) == group
             free.add(n)
             total += 1
-    assert len(free) == total and not free & set(held)
+    assert len(free) == total and not free & held
     everything = (int(w[L.O_QUEUES]) - int(w[L.O_SLOTS])) // L.SLOT_WORDS
     assert total + len(held) == everything, "a slot is lost"

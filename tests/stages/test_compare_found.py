@@ -331,6 +331,8 @@ def test_one_request_while_it_is_in_flight() -> None:
         g.feed("primary_in", seg(1001, b"one", port=4001))
         g.feed("secondary_in", seg(1001, b"two", port=4001))
         g.run(now=3014 * MS)
+        assert g.take("notify_out") == []  # checkpoint_interval_ms
+        g.run(now=3033 * MS)
         assert g.take("notify_out") == [ASK]
 
 

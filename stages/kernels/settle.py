@@ -1,0 +1,131 @@
+"""What a checkpoint, the loss of the secondary, and time settle."""
+
+from __future__ import annotations
+
+from ring.hot import hot
+from ring.kernels.ledger import blocked, count, scalar, undo_left
+from stages.kernels.connections import reclassify
+from stages.kernels.datagram import give_up, grace_over, leave, watch
+from stages.kernels.events import write_event
+from stages.kernels.evidence import keep_packets
+from stages.kernels.fragments import remember_group
+from stages.kernels.hold import emit_slot, fits_slot, slot, unlink
+from stages.kernels.requests import asked, repeat_request
+from stages.kernels.rules import stale
+from stages.kernels.service import service
+from stages.kernels.verdict import differs, diverge
+from stages.layout.compare import (
+    C_FLAGS,
+    C_VERDICT,
+    CF_RULE,
+    DROPPED_AT_CHECKPOINT,
+    DROPPED_DIVERGED,
+    DROPPED_UNARMED,
+    E_P_LEN,
+    E_S_LEN,
+    FLUSH_CHECKPOINT,
+    O_LOCAL,
+    O_RESUMED,
+    O_TIMEOUT_NS,
+    OUTDEV,
+    R_TIMEOUT,
+    RELEASED_AT_CHECKPOINT,
+    RELEASED_UNARMED,
+    RESERVE,
+    S_CONN,
+    S_FRAME,
+    S_SEQ,
+    S_TIME,
+    SC_FLUSHING,
+    SC_OLDEST,
+)
+from stages.layout.packet import TCP
+
+
+@hot
+def flush(u8, w, row, now):
+    """Settle what is held: the primary's leaves, the secondary's is void.  True when nothing is held any more.
+
+    After a checkpoint the replicas are equal; where the secondary is lost nothing will come that could be compared.
+    """
+    checkpoint_made = w[scalar(row, SC_FLUSHING)] == FLUSH_CHECKPOINT
+    while undo_left(w) > RESERVE:
+        n = w[scalar(row, SC_OLDEST)] - 1
+        if n >= 0:
+            if not fits_slot(w, row, n):
+                blocked(w, OUTDEV)
+                return False
+            leave(w, row, w[slot(w, n) + S_CONN])
+            emit_slot(u8, w, row, n)
+            remember_group(w, n, now)
+            frames = unlink(w, row, n)
+            count(w, row, RELEASED_AT_CHECKPOINT if checkpoint_made else RELEASED_UNARMED, frames)
+            continue
+        n = w[scalar(row, SC_OLDEST + 1)] - 1
+        if n < 0:
+            return True
+        leave(w, row, w[slot(w, n) + S_CONN])
+        remember_group(w, n, now)
+        frames = unlink(w, row, n)
+        count(w, row, DROPPED_AT_CHECKPOINT if checkpoint_made else DROPPED_UNARMED, frames)
+    return False
+
+
+@hot
+def overdue(w, n, now):
+    """Whether the held packet ``n`` has waited too long, not counting what a full outdev kept us from reading."""
+    return now - max(w[slot(w, n) + S_TIME], w[O_RESUMED]) >= w[O_TIMEOUT_NS]
+
+
+@hot
+def deadlines(u8, w, row, now):
+    """Differences that time reveals; how many."""
+    found = 0
+    while undo_left(w) > RESERVE:
+        done = grace_over(u8, w, row, now)
+        if done <= 0:
+            break
+        found += 1
+    for side in range(2):
+        while undo_left(w) > RESERVE:
+            n = w[scalar(row, SC_OLDEST + side)] - 1
+            if n < 0 or not overdue(w, n, now):
+                break
+            x = slot(w, n)
+            c = w[x + S_CONN]
+            if stale(w, row, c):
+                reclassify(w, row, c)
+            if w[c + C_FLAGS] & CF_RULE:  # a new rule lets it pass
+                if not service(u8, w, row, c, now):
+                    break
+                found += 1
+                continue
+            if w[O_LOCAL] == 0 and asked(w, row):
+                break  # the request in flight will settle it
+            if w[O_LOCAL] != 0 and w[c + C_VERDICT] != TCP and side == 0 and not fits_slot(w, row, n):
+                blocked(w, OUTDEV)
+                break
+            e = write_event(u8, w, row, c, R_TIMEOUT, w[x + S_SEQ], now)
+            w[e + (E_S_LEN if side else E_P_LEN)] = w[x + S_FRAME]
+            keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
+            found += 1
+            if w[O_LOCAL] == 0:
+                differs(u8, w, row, R_TIMEOUT, now)
+                break
+            diverge(u8, w, row, c, R_TIMEOUT, now)
+            if w[c + C_VERDICT] == TCP:
+                service(u8, w, row, c, now)
+                if w[scalar(row, SC_OLDEST + side)] != n + 1:
+                    continue
+                if side == 0:
+                    break  # no room: it stays on the work list
+                # Of a life that the primary has not begun: such packets do not pass.
+            remember_group(w, n, now)
+            if side == 0:
+                give_up(u8, w, row, n)
+            else:
+                count(w, row, DROPPED_DIVERGED, unlink(w, row, n))
+            if w[c + C_VERDICT] != TCP:
+                leave(w, row, c)
+                watch(w, row, c, now)
+    return found + repeat_request(u8, w, row, now)

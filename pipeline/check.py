@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline import wiring
+from pipeline import rules, wiring
 from pipeline.schema import Reader, likely, nearest, show
 from pipeline.tables import (
     FILTERS,
@@ -48,6 +48,7 @@ class Checker:
         self._captures()
         self._filters()
         self._compares()
+        self._rules()
         self._chardevs()
         self._stages()
         self._supervisor()
@@ -204,6 +205,19 @@ class Checker:
                 other = taken.setdefault(value, port)
                 if other != port:
                     self.note(f"compare.{name}.{port}", f"{show(value)}, which is {other} too", "a chardev of its own")
+
+    def _rules(self) -> None:
+        for name, rule in self.config.rules.items():
+            if self._clean(f"rule.{name}"):
+                for mistake in rules.mistakes(name, rule, self.ids["compare"], sure=self._clean("compare")):
+                    self.note(*mistake)
+        if self.config.rules and self._clean("rule"):
+            try:
+                made = rules.RuleSet().extended(self.config.rules)
+                for compare in self.config.compares:
+                    made.words(compare)
+            except rules.TooMuch as error:
+                self.note("rule", *error.args)
 
     # --- chardevs -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from pipeline.tables import (
     Null,
     Pipeline,
     Placement,
+    Rule,
     Supervisor,
 )
 
@@ -34,7 +35,7 @@ __all__ = ["Config", "ConfigError", "Mistake", "default_runtime_dir", "load", "p
 
 T = TypeVar("T")
 
-_IN_TABLES = ("chardev", "netdev", "filter", "compare", "stage")
+_IN_TABLES = ("chardev", "netdev", "filter", "compare", "rule", "stage")
 _TABLES = ("pipeline", "supervisor", "log", *_IN_TABLES)
 
 
@@ -130,6 +131,7 @@ def _read(raw: Mapping[str, Any], path: str, reader: Reader) -> tuple[Config, di
         netdevs=each("netdev", lambda value, at: _netdev(reader, value, at)),
         filters=each("filter", lambda value, at: _variant(reader, FILTERS, "type", value, at)),
         compares=each("compare", lambda value, at: reader.read(Compare, value, at)),
+        rules=each("rule", lambda value, at: reader.read(Rule, value, at)),
         stages=each("stage", lambda value, at: reader.read(Placement, value, at)),
     )
     return config, {name: tuple(table) for name, table in tables.items()}

@@ -125,6 +125,14 @@ class Desk:
         self.it.log.info("status set", stage=name, status=value)
         return {"ok": True, "text": f"{name} is {value}"}
 
+    def rule(self, args: Mapping[str, Any]) -> Reply | Later:
+        """List, add or delete rules; a change is answered when every compare has taken it."""
+        if args.get("what") != "list":
+            self._running()
+        processes = {stage.id: stage.process for stage in self.it.graph.stages if stage.id in self.it.rulebook.areas}
+        children = {compare: self.it.family.children[process] for compare, process in processes.items()}
+        return self.it.rulebook.command(args, children, self.it.wake)
+
     def _announce(self, what: str, word: int, kinds: tuple[str, ...]) -> Reply:
         told = [stage for stage in self.it.graph.stages if stage.kind in kinds]
         for stage in told:
@@ -153,6 +161,7 @@ def handlers(supervisor: Supervisor) -> dict[str, Handler]:
         "stop": desk.stop,
         "start": desk.start,
         "set": desk.set,
+        "rule": desk.rule,
         "checkpoint": desk.checkpoint,
         "failover": desk.failover,
     }

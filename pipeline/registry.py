@@ -28,6 +28,11 @@ def first_timestamp(capture: str) -> int:
     return int(_reach("stages.layout.pcap").first_timestamp(capture))
 
 
+def compare_layout() -> Any:
+    """The module `stages.layout.compare`; its ``rules`` says where the rules of a compare lie."""
+    return _reach("stages.layout.compare")
+
+
 def base() -> Any:
     """The module `stages.base`: Context, Port and StageSpec.  It imports Numba, so only stage processes ask for it."""
     return import_module("stages.base")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from pipeline import regex
 from ring.errors import BadSize
 from ring.sizes import parse_size, show_size
 
@@ -165,6 +166,19 @@ def _cpus(value: Any, _: Path) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _regex(value: Any, _: Path) -> tuple[str, ...]:
+    texts = value if type(value) is list else [value]
+    if not texts or any(type(text) is not str or not text for text in texts):
+        raise Wrong
+    for n, text in enumerate(texts):
+        try:
+            regex.read(text)
+        except regex.BadRegex as error:
+            which = f"in number {n + 1}, " if len(texts) > 1 else ""
+            raise Wrong(f"{REGEX.expected}; {which}{error}") from None
+    return tuple(texts)
+
+
 ID = r"[A-Za-z0-9_.-]{1,64}"
 BOOLEAN = _typed("true or false, without quotes", bool)
 VNET_LEN = _typed("10 or 12, the two lengths of a virtio-net header", int, (10, 12).__contains__)
@@ -175,6 +189,7 @@ MEMORY = Check('a size from 1MiB to 1GiB, such as "16MiB"', _memory)
 HOST = Check('a host\'s name or address without blanks, such as "10.0.0.2"', _host)
 FILE = Check("the path of a file", _file)
 CPUS = Check("a list of different processor numbers, such as [0, 1]", _cpus)
+REGEX = Check("a regular expression for bytes (docs/rules.md), or a list", _regex)
 POSITION = matching(rf"head|tail|id={ID}", '"head", "tail" or "id=" and the id of a filter')
 IFNAME = matching(
     r"(?!\.{1,2}$)[^\s/:\0]{1,15}", "a name of an interface: 1 to 15 characters, no space, slash or colon"

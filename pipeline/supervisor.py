@@ -28,6 +28,7 @@ import msgpack
 from pipeline import children, commands, desk, forkserver, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.rest import LOOK_NS, PCAP, Rest
+from pipeline.rulebook import Rulebook
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
@@ -65,6 +66,7 @@ class Supervisor:
         self._hello = hello
         self._forks: list[int] = []
         self._rest = Rest(graph, opened)
+        self.rulebook = Rulebook(graph, opened, logger)
         self._deadline = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)

@@ -1,0 +1,80 @@
+"""Coverage-guided fuzzing of what reads bytes from outside, as plain Python: ``python -m tests.fuzz.guided TARGET``.
+
+Needs atheris (``pip install -e '.[fuzz]'``).  Targets: ``packet`` the frame parser, ``capture`` pcap and pcapng files,
+``link`` the length words of a stream, ``command`` QEMU command lines.  Further arguments are libFuzzer's: a corpus folder,
+``-max_total_time=60``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+os.environ["NUMBA_DISABLE_JIT"] = "1"  # before anything compiled is imported
+
+import atheris  # noqa: E402
+
+with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_qemu"]):
+    import numpy as np
+
+    from ring.kernels.frames import scan
+    from ring.layout import PAGE, SIZE, VNET
+    from stages import captures
+    from stages.kernels.packet import parse
+    from stages.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
+
+_AT = SCRATCH * 8
+
+
+def packet(data: bytes) -> None:
+    """Whatever the frame says of itself, its fields lie within it."""
+    data = data[:2048]
+    w = np.zeros(SCRATCH + -(-len(data) // 8), np.int64)
+    u8 = w.view(np.uint8)
+    u8[_AT : _AT + len(data)] = np.frombuffer(data, np.uint8)
+    verdict = parse(u8, w, _AT, len(data), 0)
+    if verdict == OTHER:
+        return
+    l3, l4, end = int(w[F_L3]), int(w[F_L4]), int(w[F_END])
+    assert 14 <= l3 < l4 and end <= len(data)
+    if verdict != FRAGMENT:
+        assert l4 <= end and int(w[F_DATA]) + int(w[F_DATA_LEN]) == end and int(w[F_DATA_LEN]) >= 0
+
+
+def capture(data: bytes) -> None:
+    """A capture is read or refused with a place, and each frame lies within the file."""
+    try:
+        for span in captures.walk(data, "fuzzed"):
+            assert 0 <= span.start and span.start + span.length <= len(data) and span.length >= 0
+    except captures.CaptureError:
+        pass
+
+
+def link(data: bytes) -> None:
+    """The walk over length words stays within what has come, and says where it is impossible."""
+    size = 4096
+    w = np.zeros((PAGE + 2 * size) // 8, np.int64)
+    u8 = w.view(np.uint8)
+    data = data[: size - 1]
+    w[SIZE], w[VNET] = size, len(data) & 1
+    u8[PAGE : PAGE + len(data)] = np.frombuffer(data, np.uint8)
+    position, frames, bad = scan(u8, w, 0, 0, len(data), 1 << 30)
+    assert 0 <= position <= len(data) and frames <= position // 4 and bad >= -1
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"packet": packet, "capture": capture, "link": link}
+
+
+def main(argv: list[str]) -> None:
+    """Fuzz a target until libFuzzer's arguments say that it is enough."""
+    if len(argv) < 2 or argv[1] not in TARGETS:
+        raise SystemExit(f"usage: python -m tests.fuzz.guided {{{','.join(TARGETS)}}} [libFuzzer arguments]")
+    target: Any = TARGETS[argv[1]]
+    atheris.Setup([argv[0], *argv[2:]], target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv)

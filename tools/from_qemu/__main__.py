@@ -1,0 +1,227 @@
+"""`python -m tools.from_qemu`: a QEMU command line becomes a config.toml.
+
+Exit status: 0 converted; 1 converted, but something that matters could not be carried over; 2 nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import ConfigError, parse
+from tools.from_qemu import render
+from tools.from_qemu.convert import colo_objects, convert, side_of
+from tools.from_qemu.model import Asked, Converted
+from tools.from_qemu.words import CommandLine, Trouble, listed, show, split
+
+_MOST = 1 << 18  # bytes of a text: a page about a command line has far less
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert, write, tell; the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    after = given[given.index("--") + 1 :] if "--" in given else None
+    asked = _parser().parse_args(given if after is None else given[: given.index("--")])
+    try:
+        source, line, more = _input(asked, after)
+        result = convert(line, more)
+        qemu = render.command(line, result.qemu)
+        text = render.toml(result, source, None if asked.qemu_out else qemu)
+        _check(text, asked.output or "config.toml")
+        _write(asked, text, qemu)
+    except Trouble as trouble:
+        print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    _tell(asked, result)
+    return 1 if any(note.kind == "lost" for note in result.notes) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.from_qemu",
+        usage="%(prog)s [options] FILE | --pid PID | -- QEMU's own words",
+        description="Make a config.toml of a QEMU command line with COLO's filters and compare.",
+        epilog="status: 0 converted; 1 converted, but something that matters was not carried over; 2 nothing written",
+    )
+    parser.add_argument("file", nargs="?", help="a text with the command line in it; - for standard input")
+    parser.add_argument("--pid", type=int, help="the command line of a running QEMU")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where the config goes (standard output)")
+    parser.add_argument("--qemu-out", metavar="FILE", help="where QEMU's new command line goes (the config's end)")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    parser.add_argument("--side", choices=("primary", "secondary"), help="whose command line it is, or which to take")
+    parser.add_argument("--line", type=int, help="take the command line in which this line of FILE stands")
+    parser.add_argument("--name", help="name of the pipeline (QEMU's -name)")
+    parser.add_argument("--runtime", default="/run/colo", metavar="DIR", help="folder of sockets (/run/colo)")
+    parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE", help="value of a shell variable")
+    parser.add_argument("--replace-host", action="append", default=[], metavar="OLD=NEW", help="a host's address here")
+    parser.add_argument("--tap", action="append", default=[], metavar="NETDEV=IFNAME", help="name of a TAP device")
+    parser.add_argument("--qemu-listens", action="store_true", help="QEMU listens, the pipeline connects to it")
+    parser.add_argument("--qemu-version", metavar="X.Y", help="what QEMU's new command line is for")
+    return parser
+
+
+def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    wrong = next((word for word in words if not word.partition("=")[0] or "=" not in word), None)
+    if wrong is not None:
+        raise Trouble(option, show(wrong), "write it as OLD=NEW: a name, =, and a value")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str, CommandLine, Asked]:
+    """Where the command line is from, the command line, and what is asked for."""
+    if sum((asked.file is not None, asked.pid is not None, after is not None)) != 1:
+        raise Trouble(
+            "", "no input, or more than one", "give FILE (- for standard input), --pid PID, or -- and the words"
+        )
+    version = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(?:\.\d+)?", asked.qemu_version or "0.0")
+    if version is None:
+        raise Trouble("--qemu-version", show(asked.qemu_version), "write it as 9.2")
+    running: list[str] = []
+    folder = None
+    if asked.pid is not None:
+        source, line = f"process {asked.pid}", _process(asked.pid)
+        running, folder = _taps(asked.pid), _folder(asked.pid)
+    elif after is not None:
+        source, line = "the command line given", listed(after, "word")
+    else:
+        source = "standard input" if asked.file == "-" else asked.file
+        line = _chosen(split(_read(asked.file), _pairs(asked.define, "--define")), asked)
+        source += f", {line.place}"
+    more = Asked(
+        side=asked.side,
+        name=asked.name,
+        runtime=os.path.abspath(asked.runtime),
+        hosts=_pairs(asked.replace_host, "--replace-host"),
+        taps=_pairs(asked.tap, "--tap"),
+        qemu=(int(version[1]), int(version[2])) if asked.qemu_version else None,
+        listens=asked.qemu_listens,
+        running=running,
+        folder=folder,
+    )
+    return source, line, more
+
+
+def _read(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read(_MOST + 1) if file == "-" else _bytes(file)
+    except (OSError, ValueError) as error:
+        raise Trouble(file, getattr(error, "strerror", None) or "no file", "a file to read") from None
+    if len(data) > _MOST:
+        raise Trouble(file, f"more than {_MOST:,} bytes", "give the command line alone")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Trouble(f"line {line}", f"the byte 0x{data[error.start]:02x}", "text in UTF-8") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise Trouble(f"line {line}", "a zero byte", "text; --pid PID reads /proc/PID/cmdline")
+    return text
+
+
+def _bytes(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(_MOST + 1)
+
+
+def _chosen(found: list[CommandLine], asked: argparse.Namespace) -> CommandLine:
+    """The one command line that is meant."""
+    kinds = {id(line): colo_objects(line) for line in found}
+    usable = [line for line in found if kinds[id(line)]]
+    if not usable:
+        what = "a QEMU command line, but no filter and no colo-compare in it" if found else "no QEMU command line"
+        raise Trouble("", what, "give a text with -object filter-... or -object colo-compare,...")
+    if asked.line is not None:
+        before = [line for line in usable if int(line.place.split()[1]) <= asked.line]
+        usable = before[-1:] or usable[:1]
+    elif asked.side is not None and len(usable) > 1:
+        usable = [line for line in usable if side_of(kinds[id(line)]) == asked.side] or usable
+    if len(usable) > 1:
+        places = ", ".join(f"{line.place} ({side_of(kinds[id(line)])})" for line in usable)
+        raise Trouble("", f"{len(usable)} command lines: {places}", "say which: --side, or --line N")
+    return usable[0]
+
+
+def _process(pid: int) -> CommandLine:
+    try:
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError as error:
+        raise Trouble(
+            f"process {pid}", error.strerror or "not to be read", "a process that runs, and may be read"
+        ) from None
+    words = data.rstrip(b"\0").split(b"\0") if data else []
+    if not words:
+        raise Trouble(f"process {pid}", "no command line (it has ended, or is the kernel's)", "a QEMU that runs")
+    try:
+        return listed([word.decode() for word in words], f"process {pid}, word")
+    except UnicodeDecodeError as error:
+        raise Trouble(f"process {pid}", f"the byte 0x{error.object[error.start]:02x}", "words in UTF-8") from None
+
+
+def _taps(pid: int) -> list[str]:
+    """The TAP devices that a process has open, in the order of its descriptors: proc(5), fdinfo, ``iff``."""
+    names: list[str] = []
+    try:
+        for file in sorted(Path(f"/proc/{pid}/fdinfo").iterdir(), key=lambda path: int(path.name)):
+            m = re.search(r"^iff:\s*(\S+)", file.read_text(), re.MULTILINE)
+            if m and m[1] not in names:
+                names.append(m[1])
+    except OSError:
+        return []
+    return names
+
+
+def _folder(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
+
+
+def _check(text: str, path: str) -> None:
+    """What comes out must be right as a config; what is wrong in it was wrong in QEMU's command line."""
+    try:
+        parse(text, path)
+    except ConfigError as error:
+        mistakes = "; ".join(str(mistake) for mistake in error.mistakes)
+        raise Trouble("", f"the config would have mistakes: {mistakes}", "mend them in QEMU's command line") from None
+
+
+def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
+    wanted = [(asked.output or "-", text)] + ([(asked.qemu_out, qemu)] if asked.qemu_out else [])
+    if asked.output and asked.output == asked.qemu_out:
+        raise Trouble(asked.output, "one file for both", "another name for --qemu-out")
+    for path, _ in wanted:
+        if path != "-" and os.path.lexists(path) and not asked.force:
+            raise Trouble(path, "a file that is there", "another name, or --force to overwrite it")
+    for path, content in wanted:
+        if path == "-":
+            print(content, end="", flush=True)
+            continue
+        try:
+            Path(path).write_text(content)
+        except (OSError, ValueError) as error:
+            raise Trouble(path, getattr(error, "strerror", None) or str(error), "a file that can be written") from None
+
+
+def _tell(asked: argparse.Namespace, result: Converted) -> None:
+    print(render.told(result.notes), end="", file=sys.stderr)
+    if asked.pid is not None:
+        print(
+            f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.",
+            file=sys.stderr,
+        )
+    if asked.output:
+        print(f"Look at it: python -m pipeline.graph {asked.output}", file=sys.stderr)
+        print(f"Start it:   python -m pipeline.supervisor {asked.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""A QEMU command line to the tables of a config.toml, and the command line that QEMU needs from then on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tools.from_qemu import endpoints
+from tools.from_qemu.endpoints import Names, switch, whole
+from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
+from tools.from_qemu.options import Option, keys, options
+from tools.from_qemu.remains import Remains
+from tools.from_qemu.words import CommandLine, Trouble, show
+
+FILTERS: Final = ("filter-mirror", "filter-redirector", "filter-rewriter")
+COMPARE: Final = "colo-compare"
+OTHERS: Final = ("filter-buffer", "filter-dump", "filter-replay")
+PRIMARY: Final = "primary"
+SECONDARY: Final = "secondary"
+
+_TEXT: Final = ("netdev", "queue", "status", "position", "insert", "indev", "outdev")
+_PORTS: Final = ("primary_in", "secondary_in", "outdev", "notify_dev")
+_NUMBERS: Final = ("compare_timeout", "expired_scan_cycle", "max_queue_size")
+_LINKS: Final = ("indev", "outdev", "primary_in", "secondary_in", "notify_dev")
+
+
+def colo_objects(line: CommandLine) -> list[str]:
+    """The types of the filters and compares that a command line has."""
+    found = []
+    for option in options(line.words):
+        if option.name == "object" and option.value is not None:
+            m = re.search(r"(?:filter-(?:mirror|redirector|rewriter)|colo-compare)(?![\w-])", option.value.value)
+            found += [m[0]] if m else []
+    return found
+
+
+def side_of(kinds: Iterable[str]) -> str:
+    """Which side has objects of these types."""
+    return PRIMARY if {COMPARE, "filter-mirror"} & set(kinds) else SECONDARY
+
+
+def _order(note: Note) -> int:
+    """The number of a note's line or word; what has none stands last."""
+    m = re.match(r"(?:process \d+, )?(?:line|word) (\d+)", note.place)
+    return int(m[1]) if m else 1 << 30
+
+
+def convert(line: CommandLine, asked: Asked) -> Converted:
+    """Convert one command line.  Raises `Trouble` where it cannot be understood."""
+    return _Conversion(line, asked).run()
+
+
+class _Conversion:
+    def __init__(self, line: CommandLine, asked: Asked) -> None:
+        self.asked = asked
+        self.items = list(options(line.words))
+        self.notes: list[Note] = []
+        self.chardevs: dict[str, Thing] = {}
+        self.netdevs: dict[str, Thing] = {}
+        self.objects: dict[str, Thing] = {}  # all of them: QEMU's objects share one namespace
+        self.names = Names(asked.hosts, asked.taps)
+        self.guest = ""
+        self._collect()
+        self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
+        self.names.used |= set(asked.taps.values())
+        self.ours = [o for o in self.objects.values() if o.kind in (*FILTERS, COMPARE)]
+        self.side = asked.side or side_of(o.kind for o in self.ours)
+        self.name = self._name()
+
+    def run(self) -> Converted:
+        if not self.ours:
+            raise Trouble("", f"no {', '.join(FILTERS)} or {COMPARE} in the command line", "give one that has them")
+        wanted = {v: None for o in self.ours for k, v in o.values.items() if k in _LINKS and v}
+        used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
+        addresses = {name: self._chardev(name) for name in used}
+        chardevs = {name: self.chardevs[name] for name in used if name in self.chardevs}
+        self.remains = Remains(self.items, self.objects, self.ours, chardevs, self._filtered(), self.asked, self.name)
+        rings = self._rings(addresses)
+        for name in chardevs.keys() - rings.keys():
+            self._resolve(addresses[name], chardevs[name])
+        names = self._stage_names(addresses, rings)
+        filters = {o.id: self._filter(o, names) for o in self.ours if o.kind != COMPARE}
+        compares = {o.id: self._compare(o, names) for o in self.ours if o.kind == COMPARE}
+        netdevs = {name: self._netdev(name) for name in self._filtered()}
+        self._missing_parts(compares)
+        tables: dict[tuple[str, ...], Table] = {("pipeline",): {"name": self.name, "runtime_dir": self.asked.runtime}}
+        for name in used:
+            if rings.get(name, name) == name:
+                tables["chardev", names[name]] = {"backend": "ring"} if name in rings else addresses[name]
+        tables |= {("netdev", name): table for name, table in netdevs.items()}
+        tables |= {("filter", name): table for name, table in filters.items()}
+        tables |= {("compare", name): table for name, table in compares.items()}
+        for name in sorted(self.asked.hosts.keys() - self.names.replaced):
+            self._note("note", "--replace-host", f"no host {show(name)} in what is carried over")
+        qemu, notes = self.remains.options(self.netdevs)
+        return Converted(self.side, tables, sorted(self.notes + notes, key=_order), qemu)
+
+    def _note(self, kind: str, place: str, text: str) -> None:
+        self.notes.append(Note(kind, place, text))
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        tables = {"chardev": self.chardevs, "netdev": self.netdevs, "nic": self.netdevs, "object": self.objects}
+        for option in self.items:
+            if option.mended:
+                self._note("note", option.place, option.mended)
+            if option.name == "readconfig" and option.value is not None:
+                self._note("lost", option.place, f"{show(option.value.value)} is not read: put its options here")
+            elif option.name == "name" and option.value is not None:
+                self.guest = keys(option).get("guest", "")
+            elif not option.name and option.word.value and not option.word.unknown:
+                self._note(
+                    "note", option.place, f"{show(option.word.value)} belongs to no option; QEMU gets it as it is"
+                )
+            elif option.name in tables and option.value is not None:
+                self._keep(tables[option.name], option)
+
+    def _keep(self, table: dict[str, Thing], option: Option) -> None:
+        assert option.value is not None
+        values = keys(option)
+        name = values.get("id", "")
+        kind = values.get("qom-type", "")
+        if not name:
+            if kind in (*FILTERS, COMPARE):
+                raise Trouble(option.place, f"{kind} without an id", "give it one: id=NAME")
+            return
+        if name in table:
+            raise Trouble(option.place, f"a second {show(name)}", f"another id; {table[name].place} has this one")
+        table[name] = Thing(name, option, values)
+
+    def _known(self, thing: Thing) -> None:
+        """Raise `Trouble` where a variable without a value stands in what is carried over."""
+        value = thing.option.value
+        if value is not None and value.unknown:
+            name = value.unknown[0]
+            plain = re.sub(r"[${}]", "", name)
+            mend = f"give it: --define {plain}=VALUE" if re.fullmatch(r"\w+", plain) else "write its value instead"
+            raise Trouble(thing.place, f"the value of {show(name)} is not known here", mend)
+
+    def _name(self) -> str:
+        if self.asked.name:
+            return self.asked.name
+        name = re.sub(r"[^a-z0-9-]+", "-", self.guest.lower()).strip("-")[:32].rstrip("-")
+        if name and name != self.guest:
+            self._note("note", "-name", f"the pipeline is called {name}: a-z, 0-9 and - are what its name can have")
+        return name or self.side
+
+    # --- chardevs -------------------------------------------------------------------------------------------------
+
+    def _chardev(self, name: str) -> Table:
+        stand_in = {"path": f"{self.asked.runtime}/{self.name}-{name}.sock", "server": True}
+        thing = self.chardevs.get(name)
+        if thing is None:
+            user = next(o for o in self.ours if name in (o.values.get(key) for key in _LINKS))
+            text = f"no -chardev has the id {show(name)}; a unix socket, {stand_in['path']}, stands in for it"
+            self._note("lost", user.place, text)
+            return {"backend": "socket", **stand_in}
+        self._known(thing)
+        table, notes = endpoints.chardev(name, thing.values, thing.place, stand_in, self.names)
+        self.notes += notes
+        return table
+
+    def _resolve(self, table: Table, thing: Thing) -> None:
+        """Relative paths of sockets start from the folder that QEMU runs in."""
+        path = table.get("path")
+        if path is None or path.startswith("/"):
+            return
+        if self.asked.folder is not None:
+            table["path"] = f"{self.asked.folder}/{path}"
+        else:
+            self._note("do", thing.place, f"path={path} is relative: it starts from the config's folder now")
+
+    def _rings(self, addresses: Mapping[str, Table]) -> dict[str, str]:
+        """Both ends of each pair that only joins two objects of this command line, by the server's id."""
+        rings: dict[str, str] = {}
+        notify = {o.values.get("notify_dev") for o in self.ours}
+        servers = [n for n, table in addresses.items() if table.get("server") and n not in notify]
+        clients = [n for n, table in addresses.items() if not table.get("server") and n not in notify]
+        for server in servers:
+            pair = [n for n in clients if n not in rings and endpoints.same_place(addresses[server], addresses[n])]
+            if len(pair) == 1 and self._one_way(server, pair[0]):
+                rings[server] = rings[pair[0]] = server
+                at = addresses[server].get("path") or f"port {addresses[server]['port']}"
+                text = f"{server} and {pair[0]} only join two objects of this QEMU ({at}): one ring, {server}"
+                self._note("note", self.chardevs[server].place, text)
+        return rings
+
+    def _one_way(self, server: str, client: str) -> bool:
+        """Whether one end is only written and the other only read."""
+
+        def ways(name: str) -> set[str]:
+            return {
+                "write" if key == "outdev" else "read"
+                for o in self.ours
+                for key in _LINKS
+                if o.values.get(key) == name and key != "notify_dev"
+            }
+
+        return sorted(map(sorted, (ways(server), ways(client)))) == [["read"], ["write"]]
+
+    def _stage_names(self, addresses: Mapping[str, Table], rings: Mapping[str, str]) -> dict[str, str]:
+        """What each chardev is called here: an object may have the same id in QEMU, but not here."""
+        taken = {o.id for o in self.ours} | {f"{n}.{s}" for n in self._filtered() for s in ("network", "guest")}
+        names: dict[str, str] = {}
+        for name in addresses:
+            called = rings.get(name, name)
+            while called in taken:
+                called += "-chardev"
+            if called != rings.get(name, name) and name == rings.get(name, name):
+                self._note("note", "", f"chardev {name} is called {called}: an object has its id")
+            names[name] = called
+        return names
+
+    # --- objects --------------------------------------------------------------------------------------------------
+
+    def _filter(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        self._known(thing)
+        place = thing.place
+        table: Table = {"type": thing.kind}
+        for key in _TEXT:
+            value = thing.values.get(key, "")
+            if value:
+                table[key] = names[value] if key in _LINKS else value
+        position = table.get("position", "")
+        if position.startswith("id=") and position[3:] not in {o.id for o in self.ours}:
+            del table["position"]
+            table.pop("insert", None)
+            self._note("lost", place, f"position={position}: that filter is not in the pipeline; it stands at the tail")
+        if switch(thing.values, "vnet_hdr_support", False, place):
+            table["vnet_hdr_support"] = True
+        self._rest(thing, (*_TEXT, "vnet_hdr_support"))
+        return table
+
+    def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        self._known(thing)
+        place = thing.place
+        table: Table = {key: names[thing.values[key]] for key in _PORTS if thing.values.get(key)}
+        for key in _NUMBERS:
+            if key in thing.values:
+                table[key] = whole(thing.values[key], key, place)
+        if switch(thing.values, "vnet_hdr_support", False, place):
+            table["vnet_hdr_support"] = True
+        if "notify_dev" not in table:
+            table["checkpoint"] = "local"
+            text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
+            text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
+            self._note("lost", place, f"{text} with notify_dev")
+        self._rest(thing, (*_PORTS, *_NUMBERS, "vnet_hdr_support", "iothread"))
+        return table
+
+    def _rest(self, thing: Thing, known: Iterable[str]) -> None:
+        for key, value in thing.values.items():
+            if key not in ("id", "qom-type", *known):
+                self._note("lost", thing.place, f"{key}={value}; no such property here")
+
+    def _missing_parts(self, compares: Mapping[str, Table]) -> None:
+        kinds = {o.kind for o in self.ours}
+        wrong = next(iter(self.asked.taps.keys() - set(self._filtered())), None)
+        if wrong is not None:
+            raise Trouble("--tap", f"no filter is on a netdev {show(wrong)}", f"one of: {', '.join(self._filtered())}")
+        if any("vnet_hdr_support" in o.values for o in self.ours):
+            text = "vnet_hdr_support: the links keep QEMU's framing, but a -netdev stream has no virtio-net header:"
+            self._note("note", "", f"{text} its length is 0; convert both sides, not one")
+        if self.side == SECONDARY and "filter-rewriter" not in kinds:
+            text = "no filter-rewriter: sequence numbers of the two guests differ, so every TCP connection will be a"
+            self._note("do", "", f"{text} difference; add one with queue=all behind them")
+        if self.side == PRIMARY and not compares:
+            self._note("note", "", "no colo-compare in this command line: nothing is compared here")
+        for thing in self.objects.values():
+            if thing.kind in OTHERS:
+                what = "it stays in QEMU, between the guest and the pipeline"
+                if thing.kind == "filter-dump":
+                    what += '; to record in the pipeline: record = "FILE.pcapng" in the netdev\'s network'
+                self._note("lost", thing.place, f"it has no counterpart: {what}")
+
+    # --- netdevs --------------------------------------------------------------------------------------------------
+
+    def _filtered(self) -> list[str]:
+        """The netdevs that have one of our filters, in QEMU's order."""
+        used = {o.values.get("netdev", "") for o in self.ours if o.kind != COMPARE} - {""}
+        return [n for n in self.netdevs if n in used] + sorted(used - self.netdevs.keys())
+
+    def _netdev(self, name: str) -> Table:
+        thing = self.netdevs.get(name)
+        guest: Table = {"backend": "stream", **self.remains.guest_address(name)}
+        if not self.asked.listens:
+            guest["server"] = True
+        if thing is None:
+            text = f"no -netdev has the id {show(name)}; the network side is null until you say what it is"
+            self._note("lost", "", text)
+            return {"network": {"backend": "null"}, "guest": guest}
+        self._known(thing)
+        values = dict(thing.values)
+        if values.get("type") == "tap" and self.asked.running and name not in self.asked.taps:
+            taps = [n for n in self._filtered() if self._is_tap(n)]
+            if len(taps) == len(self.asked.running):
+                values["ifname"] = self.asked.running[taps.index(name)]
+        made = endpoints.network(name, values, thing.place, self.names)
+        self.notes += made.notes
+        self._resolve(made.table, thing)
+        return {"network": made.table, "guest": guest}
+
+    def _is_tap(self, name: str) -> bool:
+        return name in self.netdevs and self.netdevs[name].values.get("type") == "tap"

@@ -1,0 +1,78 @@
+"""The result as text: config.toml with its notes as comments, and QEMU's command line for a shell."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from tools.from_qemu.model import Converted, Note
+from tools.from_qemu.words import CommandLine
+
+TITLES: Final[Mapping[str, str]] = {"lost": "Not carried over", "do": "Left to you", "note": "To know"}
+_WIDTH: Final = 116
+
+
+def toml(result: Converted, source: str, qemu: str | None) -> str:
+    """The config; ``qemu`` is the new command line, for a comment at the end, or None."""
+    lines = [f"# {plain(source)}: the {result.side}'s side, by python -m tools.from_qemu"]
+    for kind, title in TITLES.items():
+        notes = [note for note in result.notes if note.kind == kind]
+        if notes:
+            lines += ["#", f"# {title}:", *(line for note in notes for line in _wrapped(note, "# - ", "#   "))]
+    for path, table in result.tables.items():
+        lines += ["", f"[{'.'.join(map(_key, path))}]"]
+        lines += [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
+    if qemu is not None:
+        lines += ["", "# QEMU's command line from now on; start the pipeline first:", "#"]
+        lines += [f"#   {plain(line)}" for line in qemu.rstrip("\n").split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def command(line: CommandLine, options: Sequence[Sequence[str]]) -> str:
+    """QEMU's command line for a shell, an option a line."""
+    rows = [" ".join(option) for option in options]
+    if line.after:
+        rows.append(" ".join(word.raw for word in line.after))
+    if line.before:
+        rows = [" ".join(word.raw for word in line.before), *(f"  {row}" for row in rows)]
+    return " \\\n".join(rows) + "\n"
+
+
+def told(notes: Iterable[Note]) -> str:
+    """The notes for a terminal."""
+    kept = list(notes)
+    lines: list[str] = []
+    for kind, title in TITLES.items():
+        mine = [note for note in kept if note.kind == kind]
+        if mine:
+            lines += [f"{title}:", *(line for note in mine for line in _wrapped(note, "  - ", "    "))]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _wrapped(note: Note, first: str, following: str) -> list[str]:
+    return textwrap.wrap(
+        plain(str(note)), _WIDTH, initial_indent=first, subsequent_indent=following,
+        break_long_words=False, break_on_hyphens=False,
+    ) or [first]  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Text for one line of a comment: TOML allows no control characters there."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    return str(value)

@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later:
 #   make run    the default pipeline: replays the sample through the whole topology
 #   make test   every test, compiled and as plain Python; as root it installs the Debian packages that the tests drive
+#   make campaign  the long campaigns: thousands of examples against QEMU, ten million mutated frames
 # Each makes its own environment in .venv.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.toml
 
-.PHONY: run test lint bench lab clean
+.PHONY: run test campaign lint bench lab clean
 
 run: $(VENV)/run.done
 	$(BIN)/python -m pipeline.supervisor $(CONFIG)
@@ -17,6 +18,12 @@ test: $(VENV)/test.done lint
 	tools/packages.sh
 	$(BIN)/python -m pytest $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/ring tests/crash tests/stages $(ARGS)
+
+# Long campaigns; CI runs a short version of each.
+campaign: $(VENV)/test.done
+	tools/packages.sh
+	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

@@ -207,11 +207,13 @@ class Checker:
                     self.note(f"compare.{name}.{port}", f"{show(value)}, which is {other} too", "a chardev of its own")
 
     def _rules(self) -> None:
+        sure, found = self._clean("compare"), not self._clean("rule")
         for name, rule in self.config.rules.items():
             if self._clean(f"rule.{name}"):
-                for mistake in rules.mistakes(name, rule, self.ids["compare"], sure=self._clean("compare")):
+                for mistake in rules.mistakes(name, rule, self.ids["compare"], sure=sure):
                     self.note(*mistake)
-        if self.config.rules and self._clean("rule"):
+                    found = True
+        if self.config.rules and not found:
             try:
                 made = rules.RuleSet().extended(self.config.rules)
                 for compare in self.config.compares:

@@ -131,10 +131,10 @@ def show_profile(reply: dict[str, Any]) -> str:
 
 def show_rules(reply: dict[str, Any]) -> str:
     """``rule list`` for people: in the order in which they are tried."""
-    rows = [["RULE", "ACTION", "COMPARE", "MATCH", "MASKS", "CONNECTIONS", "HITS"]]
+    rows = [["RULE", "ACTION", "COMPARE", "CONNECTIONS", "HITS", "MATCH", "MASKS"]]
     for r in reply["rules"]:
         masks = " and ".join(r["masks"]) or "-"
-        rows.append([r["name"], r["action"], r["compare"], r["match"], masks, str(r["connections"]), str(r["hits"])])
+        rows.append([r["name"], r["action"], r["compare"], str(r["connections"]), str(r["hits"]), r["match"], masks])
     return table(rows) if reply["rules"] else "no rules"
 
 

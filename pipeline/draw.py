@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipeline import wiring
+from pipeline import rules, wiring
 from pipeline.graph import Graph, Ring, StageNode, shm_bytes
 from pipeline.tables import Link
 from ring.sizes import show_size
@@ -27,6 +27,8 @@ def text(graph: Graph) -> str:
             lines.append(f"  {direction}  " + " ─► ".join((f"{name}.{start}", *met, f"{name}.{end}")))
     if config.chardevs:
         lines += ["", "chardevs", *_table(_chardevs(graph))]
+    if config.rules:
+        lines += ["", "rules, the first that matches wins", *_table(_rules(graph))]
     lines += ["", "stages, in the order of starting", *_table(_stages(graph))]
     lines += ["", "rings", *_table(_rings(graph))]
     return "\n".join(lines)
@@ -65,6 +67,12 @@ def _chardevs(graph: Graph) -> Iterable[tuple[str, ...]]:
         else:
             ways = ", ".join([f"{writer} ─► outside"] * bool(writer) + [f"outside ─► {reader}"] * bool(reader))
             yield name, address(graph.by_id[name]), ways
+
+
+def _rules(graph: Graph) -> Iterable[tuple[str, ...]]:
+    for name, rule in graph.config.rules.items():
+        masked = " and ".join(rules.describe_masks(rule))
+        yield name, rule.action, rule.compare or "*", rules.describe(rule), masked
 
 
 def _stages(graph: Graph) -> Iterable[tuple[str, ...]]:

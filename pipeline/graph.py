@@ -176,7 +176,10 @@ def _stages(config: Config, edges: Iterable[Edge], clock_base: int) -> Iterable[
                 params["clock_base_ns"] = clock_base  # one clock for all captures
             yield node(f"{name}.{side}", f"netdev-{end.BACKEND}", params, gives=_gives(end))
     for name, made in {**config.filters, **config.compares}.items():
-        yield node(name, made.TYPE, {**_params(made), "type": made.TYPE})
+        params = {**_params(made), "type": made.TYPE}
+        if isinstance(made, Compare):
+            params["divergences"] = made.divergences or config.divergences
+        yield node(name, made.TYPE, params)
 
 
 def _params(table: Filter | Compare | Side | Socket) -> dict[str, Any]:

@@ -38,11 +38,11 @@ def _words(value: Any) -> list[str]:
     return found
 
 
-def _listed(expected: str, read: Callable[[str], tuple[Any, ...]]) -> Check:
+def _listed(expected: str, read: Callable[[str], tuple[Any, ...]], order: Callable[[Any], Any] = list) -> Check:
     def check(value: Any, _: Path) -> tuple[Any, ...]:
         words = _words(value)
         made = [one for word in words if word not in ("*", "any") for one in read(word)]
-        return () if len({"*", "any"} & set(words)) else tuple(dict.fromkeys(made))
+        return () if {"*", "any"} & set(words) else tuple(order(dict.fromkeys(made)))
 
     return Check(expected, check)
 
@@ -92,7 +92,7 @@ def _vlan(word: str) -> tuple[Range]:
     return _span(0, 4095)(word)
 
 
-PROTOCOLS = _listed('"tcp", "udp", "icmp", a number from 0 to 255, a list of these, or "*"', _protocol)
+PROTOCOLS = _listed('"tcp", "udp", "icmp", a number from 0 to 255, a list of these, or "*"', _protocol, sorted)
 NETS = _listed('an address or a network such as "10.0.0.0/8" or "fd00::/8", a list of these, or "*"', _net)
 PORTS = _listed('a port from 1 to 65535, a range such as "8000-8999", a list of these, or "*"', _span(1, 65_535))
 VLANS = _listed('a VLAN from 0 (none) to 4095, "10-19", "100.5" (outer and inner), a list, or "*"', _vlan)

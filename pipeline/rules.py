@@ -251,13 +251,11 @@ def from_text(text: bytes) -> tuple[RuleSet, str, int]:
         for name, table, number, serial, base in read["rules"]:
             rule, wrong = from_table(name, table, [table.get("compare", "")])
             if wrong:
-                raise ValueError(wrong[0])
+                raise ValueError(str(wrong[0]))
             kept.append(Kept(name, rule, number, serial, {compare: (h, c) for compare, (h, c) in base.items()}))
         return RuleSet(tuple(kept), int(read["serial"])), str(read["config"]), int(read["revision"])
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"not the text of rules: {error}") from None
+    except Exception as error:  # whatever msgpack and we think of what may be anything
+        raise ValueError(f"not the text of rules: {str(error) or type(error).__name__}") from None
 
 
 def digest(rules: Mapping[str, Rule]) -> str:

@@ -283,6 +283,11 @@ class Config:
         """Path of the control socket."""
         return f"{self.pipeline.runtime_dir}/{self.pipeline.name}.sock"
 
+    @property
+    def divergences(self) -> str:
+        """Folder for the files that explain differences, where a compare names no other."""
+        return f"{self.pipeline.runtime_dir}/{self.pipeline.name}.divergences"
+
     def stage_ids(self) -> list[str]:
         """The ids of all stages: filters, compares, socket chardevs, both sides of each netdev."""
         sides = [f"{netdev}.{side}" for netdev in self.netdevs for side in ("network", "guest")]

@@ -24,6 +24,7 @@ __all__ = [
     "Packet",
     "Span",
     "Writer",
+    "comments",
     "first_timestamp",
     "header",
     "is_classic",
@@ -39,7 +40,7 @@ SNAPLEN: Final = 262_144
 _SHB, _IDB, _PB, _SPB, _EPB = 0x0A0D0D0A, 1, 2, 3, 6
 _BYTE_ORDER = 0x1A2B3C4D
 _PCAP_US, _PCAP_NS = 0xA1B2C3D4, 0xA1B23C4D
-_END, _COMMENT, _FLAGS, _IF_NAME, _IF_TSRESOL, _IF_TSOFFSET = 0, 1, 2, 2, 9, 14
+_END, _COMMENT, _FLAGS, _IF_NAME, _APPLICATION, _IF_TSRESOL, _IF_TSOFFSET = 0, 1, 2, 2, 4, 9, 14
 _BILLION = 1_000_000_000
 
 
@@ -59,6 +60,7 @@ class Packet(NamedTuple):
     direction: int
     interface: str
     comment: str
+    missing: int = 0  # bytes of the frame that the file does not hold
 
 
 class Span(NamedTuple):
@@ -71,6 +73,7 @@ class Span(NamedTuple):
     interface: str
     options: tuple[int, int]  # the bytes of its options, from and to
     end: int  # of its block: a file cut here is whole
+    missing: int = 0
 
 
 class _Interface(NamedTuple):
@@ -101,22 +104,25 @@ def load(path: str | os.PathLike[str]) -> bytes:
         raise CaptureError(path, 0, f"the file cannot be read ({error.strerror})") from None
 
 
-def walk(data: bytes, path: str | os.PathLike[str]) -> Iterator[Span]:
-    """Every frame in ``data``, the bytes of the file ``path`` (a name for messages).  Raises `CaptureError`."""
+def walk(data: bytes, path: str | os.PathLike[str], *, cut: bool = False) -> Iterator[Span]:
+    """Every frame in ``data``, the bytes of the file ``path`` (a name for messages).  Raises `CaptureError`.
+
+    ``cut``: frames of which a part is missing are taken too.
+    """
     if len(data) < 8:
         raise CaptureError(path, 0, f"{len(data)} bytes: too short for a capture")
     first = data[:4]
     if first == _SHB.to_bytes(4, "big"):
-        return _walk_pcapng(data, path)
+        return _walk_pcapng(data, path, cut)
     for order in _ORDERS:
         (magic,) = order.u32.unpack_from(data)
         if magic in (_PCAP_US, _PCAP_NS):
-            return _walk_pcap(data, path, order, 1 if magic == _PCAP_NS else 1000)
+            return _walk_pcap(data, path, order, 1 if magic == _PCAP_NS else 1000, cut)
     raise CaptureError(path, 0, f"it starts with {first.hex(' ')}: neither pcap nor pcapng")
 
 
-def _check(path: str | os.PathLike[str], at: int, number: int, captured: int, original: int) -> None:
-    if captured < original:
+def _check(path: str | os.PathLike[str], at: int, number: int, captured: int, original: int, cut: bool) -> None:
+    if captured < original and not cut:
         raise CaptureError(
             path,
             at,
@@ -132,7 +138,7 @@ def _check_link(path: str | os.PathLike[str], at: int, link: int) -> None:
         raise CaptureError(path, at, f"link type {link}: only Ethernet ({ETHERNET}) can be replayed")
 
 
-def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: _Order, unit: int) -> Iterator[Span]:
+def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: _Order, unit: int, cut: bool) -> Iterator[Span]:
     size = len(data)
     if size < 24:
         raise CaptureError(path, 0, f"{size} bytes: a pcap header has 24")
@@ -143,11 +149,12 @@ def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: _Order, unit: i
         if size - at < 16:
             raise CaptureError(path, at, f"the file ends within the header of packet {number}")
         seconds, fraction, captured, original = order.four.unpack_from(data, at)
-        _check(path, at, number, captured, original)
+        _check(path, at, number, captured, original, cut)
         if at + 16 + captured > size:
             raise CaptureError(path, at, f"the file ends within packet {number}: {captured:,} bytes announced")
         start, at = at + 16, at + 16 + captured
-        yield Span(seconds * _BILLION + fraction * unit, start, captured, UNKNOWN, "", (at, at), at)
+        ns, missing = seconds * _BILLION + fraction * unit, max(0, original - captured)
+        yield Span(ns, start, captured, UNKNOWN, "", (at, at), at, missing)
 
 
 def _blocks(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[_Order, int, int, int]]:
@@ -207,7 +214,7 @@ def _interface(data: bytes, path: str | os.PathLike[str], order: _Order, at: int
     return _Interface(name, units, offset, snaplen)
 
 
-def _walk_pcapng(data: bytes, path: str | os.PathLike[str]) -> Iterator[Span]:
+def _walk_pcapng(data: bytes, path: str | os.PathLike[str], cut: bool) -> Iterator[Span]:
     interfaces: list[_Interface] = []
     number = ns = 0
     for order, kind, at, length in _blocks(data, path):
@@ -237,7 +244,7 @@ def _walk_pcapng(data: bytes, path: str | os.PathLike[str]) -> Iterator[Span]:
             card = interfaces[which]
             if kind != _SPB:
                 ns = card.offset_ns + (high << 32 | low) * _BILLION // card.units
-            _check(path, at, number, captured, original)
+            _check(path, at, number, captured, original, cut)
             options = start + (captured + 3 & ~3), end - 4
             if options[0] > options[1]:
                 raise CaptureError(path, at, f"packet {number} has {captured:,} bytes in a block of {length:,}")
@@ -248,7 +255,8 @@ def _walk_pcapng(data: bytes, path: str | os.PathLike[str]) -> Iterator[Span]:
                         direction = (order.u32.unpack(value)[0] & 3) % 3
             else:
                 options = (end, end)
-            yield Span(ns, start, captured, direction, card.name, options, end)
+            missing = max(0, original - captured)
+            yield Span(ns, start, captured, direction, card.name, options, end, missing)
 
 
 def _comment(data: bytes, span: Span) -> str:
@@ -266,13 +274,29 @@ def _comment(data: bytes, span: Span) -> str:
     return ""
 
 
-def read(path: str | os.PathLike[str]) -> list[Packet]:
-    """All frames of a capture, in the order of the file.  Raises `CaptureError`."""
+def read(path: str | os.PathLike[str], *, cut: bool = False) -> list[Packet]:
+    """All frames of a capture, in the order of the file.  Raises `CaptureError`.
+
+    ``cut``: frames of which a part is missing are taken too.
+    """
     data = load(path)
     return [
-        Packet(s.ns, data[s.start : s.start + s.length], s.direction, s.interface, _comment(data, s))
-        for s in walk(data, path)
+        Packet(s.ns, data[s.start : s.start + s.length], s.direction, s.interface, _comment(data, s), s.missing)
+        for s in walk(data, path, cut=cut)
     ]
+
+
+def comments(path: str | os.PathLike[str]) -> list[str]:
+    """The comments on a pcapng file as a whole; none on other files.  Raises `CaptureError`."""
+    data = load(path)
+    if data[:4] != _SHB.to_bytes(4, "big"):
+        return []
+    found: list[str] = []
+    for order, kind, at, length in _blocks(data, path):
+        if kind == _SHB:
+            values = [v for code, v in _options(data, order, at + 24, at + length - 4) if code == _COMMENT]
+            found += [v.rstrip(b"\0").decode("utf-8", "replace") for v in values]
+    return found
 
 
 def first_timestamp(path: str | os.PathLike[str]) -> int:
@@ -311,12 +335,16 @@ def is_classic(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).endswith((".pcap", ".cap"))
 
 
-def header(interfaces: Sequence[str], *, classic: bool = False, comment: str = "") -> bytes:
+def header(
+    interfaces: Sequence[str], *, classic: bool = False, comment: str | Sequence[str] = "", application: str = ""
+) -> bytes:
     """How a file of ours starts: little-endian, Ethernet, nanoseconds."""
     little = _ORDERS[0]
     if classic:
         return little.u32.pack(_PCAP_NS) + little.option.pack(2, 4) + little.four.pack(0, 0, SNAPLEN, ETHERNET)
-    said = _option(_COMMENT, comment.encode()) + _option(_END, b"") if comment else b""
+    texts = [(_COMMENT, text) for text in ([comment] if isinstance(comment, str) else comment)]
+    said = b"".join(_option(code, text.encode()) for code, text in [*texts, (_APPLICATION, application)] if text)
+    said += _option(_END, b"") if said else b""
     out = _block(_SHB, little.u32.pack(_BYTE_ORDER) + little.option.pack(1, 0) + little.i64.pack(-1) + said)
     for name in interfaces:
         options = (
@@ -327,17 +355,21 @@ def header(interfaces: Sequence[str], *, classic: bool = False, comment: str = "
 
 
 def record(
-    data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0, *, classic: bool = False
-) -> bytes:
-    """The bytes of one frame: an enhanced packet block, or a record of classic pcap."""
-    little = _ORDERS[0]
+    data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0, *,
+    classic: bool = False, missing: int = 0,
+) -> bytes:  # fmt: skip
+    """The bytes of one frame: an enhanced packet block, or a record of classic pcap.
+
+    ``missing``: so many bytes of the frame were not kept; ``data`` is its beginning.
+    """
+    little, size = _ORDERS[0], len(data)
     if classic:
-        return little.four.pack(ns // _BILLION, ns % _BILLION, len(data), len(data)) + data
+        return little.four.pack(ns // _BILLION, ns % _BILLION, size, size + missing) + data
     options = _option(_FLAGS, little.u32.pack(direction)) if direction else b""
     options += _option(_COMMENT, comment.encode()) if comment else b""
     options += _option(_END, b"") if options else b""
-    fixed = little.packet.pack(interface, ns >> 32, ns & 0xFFFF_FFFF, len(data), len(data))
-    return _block(_EPB, fixed + data + bytes(-len(data) % 4) + options)
+    fixed = little.packet.pack(interface, ns >> 32, ns & 0xFFFF_FFFF, size, size + missing)
+    return _block(_EPB, b"".join((fixed, data, bytes(-size % 4), options)))
 
 
 class Writer:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import numpy as np
 
 from ring import layout
+from stages import finding
 from stages.base import Stage
+from stages.evidence import Evidence
 from stages.kernels.table import format_table
-from stages.layout import compare, packet, table
+from stages.layout import compare, evidence, rules, table
 
 
 class Compare(Stage):
@@ -64,6 +65,7 @@ class Compare(Stage):
         if int(w[t + table.T_CAPACITY]) == 0:
             self._format(w, t, options)
         self._logged = self.scalar(compare.SC_EVENTS)
+        self._evidence = Evidence(str(self.params.get("divergences", "")), self.spec.id, self._files(), self.log)
 
     def _format(self, w: Any, t: int, options: dict[int, int]) -> None:
         counts = compare.slots(self.params)
@@ -101,6 +103,19 @@ class Compare(Stage):
             at = int(self.w[compare.O_EVENTS]) + n % compare.EVENTS * compare.EVENT_WORDS
             self._log_event(np.array(self.w[at : at + compare.EVENT_WORDS]))
         self._logged = written
+        self.w[compare.O_RECORDS_TAKEN] = self.scalar(compare.SC_RECORDS)  # partner: `evidence.keep_packets`
+
+    def _keep(self, e: Any, mask: str) -> str | None:
+        """Hand the packets of a difference over to be written; the file's path, or None."""
+        number = int(e[compare.E_RECORD]) - 1
+        if number < 0:
+            return None
+        at = int(self.w[compare.O_RECORDS]) + number % evidence.RECORDS * evidence.RECORD_WORDS
+        return self._evidence.offer(e, np.array(self.w[at : at + int(self.w[at + evidence.R_USED])]), mask)
+
+    def on_close(self) -> None:
+        """Write what is known of differences to the end."""
+        self._evidence.close()
 
     def _log_event(self, e: Any) -> None:
         reason = int(e[compare.E_REASON])
@@ -114,7 +129,7 @@ class Compare(Stage):
         elif reason == compare.R_STORM:
             self._log_storm(position)
         elif reason == compare.R_MESSAGE:
-            text = _window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
+            text = finding.window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
             self.log.warning("message on notify_dev that means nothing here", message=repr(text))
         else:
             self._log_difference(e, reason)
@@ -140,47 +155,26 @@ class Compare(Stage):
             self.log.info("no differences any more: checkpoints are made on demand again")
 
     def _log_difference(self, e: Any, reason: int) -> None:
-        shown: dict[str, Any] = {}
-        if e[compare.E_CONN]:
-            shown["flow"] = describe_flow(e[compare.E_KEY : compare.E_KEY + packet.KEY_WORDS])
-        if reason in (compare.R_PAYLOAD, compare.R_FLAGS, compare.R_ORDER):
-            at = int(e[compare.E_OFFSET])
-            primary = _window(e, compare.E_P_BYTES, int(e[compare.E_P_LEN]))
-            secondary = _window(e, compare.E_S_BYTES, int(e[compare.E_S_LEN]))
-            shown |= {"position": int(e[compare.E_POSITION])}
-            shown |= {"primary": _show(primary, at), "secondary": _show(secondary, at)}
-        elif reason == compare.R_TIMEOUT:
-            shown["waited_for"] = "secondary" if e[compare.E_P_LEN] else "primary"
+        mask = self._mask(int(e[compare.E_RULE]))
+        found = finding.verdict(e, (), 0, mask=mask)
+        shown = {"flow": found["flow"]} if found["flow"] else {}
+        if found["position"] is not None:
+            shown["position"] = found["position"]
+        shown |= finding.sides(found)
+        if "waits" in found:
+            shown["waits"] = found["waits"]
+        if mask:
+            shown["mask"] = mask
+        path = self._keep(e, mask)
+        if path:
+            shown["explained_in"] = path
         self.log.warning("outputs differ: checkpoint asked", rule=compare.REASONS[reason], **shown)
 
-
-def _window(e: Any, first: int, length: int) -> bytes:
-    words = e[first : first + compare.EVENT_BYTES // 8]
-    return bytes(words.tobytes()[: max(0, min(length, compare.EVENT_BYTES))])
-
-
-def _show(window: bytes, at: int) -> str:
-    """``…text[X]…``: hex of the byte that differs, and the text around it."""
-    text = "".join(chr(b) if 32 <= b < 127 else "." for b in window)
-    differs = f"{window[at]:02x}" if at < len(window) else "end"
-    return f"{differs} in {text!r}"
-
-
-def describe_flow(key: Any) -> str:
-    """``tcp 10.0.0.2:80 > 10.0.0.1:4711`` from the six key words of a connection (see stages.layout.packet)."""
-    numbers = [int(x) & 0xFFFFFFFFFFFFFFFF for x in key]
-    ends: list[str] = []
-    six = numbers[packet.F_VLAN] >> 32 == 6
-    for first in (packet.F_SRC, packet.F_DST):
-        if six:
-            ends.append(f"[{ipaddress.IPv6Address(numbers[first] << 64 | numbers[first + 1])}]")
-        else:
-            ends.append(str(ipaddress.IPv4Address(numbers[first + 1])))
-    ports = numbers[packet.F_PORTS]
-    proto = ports >> 32 & 0xFF
-    name = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}.get(proto, f"protocol {proto}")
-    if ports >> 40:  # a mark of stages.kernels.fragments
-        return f"{name} in fragments {ends[0]} > {ends[1]}"
-    if proto in (6, 17):
-        return f"{name} {ends[0]}:{ports >> 16 & 0xFFFF} > {ends[1]}:{ports & 0xFFFF}"
-    return f"{name} {ends[0]} > {ends[1]}"
+    def _mask(self, number: int) -> str:
+        """Name of the mask with that number + 1, as the kernel knows it; empty for 0."""
+        if number == 0:
+            return ""
+        copy = int(self.w[compare.O_RULES]) + rules.COPIES + (self.scalar(compare.SC_RULES_SEEN) & 1) * rules.COPY_WORDS
+        at = copy + rules.COPY_RECORDS + (number - 1) * rules.RECORD_WORDS + rules.R_NAME
+        name = np.array(self.w[at : at + rules.NAME_BYTES // 8]).tobytes()
+        return bytes(name).rstrip(b"\0").decode(errors="replace")

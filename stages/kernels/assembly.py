@@ -22,7 +22,7 @@ from stages.layout.compare import (
 )
 from stages.layout.packet import F_END, F_IPV, F_L3, F_L4, F_PORTS, FRAGMENT, IP, OTHER, TCP
 
-LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
+_LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
 PLACE = S_ACK  # in the slot of a fragment: F_FRAG, offset << 1 | more
 _ALONE = 1 << 41  # in the ports word of a key: put together, but TCP or not to be read
 
@@ -44,7 +44,7 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     parse(u8, w, at, w[x + S_FRAME] - w[x + S_V], b)
     l3 = w[b + F_L3]
     header = w[b + F_L4] - (0 if w[b + F_IPV] == 4 else 8)
-    if header - l3 - (0 if w[b + F_IPV] == 4 else 40) + end > LARGEST:
+    if header - l3 - (0 if w[b + F_IPV] == 4 else 40) + end > _LARGEST:
         return -2
     whole = take_slot(w, row, side, header + end)
     if whole < 0:

@@ -22,7 +22,7 @@ from stages.layout.compare import (
     RESERVE,
     SC_GENERATION,
 )
-from stages.layout.packet import TCP
+from stages.layout.packet import FRAGMENT, TCP
 from stages.layout.table import R_PINNED
 
 
@@ -61,6 +61,8 @@ def connection(w, row, side, s, verdict, now):
 def reclassify(w, row, c):
     """Find the rule of a connection anew: one that passes lets go what is held, one that does no more is compared."""
     classify(w, row, c)
+    if w[c + C_VERDICT] == FRAGMENT:
+        return  # a rule is for whole datagrams, which have ports
     state = w[c + C_FLAGS]
     if passes(w, c):
         if state & CF_RULE == 0:

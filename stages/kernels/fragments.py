@@ -6,12 +6,13 @@ together in another slot, which takes over the parts and goes on as a datagram o
 So a replica that fragments agrees with one that does not, and the primary's own fragments leave, in order of arrival.
 
 A group can never be whole where fragments overlap (RFC 5722; an exact duplicate is tolerated, RFC 8200, 4.5), where one
-is empty or its length no multiple of 8, where the end is beyond 65,535 bytes or said to be at two places, and beyond
-MOST frames.  Such a group and one with a fragment missing wait like any held packet: the deadline is that of the first
-fragment, and is a difference.  A copy of a fragment that comes when its datagram was whole begins such a group, too.
+is empty, where one that is not the last has a length that is no multiple of 8 (what follows it overlaps, or leaves a
+gap), where the end is beyond 65,535 bytes or said to be at two places, and beyond MOST frames.  Such a group and one
+with a fragment missing wait like any held packet: the deadline is that of the first fragment, and is a difference.
+A copy of a fragment that comes when its datagram was whole begins such a group, too.
 
-TCP put together is compared as a datagram, in a row of its own, and so is what cannot be read.  Stacks set DF on TCP,
-and the rewriter passes fragments untouched: the secondary's sequence numbers would not be those of the stream.
+TCP put together is compared as a datagram, in a row of its own, and so is what cannot be read: the lists of a stream
+hold segments of one frame each.  Stacks set DF on TCP, so that this is rare.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import blocked, count, put, undo_left
 from ring.layout import P_OUTPUTS, SIZE
-from stages.kernels.assembly import LARGEST, PLACE, put_together
+from stages.kernels.assembly import PLACE, put_together
 from stages.kernels.connections import connection
 from stages.kernels.datagram import count_masked, equal_held, watch
 from stages.kernels.hold import (
@@ -114,12 +115,8 @@ def fragment(u8, w, row, r, position, side, s, now):
     n = _group(w, c, SECONDARY if side else PACKETS, w[s + F_IP_ID])
     if n < 0 and _late(w, c, side, s, now):
         return _follow(u8, w, row, r, position, side)
-    if n >= 0 and not _has_room(u8, w, r, position, n):
-        if w[slot(w, n) + _HERE] != _NEVER:
-            put(w, slot(w, n) + _HERE, _NEVER)
-        return _begin(u8, w, row, c, r, position, side, s, now, True)
-    if n < 0:
-        return _begin(u8, w, row, c, r, position, side, s, now, False)
+    if n < 0 or not _has_room(u8, w, r, position, n):
+        return _begin(u8, w, row, c, r, position, side, s, now)
     here = _joined(u8, w, r, position, n, s)
     if here != _NEVER and here == _end(w, n, s):
         return _complete(u8, w, row, c, r, position, side, n, s, now)
@@ -183,13 +180,6 @@ def _has_room(u8, w, r, position, n):
 
 
 @hot
-def _sound(w, s):
-    """Whether a fragment can be part of a datagram at all."""
-    length = w[s + F_DATA_LEN]
-    return length > 0 and (w[s + F_FRAG] >> 1) + length <= LARGEST and (w[s + F_FRAG] & 1 == 0 or length % 8 == 0)
-
-
-@hot
 def _end(w, n, s):
     """Where the datagram of group ``n`` ends as far as the group and the fragment at ``s`` know, or -1."""
     return w[slot(w, n) + _END] if w[s + F_FRAG] & 1 else (w[s + F_FRAG] >> 1) + w[s + F_DATA_LEN]
@@ -201,7 +191,7 @@ def _joined(u8, w, r, position, n, s):
     x = slot(w, n)
     here, end = w[x + _HERE], _end(w, n, s)
     start, length = w[s + F_FRAG] >> 1, w[s + F_DATA_LEN]
-    if here == _NEVER or not _sound(w, s) or (w[x + _END] >= 0 and w[x + _END] != end):
+    if here == _NEVER or length == 0 or (w[x + _END] >= 0 and w[x + _END] != end):
         return _NEVER
     if end >= 0 and start + length > end:
         return _NEVER
@@ -236,8 +226,8 @@ def _store(u8, w, row, r, position, side, s, now):
 
 
 @hot
-def _begin(u8, w, row, c, r, position, side, s, now, never):
-    """Begin a group with the fragment at ``s``; ``never``: it is too late for it to become whole."""
+def _begin(u8, w, row, c, r, position, side, s, now):
+    """Begin a group with the fragment at ``s``."""
     which = SECONDARY if side else PACKETS
     if w[c + C_COUNT + which] >= w[O_MAX_QUEUE]:
         w[O_STUCK] |= 1 << side
@@ -248,7 +238,7 @@ def _begin(u8, w, row, c, r, position, side, s, now, never):
     x = slot(w, m)
     w[x + S_PARTS] = m + 1
     w[x + _LAST] = m + 1
-    w[x + _HERE] = w[s + F_DATA_LEN] if _sound(w, s) and not never else _NEVER
+    w[x + _HERE] = w[s + F_DATA_LEN] if w[s + F_DATA_LEN] > 0 else _NEVER
     w[x + _END] = -1 if w[s + F_FRAG] & 1 else (w[s + F_FRAG] >> 1) + w[s + F_DATA_LEN]
     link(w, row, c, which, m, False)
     return True

@@ -232,7 +232,7 @@ def agree_datagram(u8, w, c, a, b, length):
         if n < behind:
             return same
     agreed = _agree(u8, w, c, a + header, b + header, length - header, BEGIN, BEGIN, 0, False)
-    if same < header and agreed >> 32 == 0:
+    if same < header and agreed == length - header:
         return same  # only the checksums differ
     return agreed + header
 

@@ -175,8 +175,8 @@ def _pass_one(u8, w, row, c):
 
 @hot
 def _offset(w, c, seq):
-    """Where ``seq`` stands in the primary's stream after its SYN; -1 where that was not seen."""
-    return diff(seq, add(w[c + C_P_ISN], 1)) if w[c + C_FLAGS] & CF_SYN_MATCHED else -1
+    """Where ``seq`` stands in the primary's stream after its SYN, modulo 2^32; -1 where that was not seen."""
+    return add(seq, -w[c + C_P_ISN] - 1) if w[c + C_FLAGS] & CF_SYN_MATCHED else -1
 
 
 @hot
@@ -220,7 +220,7 @@ def _compare_step(u8, w, row, c, now):
         if same > 0:
             put(w, c + C_COMPARED, add(compared, same))
         if same < length:
-            e = write_event(u8, w, row, c, R_PAYLOAD, diff(add(compared, same), add(w[c + C_P_ISN], 1)), now)
+            e = write_event(u8, w, row, c, R_PAYLOAD, _offset(w, c, add(compared, same)), now)
             keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
             # Show both sides from a common origin: the first byte that both segments have.
             back = min(mine, theirs)
@@ -231,7 +231,7 @@ def _compare_step(u8, w, row, c, now):
         put(w, c + C_COMPARED, add(compared, 1))
         put(w, c + R_CLOSED, 1)
         return 1
-    e = write_event(u8, w, row, c, R_FLAGS, diff(compared, add(w[c + C_P_ISN], 1)), now)
+    e = write_event(u8, w, row, c, R_FLAGS, _offset(w, c, compared), now)
     keep_packets(u8, w, row, c, e, p, mine, n, theirs)
     event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
     diverge(u8, w, row, c, R_FLAGS, now)

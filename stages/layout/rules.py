@@ -88,11 +88,10 @@ def automaton_bytes(states: int, classes: int) -> int:
     return CLASSES + -(-states * classes * ENTRY_BYTES // 8) * 8
 
 
-def rule_name(w: Any, area: int, tag: int) -> str:
-    """Name of the rule that a connection's C_RULE means, from either copy; empty where neither has it any more."""
-    for copy in range(area + COPIES, area + COPIES + 2 * COPY_WORDS, COPY_WORDS):
-        r = copy + COPY_RECORDS + ((tag & NUMBER) - 1) * RECORD_WORDS
-        if tag & NUMBER and int(w[r + R_TAG]) == tag:
-            raw: bytes = w[r + R_NAME : r + R_NAME + NAME_BYTES // 8].tobytes()
-            return raw.rstrip(b"\0").decode(errors="replace")
-    return ""
+def rule_name(w: Any, area: int, seen: int, number: int) -> str:
+    """Name of rule ``number`` - 1 in the set ``seen`` (SC_RULES_SEEN); empty where it has no such rule."""
+    r = area + COPIES + (seen & 1) * COPY_WORDS + COPY_RECORDS + (number - 1) * RECORD_WORDS
+    if not 0 < number <= RULES or not int(w[r + R_TAG]):
+        return ""
+    raw: bytes = w[r + R_NAME : r + R_NAME + NAME_BYTES // 8].tobytes()
+    return raw.rstrip(b"\0").decode()

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of what reads bytes from outside, as plain Python: ``python -m tests.fuzz.guided TARGET``.
 
 Needs atheris (``pip install -e '.[fuzz]'``).  Targets: ``packet`` the frame parser, ``capture`` pcap and pcapng files,
-``link`` the length words of a stream, ``command`` QEMU command lines.  Further arguments are libFuzzer's: a corpus folder,
-``-max_total_time=60``.
+``link`` the length words of a stream, ``command`` QEMU command lines.  Further arguments are libFuzzer's: a folder with
+a corpus, ``-max_total_time=60``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # before anything compiled is imported
 
-import atheris  # noqa: E402
+import atheris
 
 with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_qemu"]):
     import numpy as np
@@ -24,6 +24,9 @@ with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_q
     from stages import captures
     from stages.kernels.packet import parse
     from stages.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
+    from tools.from_qemu.convert import convert
+    from tools.from_qemu.model import Asked
+    from tools.from_qemu.words import Trouble, split
 
 _AT = SCRATCH * 8
 
@@ -47,7 +50,7 @@ def capture(data: bytes) -> None:
     """A capture is read or refused with a place, and each frame lies within the file."""
     try:
         for span in captures.walk(data, "fuzzed"):
-            assert 0 <= span.start and span.start + span.length <= len(data) and span.length >= 0
+            assert span.start >= 0 and span.length >= 0 and span.start + span.length <= len(data)
     except captures.CaptureError:
         pass
 
@@ -64,7 +67,16 @@ def link(data: bytes) -> None:
     assert 0 <= position <= len(data) and frames <= position // 4 and bad >= -1
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"packet": packet, "capture": capture, "link": link}
+def command(data: bytes) -> None:
+    """A text is converted, or refused with a place and a mend."""
+    try:
+        for line in split(data.decode("latin-1"), {}):
+            convert(line, Asked(side="primary"))
+    except Trouble as trouble:
+        assert str(trouble)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"packet": packet, "capture": capture, "link": link, "command": command}
 
 
 def main(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from tests.oracle.fragments import Gather
 from tests.packets import ACK, FIN, MOD, P_TCP, RST, SYN, Packet, read
 
 Key = tuple[object, ...]
@@ -66,37 +67,45 @@ class Compare:
     asked: int = 0
     divergences: int = 0
     streams: dict[Key, Stream] = field(default_factory=dict)
-    pairs: dict[Key, tuple[list[tuple[int, bytes, bytes]], list[bytes]]] = field(default_factory=dict)
+    pairs: dict[Key, tuple[list[tuple[int, list[bytes], bytes]], list[bytes]]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
+    gather: Gather = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Fragments are numbered like everything that arrives."""
+        self.gather = Gather(lambda: next(self._numbers))
 
     @property
     def held_primary(self) -> int:
         """Primary packets that wait."""
         streams = sum(len(s.ordered) + len(s.passive) for s in self.streams.values())
-        return streams + sum(len(mine) for mine, _ in self.pairs.values())
+        datagrams = sum(len(frames) for mine, _ in self.pairs.values() for _, frames, _ in mine)
+        return streams + datagrams + self.gather.held(True)
 
     def checkpoint(self) -> list[bytes]:
         """Everything held of the primary leaves in the order in which it came; the secondary is a copy from now on."""
-        waiting: list[tuple[int, bytes]] = []
+        waiting = self.gather.checkpoint()
         for s in self.streams.values():
-            waiting += [(h.number, h.frame) for h in s.ordered + s.passive]
+            waiting += [(h.number, [h.frame]) for h in s.ordered + s.passive]
             s.ordered, s.passive, s.theirs = [], [], {}
             s.compared, s.secondary_ack, s.diverged, s.secondary_reset = s.primary_end, s.primary_ack, False, False
             s.both_syn, s.secondary_syn = s.isn is not None, False
         for mine, theirs in self.pairs.values():
-            waiting += [(number, frame) for number, frame, _ in mine]
+            waiting += [(number, frames) for number, frames, _ in mine]
             mine.clear()
             theirs.clear()
         self.asked = 0
-        return [frame for _, frame in sorted(waiting)]
+        return [frame for _, frames in sorted(waiting) for frame in frames]
 
     def primary(self, frame: bytes) -> list[bytes]:
         """A frame of the primary."""
         p = self._read(frame)
         if p is None:
             return [frame]
+        if p.fragment:
+            return self._fragment(p, frame, primary=True)
         if p.proto != P_TCP:
-            return self._datagram(p, frame, primary=True)
+            return self._datagram(p, [frame], p.body, primary=True)
         s = self.streams.setdefault(key(p), Stream())
         if p.flags & SYN:
             if s.isn is None:
@@ -130,8 +139,10 @@ class Compare:
         p = self._read(frame)
         if p is None:
             return []
+        if p.fragment:
+            return self._fragment(p, frame, primary=False)
         if p.proto != P_TCP:
-            return self._datagram(p, frame, primary=False)
+            return self._datagram(p, [frame], p.body, primary=False)
         s = self.streams.setdefault(key(p), Stream())
         if p.flags & ACK and (s.secondary_ack is None or distance(p.ack, s.secondary_ack) > 0):
             s.secondary_ack = p.ack
@@ -157,19 +168,26 @@ class Compare:
         p = read(frame)
         return p if p.version else None
 
-    def _datagram(self, p: Packet, frame: bytes, *, primary: bool) -> list[bytes]:
-        mine, theirs = self.pairs.setdefault(key(p), ([], []))
-        body = frame[p.body_at : p.body_at + len(p.body)]
+    def _fragment(self, p: Packet, frame: bytes, *, primary: bool) -> list[bytes]:
+        found = self.gather.take(frame, p, primary)
+        if isinstance(found, bool):
+            return [frame] if found and primary else []
+        whole, frames, body = found
+        return self._datagram(whole, frames, body, primary=primary)
+
+    def _datagram(self, p: Packet, frames: list[bytes], body: bytes, *, primary: bool) -> list[bytes]:
+        where = key(p) if p.proto != P_TCP else (*key(p), "put together")
+        mine, theirs = self.pairs.setdefault(where, ([], []))
         if primary:
             if body in theirs:
                 theirs.remove(body)
-                return [frame]
-            mine.append((next(self._numbers), frame, body))
+                return frames
+            mine.append((next(self._numbers), frames, body))
             return []
         for i, (_, held, theirs_too) in enumerate(mine):
             if theirs_too == body:
                 del mine[i]
-                return [held]
+                return held
         theirs.append(body)
         return []
 

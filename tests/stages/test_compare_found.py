@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from ring import layout
+from stages.layout import compare as L
+from stages.layout import table
 from tests.packets import ACK, RST, SYN, fragments, ip_frame, tcp_frame, udp_frame, vnet_header
 from tests.rig import Rig
 from tests.stages.compare_audit import audit
@@ -357,3 +359,19 @@ def test_a_reset_that_came_before_the_primarys_syn_still_counts() -> None:
         g.run(now=3)
         assert g.take("outdev") == frames
         assert check(g)["held"] == 0
+
+
+def test_positions_count_from_the_syn_past_two_gib_and_are_unknown_without_one() -> None:
+    """Modulo 2^32; -1 where no SYN was seen."""
+    for syn, seq, expected in ((True, 1001 + (3 << 30), 3 << 30), (False, 5, -1)):
+        with rig() as g:
+            if syn:
+                handshake(g)
+                for k in range(1, 4):  # a stream that is compared in steps of a GiB, as far as numbers go
+                    row = int(g.stage.w[L.O_TABLE]) + table.DESCRIPTOR + int(g.stage.w[int(g.stage.w[L.O_TABLE]) + 1])
+                    g.stage.w[row + L.C_COMPARED] = g.stage.w[row + L.C_P_NEXT] = 1001 + (k << 30)
+            g.feed("primary_in", seg(seq, b"one"))
+            g.feed("secondary_in", seg(seq, b"two"))
+            g.run(now=2)
+            e = int(g.stage.w[L.O_EVENTS]) + (g.stage.scalar(L.SC_EVENTS) - 1) * L.EVENT_WORDS
+            assert (g.stage.w[e + L.E_REASON], g.stage.w[e + L.E_POSITION]) == (L.R_PAYLOAD, expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tests.rig import Rig
 from tests.stages.test_compare import ASK, DONE, MS, check, handshake, rig, seg
 
@@ -63,7 +65,7 @@ def test_a_storm_makes_checkpoints_periodic_and_ends_when_nothing_differs() -> N
                 answers.append(now)
                 g.feed("notify_in", DONE)
                 g.run(now=now * MS)
-        assert [b - a for a, b in zip(answers, answers[1:], strict=False)] == [200, 200][: len(answers) - 1]
+        assert [b - a for a, b in pairwise(answers)] == [200, 200][: len(answers) - 1]
         assert check(g)["checkpoints_periodic"] == len(answers) >= 2
         quiet = []
         for now in range(start + 600, start + 4000, 10):

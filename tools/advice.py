@@ -1,0 +1,164 @@
+"""What a person may do about a difference: told from the rule, and from what the bytes around it look like.
+
+Guesses, and worded as such.  A mask is suggested only where both sides have the same kind of text at that place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from stages.finding import SIDES
+from tools.divergence import Divergence, around, line_of
+
+_HEADER: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]{0,40}):[ \t]*")
+_CLOCKS: Final = "a date or a time of day: the replicas' clocks are not the same"
+_UUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_SHAPES: Final = (  # what it looks like, a name for the rule, what to say; %d is the length found
+    (_UUID, "uuid", "a UUID, which each replica makes at random"),
+    ("[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT", "date", _CLOCKS),
+    ("[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}", "date", _CLOCKS),
+    ("[0-9]{1,2}:[0-9]{2}:[0-9]{2}", "time", _CLOCKS),
+    ("[0-9]{10,19}", "number", "a long number, perhaps a time stamp or a serial number"),
+    ("[0-9a-fA-F]{16,}", "token", "a long hexadecimal number, perhaps made at random"),
+)
+_BEFORE: Final = 16  # bytes of fixed text before a value that a mask begins with
+_FIXED: Final = 3  # and at least so many: else it would mask far too much
+_HEADERS: Final = {
+    "date": "the date of an HTTP answer: the replicas' clocks are not the same",
+    "expires": "a time in an HTTP header, counted from each replica's own clock",
+    "last-modified": "the time of a file, which is not the same on both replicas",
+    "set-cookie": "a cookie that each replica has made for itself",
+    "etag": "an HTTP ETag; nginx makes it of a file's time and size, so the files are not the same",
+    "content-length": "the length of an HTTP body, so the bodies differ: a mask would not help",
+}
+_UNHELPED: Final = ("content-length",)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A few sentences, and lines for config.toml (or none)."""
+
+    text: str
+    config: tuple[str, ...] = ()
+
+
+def advise(d: Divergence) -> Advice:
+    """What may be done about a difference."""
+    v = d.verdict
+    match v["rule"]:
+        case "flags":
+            return Advice(_flags(d))
+        case "timeout":
+            waits, other = v["waits"], SIDES[1 - SIDES.index(v["waits"])]
+            came = [p for p in d.of(SIDES.index(other)) if p.held]
+            if came:
+                return Advice(
+                    f"The {other} has sent other packets, which wait as well: compare the two columns. Either it says "
+                    f"something else than the {waits}, or a packet of it was lost on its way here."
+                )
+            return Advice(
+                f"Nothing of the {other} waits: it is slow, it has stopped, or its packets do not arrive. Look at its "
+                "load and at the link to it; a longer compare_timeout helps only where it is slow."
+            )
+        case "stuck":
+            return Advice(
+                "One replica is ahead by more than max_queue_size packets or hold_memory in one flow, and the other "
+                "in another. A checkpoint settles it; where it comes again, raise both keys."
+            )
+    return _bytes(d)
+
+
+def _flags(d: Divergence) -> str:
+    ends = [d.verdict[s]["ends"] for s in SIDES]
+    who = SIDES[0] if ends[0] else SIDES[1]
+    how = "was reset" if "RST" in ends else "was closed"
+    return (
+        f"The connection {how} by the {who} alone. Programs do so after a time-out, a number of requests or an error: "
+        f"look at the {who}'s log at this time, and at limits that count seconds."
+    )
+
+
+def _bytes(d: Divergence) -> Advice:
+    if looks_encrypted(d):
+        return Advice(
+            "The bytes look like TLS or SSH, which each replica encrypts with random numbers of its own. No mask "
+            "helps: end TLS before the replicas, or let such flows pass uncompared:",
+            ("[rule.encrypted]", 'action = "pass"', *_where(d)),
+        )
+    known = around(d)
+    if d.place is None or any(d.place not in side for side in known):
+        return _plain(d)
+    (line, at), (other, same_at) = (line_of(side, d.place) for side in known)
+    starts = all(side.get(d.place - at) == 10 for side, at in zip(known, (at + 1, same_at + 1), strict=True))
+    newline = "\\n" if starts else ""
+    header = _HEADER.match(line)
+    if header and header.end() <= at and same_at == at and other[: header.end()] == line[: header.end()]:
+        name = header[1].decode()
+        what = _HEADERS.get(name.lower(), f"the value of a header, {name}")
+        if name.lower() in _UNHELPED:
+            return Advice(f"This looks like {what}.")
+        return _mask(d, f"{name.lower()}-header", what, f"{newline}{_literal(line[: header.end()])}([^\\r\\n]*)")
+    for shape, name, what in _SHAPES:
+        for found in re.finditer(shape.encode(), line):
+            first, last = found.span()
+            there = first - at + same_at
+            if first <= at < last and there >= 0 and re.compile(shape.encode()).match(other, there):
+                fixed = _fixed(line[:first], other[:there], newline)
+                value = re.sub(r"\{1[06],\d*\}", f"{{{last - first}}}", shape)
+                return _mask(d, name, what, f"{fixed}({value})" if fixed else "")
+    return _plain(d)
+
+
+def _fixed(mine: bytes, theirs: bytes, newline: str) -> str:
+    """The text that stands before a value on both sides, as an expression; empty where there is too little."""
+    size = 0
+    while size < min(len(mine), len(theirs), _BEFORE) and mine[-1 - size] == theirs[-1 - size]:
+        if mine[-1 - size] in b"'" or not 32 <= mine[-1 - size] < 127:  # TOML would need another kind of string
+            break
+        size += 1
+    if size == len(mine) == len(theirs) and newline:
+        return newline + _literal(mine)
+    return _literal(mine[len(mine) - size :]) if size >= _FIXED else ""
+
+
+def _literal(text: bytes) -> str:
+    """An expression that matches ``text``, which is printable or a tab."""
+    return re.sub(r"([\\.^$*+?{}\[\]|()])", r"\\\1", text.decode("ascii", "replace")).replace("\t", "\\t")
+
+
+def _where(d: Divergence) -> tuple[str, ...]:
+    """Keys that keep a rule to the service at hand."""
+    proto, _, ends = d.verdict["flow"].partition(" ")
+    port = ends.partition(" > ")[0].rpartition(":")[2]
+    return (f'protocol = "{proto}"', f"source_port = {port}") if proto in ("tcp", "udp") and port.isdecimal() else ()
+
+
+def _mask(d: Divergence, name: str, what: str, regex: str) -> Advice:
+    if not regex:
+        return Advice(f"This looks like {what}. A mask can skip it only where fixed text stands before it.")
+    text = f"This looks like {what}. If nothing else differs, a mask makes the compare skip it:"
+    return Advice(text, (f"[rule.{name}]", 'action = "mask"', *_where(d), f"regex = '{regex}'"))
+
+
+def _plain(d: Divergence) -> Advice:
+    if d.verdict["rule"] == "order":
+        return Advice(
+            "Each side sent a datagram that the other has not sent: something else was said, or one was lost. "
+            "Datagrams in another order are no difference within reorder_grace_ms."
+        )
+    return Advice(
+        "The two programs said something different. Usual reasons: time, random numbers, a host's name or address, "
+        "memory addresses, the order in which threads ran."
+    )
+
+
+def looks_encrypted(d: Divergence) -> bool:
+    """Whether the segments that differ are records of TLS (RFC 8446, 5.1), or the flow is SSH by its port."""
+    if d.verdict["rule"] != "payload":
+        return False
+    if d.is_tcp and d.verdict["flow"].partition(" > ")[0].endswith(":22"):
+        return True
+    marked = [p.body for p in d.packets if p.at >= 0]
+    return bool(marked) and all(len(b) > 5 and 20 <= b[0] <= 24 and b[1] == 3 and b[2] <= 4 for b in marked)

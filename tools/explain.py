@@ -1,0 +1,298 @@
+"""Show why two replicas' outputs differed: ``python -m tools.explain FILE...``.
+
+A FILE is what the compare writes at a difference (`divergences` in config.toml); of a folder the files are listed, the
+newest first.  Exit status: 0, or 2 where something cannot be read.  Nothing is coloured where output is no terminal,
+with ``--no-color``, or where NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from stages.captures import CaptureError
+from stages.finding import SIDES
+from tools.advice import Advice, advise
+from tools.divergence import Divergence, NotExplainedError, Seen, around, line_of, load, newest_first, pairs
+
+_LISTED: Final = 20  # files of a folder
+_ROWS_BEFORE: Final = 2  # of bytes, around the one that differs
+_ROWS_BEHIND: Final = 3
+_LINES_BEFORE: Final = 12  # of packets
+_LINES_BEHIND: Final = 6
+_WIDEST: Final = 160
+_LETTERS: Final = ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "A"))
+_BETWEEN: Final = " │ "
+_STYLES: Final = ("cyan", "magenta")  # of the sides
+
+
+# --- pieces -------------------------------------------------------------------------------------------------------
+def clock(ns: int) -> str:
+    """``2026-11-23 07:34:31.123456 UTC`` of ns since 1970."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(ns // 10**9))}.{ns // 1000 % 10**6:06} UTC"
+
+
+def _heading(d: Divergence, width: int) -> Iterator[Text]:
+    v = d.verdict
+    name, when = os.path.basename(d.path), clock(v["time_ns"])
+    gap = width - len(name) - len(when)
+    yield Text.assemble((name, "bold"), " " * gap if gap > 1 else "\n", (when, "dim"))
+    parts = [Text.assemble(("rule ", "dim"), (v["rule"], "bold red"))]
+    if v["flow"]:
+        parts.append(Text(v["flow"]))
+    parts += [Text.assemble((f"{k} ", "dim"), v[k]) for k in ("compare", "mask") if v.get(k)]
+    yield Text("   ").join(parts)
+
+
+def _printable(value: int) -> str:
+    return chr(value) if 32 <= value < 127 else "."
+
+
+def _byte_rows(d: Divergence, width: int) -> Iterator[Text]:
+    """Both streams around the difference: position, hex and text, primary left."""
+    known = around(d)
+    place = d.place
+    if place is None or not (known[0] or known[1]):
+        return
+    waits = d.verdict["rule"] == "timeout"
+    label = len(f"{place + 64:,}")
+    count = next((n for n in (16, 12, 8, 4) if label + 5 + 2 * (4 * n + 1) <= width), 4)
+    first = place // count * count
+    near = range(first - _ROWS_BEFORE * count, first + (_ROWS_BEHIND + 1) * count, count)
+    rows = [r for r in near if any(p in side for side in known for p in range(r, r + count))]
+    titles = [f"{s} (waits alone)" if waits and d.verdict["waits"] == s else s for s in SIDES]
+    heads = [(f"{title:<{4 * count + 1}}", f"bold {style}") for title, style in zip(titles, _STYLES, strict=True)]
+    yield Text.assemble(" " * (label + 2), heads[0], _BETWEEN, heads[1])
+    for row in rows:
+        yield _byte_row(known, row, count, label, -1 if waits else place)
+        if row == first and not waits:
+            mark = " " * 3 * (place - row) + "^^"
+            text = " " * (3 * count + 1 + place - row - len(mark)) + "^"
+            half = f"{mark}{text}"
+            yield Text(f"{'':{label + 2}}{half:<{4 * count + 1}}{'':{len(_BETWEEN)}}{half}", "bold red")
+
+
+def _text_rows(d: Divergence, width: int) -> Iterator[Text]:
+    """The lines of text that differ, where they are text."""
+    known = around(d)
+    if d.place is None or d.verdict["rule"] == "timeout" or not all(d.place in side for side in known):
+        return
+    lines = [line_of(side, d.place) for side in known]
+    if any(len(line) < 8 or sum(32 <= b < 127 or b in b"\t\r" for b in line) < len(line) for line, _ in lines):
+        return
+    label = len(f"secondary{_BETWEEN}")
+    room = width - label - 1
+    before = min(*(at for _, at in lines), max(room // 2, room - max(len(line) - at for line, at in lines)))
+    for name, style, (line, at), (other, same) in zip(SIDES, _STYLES, lines, lines[::-1], strict=True):
+        text = Text.assemble((f"{name:<9}", f"bold {style}"), (_BETWEEN, "dim"))
+        for i, value in enumerate(line[at - before : at - before + room].rstrip(b"\r"), -before):
+            twin = other[same + i] if same + i < len(other) else -1
+            text.append(_printable(value), "bold red" if i >= 0 and value != twin else "")
+        yield text
+    yield Text(" " * (label + before) + "^", "bold red")
+
+
+def _byte_row(known: tuple[dict[int, int], dict[int, int]], row: int, count: int, label: int, place: int) -> Text:
+    out = Text.assemble((f"{row:>{label},}" if row >= 0 else " " * label, "dim"), "  ")
+    for n, side in enumerate(known):
+        hexes, text = Text(), Text()
+        for p in range(row, row + count):
+            value, other = side.get(p), known[1 - n].get(p)
+            differs = place >= 0 and (p == place or (p > place and None not in (value, other) and value != other))
+            style = "bold reverse red" if p == place else "bold red" if differs else ""
+            if value is None:
+                hexes.append("··" if p >= 0 else "  ", style or "dim")
+            else:
+                hexes.append(f"{value:02x}", style)
+            text.append(" " if value is None else _printable(value), style)
+            if p < row + count - 1:
+                hexes.append(" ")
+        out.append_text(hexes).append("  ").append_text(text)
+        if n == 0:
+            out.append(_BETWEEN, "dim")
+    return out
+
+
+def letters(flags: int) -> str:
+    """``SA`` of SYN and ACK."""
+    return "".join(letter for bit, letter in _LETTERS if flags & bit)
+
+
+def _cells(d: Divergence, p: Seen | None, zero_ns: int) -> list[str]:
+    """Time, flags, position, acknowledgement, length: those of a datagram are its length alone."""
+    if p is None:
+        return [""] * 5
+    when = f"{(p.ns - zero_ns) / 1e6:.3f}"
+    if not p.tcp:
+        return [when, "", "", "", f"{p.size}"]
+    ack = str((p.ack - d.ack_zero) % (1 << 32)) if p.flags & 16 else ""
+    return [when, letters(p.flags), "" if p.flags & 2 else str(d.relative(p)), ack, str(p.size)]
+
+
+def _packet_rows(d: Divergence, width: int, everything: bool) -> Iterator[Text]:
+    lines = list(pairs(d))
+    if not lines:
+        return
+    here = next((i for i, pair in enumerate(lines) if any(p and p.at >= 0 for p in pair)), len(lines) - 1)
+    first = 0 if everything else max(0, here - _LINES_BEFORE)
+    last = len(lines) if everything else min(len(lines), here + _LINES_BEHIND + 1)
+    table = [[_cells(d, p, d.verdict["time_ns"]) for p in pair] for pair in lines[first:last]]
+    titles = ["ms", "flags", "pos", "ack", "len"] if d.is_tcp else ["ms", "", "", "", "len"]
+    each = (width - len(_BETWEEN)) // 2
+    sizes = [max(len(row[s][i]) for row in [[titles, titles], *table] for s in range(2)) for i in range(5)]
+    if 1 + sum(sizes) + sum(1 for x in sizes if x) - 1 > each:
+        sizes[3] = 0  # the acknowledgement is what one can do without
+    used = 1 + sum(sizes) + sum(1 for x in sizes if x) - 1
+    text = each - used - 1 if each - used > 8 else 0
+
+    def half(cells: list[str], p: Seen | None, style: str) -> Text:
+        mark = " " if p is None else "▸" if p.at >= 0 else "•" if p.held else " "
+        shown = mark + " ".join(f"{c:>{n}}" for c, n in zip(cells, sizes, strict=True) if n)
+        skip = 8 if p is not None and d.verdict["kind"] == "udp" else 0
+        if text and p is not None:
+            shown += " " + "".join(map(_printable, p.body[skip : skip + text]))
+        return Text(f"{shown:<{each}}"[:each], style)
+
+    def line(left: Text, right: Text) -> Text:
+        return Text.assemble(left, (_BETWEEN, "dim"), right)
+
+    names = [Text(f"{f' {name}':<{each}}", f"bold {style}") for name, style in zip(SIDES, _STYLES, strict=True)]
+    yield line(*names)
+    yield line(half(titles, None, "dim"), half(titles, None, "dim"))
+    if first:
+        yield Text(f" … {first} lines before: --all", "dim")
+    for cells, pair in zip(table, lines[first:last], strict=True):
+        styles = ["" if p is None or p.held else "dim" for p in pair]
+        styles = ["bold red" if p is not None and p.at >= 0 else s for p, s in zip(pair, styles, strict=True)]
+        yield line(half(cells[0], pair[0], styles[0]), half(cells[1], pair[1], styles[1]))
+    if last < len(lines):
+        yield Text(f" … {len(lines) - last} lines behind: --all", "dim")
+    marked = "waits alone" if d.verdict["rule"] == "timeout" else "differs"
+    yield Text(f" ▸ {marked}   • waits   others: passed before   ms: counted from the verdict", "dim")
+
+
+def _notes(d: Divergence) -> Iterator[Text]:
+    v = d.verdict
+    if n := v.get("packets_left_out", 0):
+        yield Text(f"{n:,} more packets of this connection did not fit into the record.", "dim")
+    if n := v.get("left_out", 0):
+        yield Text(f"{n:,} differences before this one have no file: they came too fast.", "dim")
+
+
+def _sentences(text: str, width: int, style: str = "") -> Iterator[Text]:
+    for line in textwrap.wrap(text, width):
+        yield Text(line, style)
+
+
+def _advice(advice: Advice, width: int) -> Iterator[Text]:
+    yield from _sentences(advice.text, width)
+    for line in advice.config:
+        yield Text(f"    {line}", "green")
+
+
+def picture(d: Divergence, width: int, *, everything: bool = False) -> list[Text]:
+    """All lines for a terminal ``width`` columns wide."""
+    width = max(40, min(width, _WIDEST))
+    meaning = d.meaning[:1].upper() + d.meaning[1:] + "."
+    parts = [
+        list(_heading(d, width)),
+        list(_sentences(meaning, width, "bold")),
+        list(_text_rows(d, width)),
+        list(_byte_rows(d, width)),
+        list(_packet_rows(d, width, everything)),
+        [*_advice(advise(d), width), *_notes(d)],
+    ]
+    out: list[Text] = []
+    for part in parts:
+        if part:
+            out += [*part, Text("")]
+    for line in out:
+        line.rstrip()
+    return out
+
+
+# --- other answers ------------------------------------------------------------------------------------------------
+def as_json(d: Divergence) -> dict[str, Any]:
+    """Everything that the picture shows, as data."""
+    advice = advise(d)
+    packets = [
+        {"time_ns": p.ns, "side": SIDES[p.side], "held": p.held, "at": p.at, "length": p.length}
+        | ({"position": d.relative(p), "flags": letters(p.flags), "size": p.size} if p.tcp else {"size": p.size})
+        for p in d.packets
+    ]
+    verdict = {k: v for k, v in d.verdict.items() if k != "packets"}
+    return {
+        "file": d.path, **verdict, "meaning": d.meaning, "advice": advice.text, "config": list(advice.config),
+        "packets": packets,
+    }  # fmt: skip
+
+
+def _listing(folder: str, console: Console, *, everything: bool, data: bool) -> None:
+    paths = newest_first(folder)
+    shown = paths if everything else paths[:_LISTED]
+    for path in shown:
+        try:
+            d = load(path)
+        except (CaptureError, NotExplainedError):
+            continue  # a folder may hold other captures
+        if data:
+            print(json.dumps(as_json(d)))
+            continue
+        first = Text.assemble((path, "bold"), "  ", (d.verdict["rule"], "red"))
+        console.print(first, soft_wrap=True)
+        second = Text(f"    {d.verdict['flow']}  {d.meaning}" if d.verdict["flow"] else f"    {d.meaning}", "dim")
+        second.truncate(console.width, overflow="ellipsis")
+        console.print(second)
+    if not paths and not data:
+        console.print(f"{folder}: no pcapng files", soft_wrap=True)
+    if len(shown) < len(paths) and not data:
+        console.print(Text(f"… {len(paths) - len(shown)} older: --all", "dim"))
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.explain", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file that the compare wrote, or a folder of them")
+    parser.add_argument("--all", action="store_true", help="every packet, every file of a folder")
+    parser.add_argument("--json", action="store_true", help="data, one object a line")
+    parser.add_argument("--no-color", action="store_true", help="plain text")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it; the exit status."""
+    args = _arguments(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no UTF-8
+    plain = args.no_color or bool(os.environ.get("NO_COLOR"))
+    console = Console(highlight=False, markup=False, emoji=False, color_system=None if plain else "auto")
+    status = 0
+    for path in args.files:
+        try:
+            if os.path.isdir(path):
+                _listing(path, console, everything=args.all, data=args.json)
+                continue
+            d = load(path)
+            if args.json:
+                print(json.dumps(as_json(d)))
+                continue
+            for line in picture(d, console.width, everything=args.all):
+                console.print(line)
+        except (CaptureError, NotExplainedError) as error:
+            where = "" if isinstance(error, CaptureError) else f"{path}: "
+            print(f"tools.explain: {where}{error}", file=sys.stderr)
+            status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

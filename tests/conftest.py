@@ -108,7 +108,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         if name not in segments and owner in ours:
             problems.append(f"segment /dev/shm/{name} of pid {owner}")
             (_SHM / name).unlink(missing_ok=True)
-    if folder := getattr(request.node, "funcargs", {}).get("tmp_path"):
+    if folder := (getattr(request.node, "funcargs", None) or {}).get("tmp_path"):
         problems += [f"socket {path}" for path in _sockets(folder)]
     if problems:
         pytest.fail("the test left behind:\n  " + "\n  ".join(problems))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, record_size
-from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, put, readable, true_row, undo_left
+from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, readable, true_row, undo_left
 from ring.layout import (
     BLOCKED,
     CMD_CHECKPOINT,
@@ -28,37 +28,48 @@ from ring.layout import (
 )
 from stages.kernels.checksum import fold, updated
 from stages.kernels.forward import copy_frames, fitting, forward
-from stages.kernels.options import move, move_sack, move_timestamp, timestamps
+from stages.kernels.handshake import establish, handshake, header
+from stages.kernels.options import move, move_sack, move_timestamp
 from stages.kernels.packet import parse, reverse_key
 from stages.kernels.serial import add, diff
-from stages.kernels.table import find, insert, remove, remove_cost, touch, victim
-from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, FRAGMENT, RST, SYN, TCP
+from stages.kernels.table import find, touch
+from stages.kernels.tracking import change, current, end_connection
+from stages.layout.packet import (
+    ACK,
+    F_ACK,
+    F_DATA,
+    F_DATA_LEN,
+    F_END,
+    F_FLAGS,
+    F_FRAG,
+    F_L4,
+    F_PORTS,
+    F_PROTO,
+    F_SEQ,
+    FIN,
+    FRAGMENT,
+    RST,
+    SYN,
+    TCP,
+)
 from stages.layout.rewriter import (
-    ANSWERED,
     C_FIN_IN,
     C_FIN_OUT,
     C_FINS,
-    C_FIRST_SEQ,
-    C_GENERATION,
-    C_LOCAL_ISN,
     C_OFFSET,
     C_STATE,
-    C_TS_LOCAL,
     C_TS_OFFSET,
     CHECKPOINTS,
     CLOSED,
-    CONNECTIONS,
     ESTABLISHED,
-    EVICTED,
     FAILOVERS,
     FIN_ACKED_IN,
     FIN_ACKED_OUT,
     FIN_SEEN_IN,
     FIN_SEEN_OUT,
-    FIRST_WINDOW,
     LEFT_ALONE,
     MOVE_PUTS,
-    OPENED,
+    OPENING,
     PACKET_PUTS,
     PASSED_ALIGNED,
     PASSED_FRAGMENT,
@@ -67,8 +78,6 @@ from stages.layout.rewriter import (
     PASSED_NOT_TCP,
     PASSED_OFF,
     PASSED_UNKNOWN,
-    RECYCLED,
-    REPLACED,
     RESET,
     REWRITTEN_IN,
     REWRITTEN_OUT,
@@ -79,148 +88,18 @@ from stages.layout.rewriter import (
     S_FAILOVERS,
     S_GENERATION,
     SCRATCH_AT,
-    SYN_SEEN,
     TABLE_AT,
     TX_IN,
     TX_OUT,
-    UNTRACKED,
 )
-from stages.layout.table import R_CLOSED
 
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
+_TCP = 6  # protocol number
 _SEQ, _ACK, _CHECKSUM = 4, 8, 16  # offsets in the TCP header
 _TSVAL, _TSECR = 0, 4  # offsets in the timestamps option, after kind and length
 
 
-@hot
-def header(w, at):
-    """Byte index and size of the TCP header of the frame at ``at``, which is in the scratch words."""
-    return at + w[SCRATCH_AT + F_L4], w[SCRATCH_AT + F_DATA] - w[SCRATCH_AT + F_L4]
-
-
-# --- connections ------------------------------------------------------------------------------------------------
-@hot
-def change(w, i, value):
-    """`put`, if it is a change: an entry of the undo log less for what is repeated."""
-    if w[i] != value:
-        put(w, i, value)
-
-
-@hot
-def end_connection(w, row, c, why):
-    """The connection is over; its row stays, so that what is sent again is still rewritten."""
-    if w[c + R_CLOSED] == 0:
-        put(w, c + R_CLOSED, 1)
-        count(w, row, CONNECTIONS, -1)
-        count(w, row, why, 1)
-
-
-@hot
-def new_connection(w, row, now):
-    """A row for the key in the scratch words, in state SYN_SEEN; -1 where none is to be had."""
-    c = insert(w, TABLE_AT, SCRATCH_AT, now)
-    if c < 0:
-        old = victim(w, TABLE_AT)
-        if old < 0 or remove_cost(w, TABLE_AT, old) > MOVE_PUTS:
-            return -1
-        if w[old + R_CLOSED] == 1:
-            count(w, row, RECYCLED, 1)
-        else:
-            count(w, row, EVICTED, 1)
-            count(w, row, CONNECTIONS, -1)
-        remove(w, TABLE_AT, old)
-        c = insert(w, TABLE_AT, SCRATCH_AT, now)
-    put(w, c + C_STATE, SYN_SEEN)
-    put(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
-    count(w, row, OPENED, 1)
-    count(w, row, CONNECTIONS, 1)
-    return c
-
-
-@hot
-def renew(w, row, c):
-    """The guest took a new connection on the addresses of row ``c``: what the row knew is over."""
-    if w[c + R_CLOSED] == 0:
-        count(w, row, REPLACED, 1)
-        count(w, row, CONNECTIONS, -1)
-    if w[row + R_SCALARS + S_ALONE] == 1:
-        change(w, c + R_CLOSED, 1)
-        change(w, c + C_STATE, LEFT_ALONE)
-        return
-    change(w, c + R_CLOSED, 0)
-    change(w, c + C_FINS, 0)
-    count(w, row, OPENED, 1)
-    count(w, row, CONNECTIONS, 1)
-
-
-@hot
-def answered(u8, w, row, c, at):
-    """The SYN+ACK in the scratch words came from the guest: it tells the secondary's ISN and clock."""
-    seq, first = w[SCRATCH_AT + F_SEQ], w[SCRATCH_AT + F_ACK]
-    state = w[c + C_STATE]
-    if state == LEFT_ALONE:
-        return
-    if state == ESTABLISHED:
-        if w[c + C_FIRST_SEQ] == first and (w[c + R_CLOSED] == 0 or w[c + C_LOCAL_ISN] == seq):
-            return  # sent again, and the connection is older than it
-        renew(w, row, c)
-    elif w[c + R_CLOSED] == 1 or (state == ANSWERED and w[c + C_FIRST_SEQ] != first):
-        renew(w, row, c)
-    if w[c + C_STATE] == LEFT_ALONE:
-        return
-    change(w, c + C_STATE, ANSWERED)
-    change(w, c + C_LOCAL_ISN, seq)
-    change(w, c + C_FIRST_SEQ, first)
-    tcp, size = header(w, at)
-    ts = timestamps(u8, tcp, size)
-    change(w, c + C_TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
-    change(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
-
-
-@hot
-def handshake(u8, w, row, c, now, at, inbound):
-    """A SYN or SYN+ACK, which itself goes out as it is; the counter that it falls under.
-
-    An inbound SYN on a known connection changes nothing: it may be sent again, late or forged.  Whether the guest
-    takes it for a new connection shows in the guest's SYN+ACK.
-    """
-    flags = w[SCRATCH_AT + F_FLAGS]
-    if flags & (FIN | RST):
-        return PASSED_HANDSHAKE if c >= 0 else PASSED_UNKNOWN
-    starts = flags & ACK == 0 if inbound else flags & ACK != 0
-    if c < 0:
-        if not starts or w[row + R_SCALARS + S_ALONE] == 1:
-            return PASSED_UNKNOWN
-        c = new_connection(w, row, now)
-        if c < 0:
-            count(w, row, UNTRACKED, 1)
-            return PASSED_UNKNOWN
-    touch(w, c, now)
-    if starts and not inbound:
-        answered(u8, w, row, c, at)
-    return PASSED_UNKNOWN if w[c + C_STATE] == LEFT_ALONE else PASSED_HANDSHAKE
-
-
-@hot
-def current(w, row, c, field):
-    """The connection's seq_offset or ts_offset: 0 if it was learnt before the last checkpoint."""
-    return w[c + field] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
-
-
-@hot
-def establish(u8, w, row, c, at):
-    """An inbound ACK in state ANSWERED tells the primary's ISN and clock, if it can belong to this connection."""
-    first = diff(w[SCRATCH_AT + F_SEQ], w[c + C_FIRST_SEQ])
-    if first < 0 or first > FIRST_WINDOW:
-        return
-    put(w, c + C_STATE, ESTABLISHED)
-    change(w, c + C_OFFSET, add(w[c + C_LOCAL_ISN], 1 - w[SCRATCH_AT + F_ACK]))
-    tcp, size = header(w, at)
-    ts = timestamps(u8, tcp, size)
-    known = ts >= 0 and w[c + C_TS_LOCAL] >= 0
-    change(w, c + C_TS_OFFSET, add(w[c + C_TS_LOCAL], -be32(u8, tcp + ts + 4)) if known else 0)
-
-
+# --- segments ---------------------------------------------------------------------------------------------------
 @hot
 def note_fins(w, row, c, wire, seen, acked, own, other):
     """Follow the FINs.  ``wire`` is the segment's seq as the peer sees it, so that no checkpoint moves it.
@@ -240,7 +119,6 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
         end_connection(w, row, c, CLOSED)
 
 
-# --- segments ---------------------------------------------------------------------------------------------------
 @hot
 def settle(u8, tcp, delta, partial):
     """Put the change of the sum into the TCP checksum; a partial one covers only the pseudo-header."""
@@ -249,19 +127,8 @@ def settle(u8, tcp, delta, partial):
 
 
 @hot
-def inward(u8, w, row, c, at, partial):
-    """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
-    flags = w[SCRATCH_AT + F_FLAGS]
-    if flags & ACK and w[c + C_STATE] == ANSWERED:
-        establish(u8, w, row, c, at)
-    if w[c + C_STATE] == ESTABLISHED:
-        note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
-    if flags & RST:
-        end_connection(w, row, c, RESET)
-    if w[c + C_STATE] != ESTABLISHED:
-        return PASSED_HANDSHAKE
-    if flags & ACK == 0:
-        return PASSED_NO_NUMBER
+def move_in(u8, w, row, c, at, partial):
+    """Move the inbound segment to the secondary's numbers; the counter that it falls under."""
     offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
     if offset == 0 and ts_offset == 0:
         return PASSED_ALIGNED
@@ -276,6 +143,23 @@ def inward(u8, w, row, c, at, partial):
 
 
 @hot
+def inward(u8, w, row, c, at, partial):
+    """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
+    flags = w[SCRATCH_AT + F_FLAGS]
+    if flags & ACK and w[c + C_STATE] != ESTABLISHED:
+        establish(u8, w, c, at)
+    if w[c + C_STATE] == ESTABLISHED:
+        note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
+    if flags & RST and w[c + C_STATE] != OPENING:  # without ACK it ends no attempt to open (RFC 9293, 3.10.7.3)
+        end_connection(w, row, c, RESET)
+    if w[c + C_STATE] != ESTABLISHED:
+        return PASSED_HANDSHAKE
+    if flags & ACK == 0:
+        return PASSED_NO_NUMBER
+    return move_in(u8, w, row, c, at, partial)
+
+
+@hot
 def outward(u8, w, row, c, at, partial):
     """A segment without SYN from the guest, on a known connection; the counter that it falls under.
 
@@ -287,7 +171,7 @@ def outward(u8, w, row, c, at, partial):
     wire = add(seq, -offset)
     if w[c + C_STATE] == ESTABLISHED:
         note_fins(w, row, c, wire, FIN_SEEN_OUT, FIN_ACKED_IN, C_FIN_OUT, C_FIN_IN)
-    if flags & RST:
+    if flags & RST and w[c + C_STATE] != OPENING:  # it answers something older, and the guest's own attempt goes on
         end_connection(w, row, c, RESET)
     if w[c + C_STATE] != ESTABLISHED:
         return PASSED_HANDSHAKE
@@ -306,16 +190,42 @@ def outward(u8, w, row, c, at, partial):
 
 
 @hot
+def first_fragment(u8, w, at):
+    """Whether the fragment in the scratch words holds a whole TCP header without SYN: then it is read like a segment.
+
+    The checksum is updated by the difference, so the other fragments are not needed.  How long the segment is cannot
+    be told, so its FIN counts for nothing.
+    """
+    l4, end = w[SCRATCH_AT + F_L4], w[SCRATCH_AT + F_END]
+    if w[SCRATCH_AT + F_PROTO] != _TCP or w[SCRATCH_AT + F_FRAG] >> 4 != 0 or end < l4 + 20:
+        return False
+    size, flags = (byte(u8, at + l4 + 12) >> 4) * 4, byte(u8, at + l4 + 13)
+    if size < 20 or end < l4 + size or flags & SYN:
+        return False
+    w[SCRATCH_AT + F_PORTS] |= be32(u8, at + l4)
+    w[SCRATCH_AT + F_SEQ] = be32(u8, at + l4 + _SEQ)
+    w[SCRATCH_AT + F_ACK] = be32(u8, at + l4 + _ACK)
+    w[SCRATCH_AT + F_FLAGS] = flags & ~FIN
+    w[SCRATCH_AT + F_DATA] = l4 + size
+    w[SCRATCH_AT + F_DATA_LEN] = end - l4 - size
+    return True
+
+
+@hot
 def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
     """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under."""
     verdict = parse(u8, w, at, length, SCRATCH_AT)
-    if verdict != TCP:
-        return PASSED_FRAGMENT if verdict == FRAGMENT else PASSED_NOT_TCP
+    if verdict == FRAGMENT:
+        if not first_fragment(u8, w, at):
+            return PASSED_FRAGMENT
+    elif verdict != TCP:
+        return PASSED_NOT_TCP
     if not inbound:
         reverse_key(w, SCRATCH_AT)
     c = find(w, TABLE_AT, SCRATCH_AT)
     if w[SCRATCH_AT + F_FLAGS] & SYN:
-        return handshake(u8, w, row, c, now, at, inbound)
+        counter = handshake(u8, w, row, c, now, at, inbound)
+        return counter if counter >= 0 else move_in(u8, w, row, c, at, partial)
     if c < 0 or w[c + C_STATE] == LEFT_ALONE:
         return PASSED_UNKNOWN
     touch(w, c, now)

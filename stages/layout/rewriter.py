@@ -1,7 +1,11 @@
 """filter-rewriter: ports, counters, and the row of a connection.
 
-Tables of the stage, from `Kind.tables` on: SCRATCH words for the packet parser, then one connection table.  Keys are
-those of the inbound direction: the source is the outside peer, the destination is the guest.
+Tables of the stage, from `Kind.tables` on: SCRATCH words for the packet parser, both ends of the list of spare rows,
+then one connection table.  Keys are those of the inbound direction: the source is the outside peer, the destination is
+the guest.
+
+Spare rows are those that may go when a new connection needs room: closed ones, and those whose handshake is not over.
+So a flood of SYNs drives out its own rows, never an established connection, however silent.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
     PASSED_HANDSHAKE,
     PASSED_NO_NUMBER,
     PASSED_UNKNOWN,
+    PASSED_UNASKED,
     PASSED_FRAGMENT,
     PASSED_NOT_TCP,
     PASSED_OFF,
@@ -40,11 +45,12 @@ S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
     RESET,
     REPLACED,
     EVICTED,
+    HALF_OPEN_EVICTED,
     RECYCLED,
     UNTRACKED,
     CHECKPOINTS,
     FAILOVERS,
-) = range(OWN_COUNTERS, OWN_COUNTERS + 19)
+) = range(OWN_COUNTERS, OWN_COUNTERS + 21)
 
 COUNTERS: Final = (
     Counter("rewritten_in", "inbound segments moved to the secondary's numbers: ack, SACK blocks, TSecr"),
@@ -53,7 +59,8 @@ COUNTERS: Final = (
     Counter("passed_handshake", "SYN segments, and segments before a connection's seq_offset is known"),
     Counter("passed_no_number", "segments of known connections without a number to rewrite (no ACK flag)"),
     Counter("passed_unknown", "TCP segments of connections whose start was not seen here"),
-    Counter("passed_fragment", "IP fragments: they have no ports to know them by"),
+    Counter("passed_unasked", "inbound SYN+ACKs for which no SYN of the guest was seen here"),
+    Counter("passed_fragment", "IP fragments without a TCP header: all but the first, and other protocols"),
     Counter("passed_not_tcp", "everything else that is not TCP"),
     Counter("passed_off", "packets passed while the status was off"),
     Counter("connections", "connections open now"),
@@ -61,9 +68,10 @@ COUNTERS: Final = (
     Counter("connections_closed", "connections closed: both FINs acknowledged"),
     Counter("connections_reset", "connections ended by a RST"),
     Counter("connections_replaced", "open connections whose addresses the guest used for a new one"),
-    Counter("connections_evicted", "open connections, the longest silent, given up for want of room"),
+    Counter("connections_evicted", "established connections, the longest silent, given up for want of room"),
+    Counter("half_open_evicted", "connections whose handshake was not over, the oldest, given up for want of room"),
     Counter("rows_recycled", "closed connections forgotten for want of room"),
-    Counter("connections_untracked", "connections left alone because no row could be had"),
+    Counter("connections_untracked", "connections left alone: no row could be had, or the guest's SYN carries data"),
     Counter("checkpoints", "checkpoints taken: every seq_offset and ts_offset became 0"),
     Counter("failovers", "failovers taken: known connections go on being rewritten, new ones are left alone"),
 )
@@ -79,35 +87,54 @@ C_FIN_IN: Final = 18
 C_FIN_OUT: Final = 19
 C_TS_LOCAL: Final = 20
 C_TS_OFFSET: Final = 21
-ROW_WORDS: Final = 24
+C_GUEST_OPENED: Final = 22
+C_LISTED: Final = 23
+C_OLDER: Final = 24
+C_NEWER: Final = 25
+ROW_WORDS: Final = 26
 
 ROW_FIELDS: Final = (
     Field("state", C_STATE, 1, "kernels", "LEFT_ALONE to ESTABLISHED"),
     Field("seq_offset", C_OFFSET, 1, "kernels", "secondary ISN - primary ISN mod 2^32, of `generation`"),
     Field("generation", C_GENERATION, 1, "kernels", "S_GENERATION when local_isn was learnt; older: the offsets are 0"),
     Field("fins", C_FINS, 1, "kernels", "FIN_SEEN_IN, FIN_SEEN_OUT, FIN_ACKED_IN, FIN_ACKED_OUT"),
-    Field("local_isn", C_LOCAL_ISN, 1, "kernels", "the secondary's ISN, from its SYN+ACK"),
-    Field("first_seq", C_FIRST_SEQ, 1, "kernels", "the ack of that SYN+ACK: seq of the peer's first byte"),
+    Field("local_isn", C_LOCAL_ISN, 1, "kernels", "the secondary's ISN, from its SYN or SYN+ACK"),
+    Field("first_seq", C_FIRST_SEQ, 1, "kernels", "seq of the peer's first byte, from the SYN+ACK; -1: not known"),
     Field("fin_in", C_FIN_IN, 1, "kernels", "number after the peer's FIN"),
     Field(
         "fin_out", C_FIN_OUT, 1, "kernels", "number after the guest's FIN, as the peer sees it: no checkpoint moves it"
     ),
-    Field("ts_local", C_TS_LOCAL, 1, "kernels", "TSval of the secondary's SYN+ACK, -1: no timestamps"),
-    Field("ts_offset", C_TS_OFFSET, 1, "kernels", "TSval of SYN+ACK: secondary - primary mod 2^32, of `generation`"),
+    Field("ts_local", C_TS_LOCAL, 1, "kernels", "TSval that came with local_isn, -1: no timestamps"),
+    Field("ts_offset", C_TS_OFFSET, 1, "kernels", "that TSval: secondary - primary mod 2^32, of `generation`"),
+    Field("guest_opened", C_GUEST_OPENED, 1, "kernels", "1: the guest has sent a SYN without ACK"),
+    Field("listed", C_LISTED, 1, "kernels", "1: in the list of spare rows"),
+    Field("older", C_OLDER, 1, "kernels", "word index of the next older spare row, 0: none"),
+    Field("newer", C_NEWER, 1, "kernels", "word index of the next newer spare row, 0: none"),
 )
 
 # States.  From, to: why.
-LEFT_ALONE: Final = 0  # started after a failover on the addresses of a known one
+LEFT_ALONE: Final = 0  # nothing is known or learnt of it
 SYN_SEEN: Final = 1
-ANSWERED: Final = 2  # the secondary's ISN is known
+ANSWERED: Final = 2  # the secondary's ISN is known, from its SYN+ACK
 ESTABLISHED: Final = 3  # seq_offset is known
+OPENING: Final = 4  # the secondary's ISN is known, from its own SYN
 STATE_MOVES: Final = {
     (SYN_SEEN, ANSWERED): "outbound SYN+ACK",
+    (SYN_SEEN, OPENING): "outbound SYN: the guest opens the connection; both SYNs crossed (simultaneous open)",
     (ANSWERED, ANSWERED): "SYN+ACK sent again, perhaps with another ISN (SYN cookies, a second SYN)",
-    (ANSWERED, ESTABLISHED): "first inbound ACK without SYN: its ack - 1 is the primary's ISN",
+    (OPENING, OPENING): "SYN sent again, perhaps with another ISN (a second attempt, a checkpoint)",
+    (OPENING, ANSWERED): "outbound SYN+ACK: simultaneous open, or the guest lets the peer open",
+    (ANSWERED, OPENING): "outbound SYN: the guest opens the connection itself",
+    (ANSWERED, ESTABLISHED): "first inbound ACK: its ack - 1 is the primary's ISN; with SYN where both opened",
+    (OPENING, ESTABLISHED): "inbound SYN+ACK or RST+ACK: its ack - 1 is the primary's ISN",
     (ESTABLISHED, ANSWERED): "a SYN+ACK for another client ISN: the guest has taken a new connection",
-    (ESTABLISHED, LEFT_ALONE): "the same after a failover",
-    (ANSWERED, LEFT_ALONE): "the same after a failover",
+    (ESTABLISHED, OPENING): "a SYN with another ISN: the guest opens a new connection",
+    (ESTABLISHED, LEFT_ALONE): "either of them after a failover, or a SYN with data (RFC 7413)",
+    (ANSWERED, LEFT_ALONE): "the same",
+    (SYN_SEEN, LEFT_ALONE): "outbound SYN with data: whether the answer acknowledges them cannot be told",
+    (OPENING, LEFT_ALONE): "the same",
+    (LEFT_ALONE, ANSWERED): "outbound SYN+ACK, before any failover",
+    (LEFT_ALONE, OPENING): "outbound SYN without data, before any failover",
 }
 STATE_PROHIBITED: Final = {
     (
@@ -126,12 +153,14 @@ FIRST_WINDOW: Final = 0xFFFF  # RFC 7323: the window of a SYN is never scaled, s
 MAX_CONNECTIONS: Final = 16_384
 
 # --- room for a burst -------------------------------------------------------------------------------------------
-PACKET_PUTS: Final = 64  # entries of the undo log that a packet needs at most, without moving others in the table
+PACKET_PUTS: Final = 80  # entries of the undo log that a packet needs at most, without moving others in the table
 MOVE_PUTS: Final = 512  # the most that may move when a row is evicted
 UNDO_ENTRIES: Final = 4096  # a burst ends early where it is full: some 90 new connections, or any number of others
 
 SCRATCH_AT: Final = UNDO + 2 * UNDO_ENTRIES
-TABLE_AT: Final = SCRATCH_AT + SCRATCH
+OLDEST_AT: Final = SCRATCH_AT + SCRATCH  # word index of the oldest spare row, 0: none
+NEWEST_AT: Final = OLDEST_AT + 1
+TABLE_AT: Final = NEWEST_AT + 1
 
 
 def capacity(params: Mapping[str, Any]) -> int:
@@ -140,7 +169,7 @@ def capacity(params: Mapping[str, Any]) -> int:
 
 
 def _table_words(params: Mapping[str, Any]) -> int:
-    return SCRATCH + table.words(capacity(params), ROW_WORDS)
+    return TABLE_AT - SCRATCH_AT + table.words(capacity(params), ROW_WORDS)
 
 
 KIND: Final = Kind(
@@ -162,7 +191,14 @@ KIND: Final = Kind(
         Balance(
             "every connection is open or ended for a reason",
             ("connections_opened",),
-            ("connections", "connections_closed", "connections_reset", "connections_replaced", "connections_evicted"),
+            (
+                "connections",
+                "connections_closed",
+                "connections_reset",
+                "connections_replaced",
+                "connections_evicted",
+                "half_open_evicted",
+            ),
         ),
     ),
     undo_entries=UNDO_ENTRIES,

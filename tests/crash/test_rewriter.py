@@ -14,11 +14,17 @@ ROWS = 4
 
 
 def _rig() -> Rig:
-    """Four open connections on a table of four rows: every new one needs a row of theirs."""
-    rig = Rig("filter-rewriter", {"max_connections": ROWS}, ring_size=8192)
+    """Four open connections, and one that the guest has asked for, on a table of six rows."""
+    rig = Rig("filter-rewriter", {"max_connections": ROWS + 2}, ring_size=8192)
     for i in range(ROWS):
         _handshake(rig, Flow(rig, 40_000 + i))
+    rig.feed("rx_in", _asked(rig).rx(SYN, 0))
+    rig.run(NOW)
     return rig
+
+
+def _asked(rig: Rig) -> Flow:
+    return Flow(rig, 45_000)
 
 
 def _handshake(rig: Rig, flow: Flow) -> None:
@@ -28,18 +34,19 @@ def _handshake(rig: Rig, flow: Flow) -> None:
 
 
 def _feed(rig: Rig) -> None:
-    """Data, the ends of two connections, two new ones that need rows, one answered, a checkpoint announced."""
+    """Data, the ends of two connections, new ones that need rows, one in a live one's place, answers of both sides."""
     old = [Flow(rig, 40_000 + i) for i in range(ROWS)]
     new = [Flow(rig, 50_000 + i) for i in range(2)]
     rig.feed(
         "tx_in",
+        _asked(rig).tx(SYN | ACK, 0, 1),
         old[0].tx(ACK | PSH, 1, 1, b"question"), old[1].tx(FIN | ACK, 1, 1), old[2].tx(RST | ACK, 1, 1),
         new[0].tx(SYN, 0), old[3].tx(ACK, 1, 1), new[1].tx(SYN, 0), old[1].tx(ACK, 2, 2),
     )  # fmt: skip
     rig.feed(
         "rx_in",
         old[0].rx(ACK | PSH, 1, 9, b"answer"), old[1].rx(FIN | ACK, 1, 2), new[1].rx(SYN | ACK, 0, 1),
-        old[3].rx(ACK, 1, 1, b"more"),
+        old[3].rx(ACK, 1, 1, b"more"), old[3].rx(SYN, 9_000), _asked(rig).rx(ACK, 1, 1),
     )  # fmt: skip
 
 
@@ -51,11 +58,13 @@ def _feed_with_checkpoint(rig: Rig) -> None:
 def _check(rig: Rig, outcome: Outcome) -> None:
     """Every frame is there once, with a right checksum, and every counter is accounted for."""
     frames = outcome.frames
-    assert [len(frames["tx_out"]), len(frames["rx_out"])] == [2 * ROWS + 7, ROWS + 4]
+    assert [len(frames["tx_out"]), len(frames["rx_out"])] == [2 * ROWS + 8, ROWS + 1 + 6]
     assert not any(checksum_faults(f) for out in frames.values() for f in out)
     question = next(read(f) for f in frames["tx_out"] if read(f).payload == b"question")
     assert question.ack == (PRIMARY if outcome.counters["checkpoints"] else SECONDARY) + 1
-    assert outcome.counters["connections_opened"] == ROWS + 2
+    assert outcome.counters["connections_opened"] == ROWS + 1 + 4  # one of them loses its row and gets another
+    answer = next(read(f) for f in frames["tx_out"] if read(f).dport == 80 and read(f).flags == SYN | ACK)
+    assert answer.ack == (PRIMARY if outcome.counters["checkpoints"] else SECONDARY) + 1
     check_balances(rig)
 
 

@@ -72,8 +72,8 @@ def command(data: bytes) -> None:
     try:
         for line in split(data.decode("latin-1"), {}):
             convert(line, Asked(side="primary"))
-    except Trouble as trouble:
-        assert str(trouble)
+    except Trouble:
+        pass
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"packet": packet, "capture": capture, "link": link, "command": command}

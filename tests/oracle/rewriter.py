@@ -5,7 +5,8 @@ Written from behaviour.md, section 4, and RFC 9293; no code, number or layout is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import struct
+from dataclasses import dataclass, field, replace
 
 from tests.packets import ACK, FIN, MOD, P_TCP, RST, SYN, Packet, checksum, ones_sum, packed, pseudo, read
 
@@ -20,7 +21,11 @@ def serial(a: int, b: int) -> int:
 
 @dataclass
 class Connection:
-    """What is known of one connection.  ``fin_in`` and ``fin_out`` are numbers as the outside peer sees them."""
+    """What is known of one connection.  ``fin_in`` and ``fin_out`` are numbers as the outside peer sees them.
+
+    ``guest_syn``: the ISN with which the guest opens; ``asking``: without an answer yet; ``wire_isn``: the
+    primary's ISN.
+    """
 
     secondary_isn: int | None = None
     client_next: int | None = None
@@ -32,6 +37,9 @@ class Connection:
     fin_out: int | None = None
     fin_in_acked: bool = False
     fin_out_acked: bool = False
+    guest_syn: int | None = None
+    asking: bool = False
+    wire_isn: int | None = None
 
 
 @dataclass
@@ -68,50 +76,89 @@ class Rewriter:
     def inbound(self, frame: bytes, *, partial: bool = False) -> bytes:
         """A frame towards the guest; ``partial``: its TCP checksum covers the pseudo-header only."""
         p = read(frame)
-        if not self.on or p.proto != P_TCP or p.fragment:
+        if p.fragment:
+            p = beginning(frame, p)
+        if not self.on or p.proto != P_TCP or not p.sport:
             return frame
         key = (p.vlans, p.src, p.sport, p.dst, p.dport)
         c = self.connections.get(key)
         if p.flags & SYN:
-            if not p.flags & (ACK | FIN | RST) and c is None and not self.alone:
+            if p.flags & (FIN | RST):
+                return frame
+            if p.flags & ACK:
+                if c is None or not self._accepted(c, p):
+                    return frame
+                return self._moved_in(frame, p, c, partial)
+            if c is None and not self.alone:
                 self.connections[key] = Connection()
                 self.opened += 1
             return frame
         if c is None:
             return frame
-        if p.flags & ACK and c.secondary_isn is not None and not self._established(c):
+        if c.asking:
+            if p.flags & (ACK | RST) != ACK | RST:
+                return frame
+            self._learn(c, p)  # refused: the guest must be able to see it
+        elif p.flags & ACK and c.secondary_isn is not None and not self._established(c):
             assert c.client_next is not None
             if 0 <= serial(p.seq, c.client_next) <= 65535:  # what a window of the handshake can hold
-                if c.seq_offset is None:
-                    c.seq_offset = (c.secondary_isn - (p.ack - 1)) % MOD
-                    if c.ts_local is not None and (found := clock(p)):
-                        c.ts_offset = (c.ts_local - found[1]) % MOD
-                c.secondary_isn = None
+                self._learn(c, p)
         if self._established(c):
             if p.flags & FIN:
                 c.fin_in = (p.seq + len(p.payload) + 1) % MOD
             if p.flags & ACK and c.fin_out is not None and serial(p.ack, c.fin_out) >= 0:
                 c.fin_out_acked = True
         self._ended(c, p)
-        if self._established(c) and p.flags & ACK and (c.seq_offset or c.ts_offset):
-            self.rewritten_in += 1
-            assert c.seq_offset is not None
-            options = moved_options(p.body, sack=c.seq_offset, tsval=0, tsecr=c.ts_offset)
-            return renumber(frame, p, p.seq, (p.ack + c.seq_offset) % MOD, options, partial)
+        if self._established(c) and p.flags & ACK:
+            return self._moved_in(frame, p, c, partial)
         return frame
+
+    def _accepted(self, c: Connection, p: Packet) -> bool:
+        """A SYN+ACK from the peer; whether it is rewritten."""
+        if c.guest_syn is None:
+            return False
+        if c.asking or (not self._established(c) and c.client_next == (p.seq + 1) % MOD):
+            c.client_next = (p.seq + 1) % MOD
+            self._learn(c, p)
+        return self._established(c)
+
+    @staticmethod
+    def _learn(c: Connection, p: Packet) -> None:
+        """``p`` acknowledges the primary's SYN."""
+        assert c.secondary_isn is not None
+        c.wire_isn = (p.ack - 1) % MOD
+        if c.seq_offset is None:
+            c.seq_offset = (c.secondary_isn - c.wire_isn) % MOD
+            if c.ts_local is not None and (found := clock(p)):
+                c.ts_offset = (c.ts_local - found[1]) % MOD
+        c.secondary_isn, c.asking = None, False
+
+    def _moved_in(self, frame: bytes, p: Packet, c: Connection, partial: bool) -> bytes:
+        if not (c.seq_offset or c.ts_offset):
+            return frame
+        self.rewritten_in += 1
+        assert c.seq_offset is not None
+        options = moved_options(p.body, sack=c.seq_offset, tsval=0, tsecr=c.ts_offset)
+        return renumber(frame, p, p.seq, (p.ack + c.seq_offset) % MOD, options, partial)
 
     def outbound(self, frame: bytes, *, partial: bool = False) -> bytes:
         """A frame from the guest."""
         p = read(frame)
-        if not self.on or p.proto != P_TCP or p.fragment:
+        if p.fragment:
+            p = beginning(frame, p)
+        if not self.on or p.proto != P_TCP or not p.sport:
             return frame
         key = (p.vlans, p.dst, p.dport, p.src, p.sport)
         c = self.connections.get(key)
         if p.flags & SYN:
-            if p.flags & ACK and not p.flags & (FIN | RST):
+            if p.flags & (FIN | RST):
+                return frame
+            if p.flags & ACK:
                 self._answered(key, c, p)
+            else:
+                self._asked(key, c, p)
             return frame
-        if c is None:
+        if c is None or c.asking:
             return frame
         seq = (p.seq - (c.seq_offset or 0)) % MOD
         if self._established(c):
@@ -140,27 +187,72 @@ class Rewriter:
             c.over = True
             self.reset += 1
 
+    def _fresh(self, key: Key, c: Connection | None) -> Connection | None:
+        """The guest has a new connection there; None: it is left alone."""
+        if c is not None and not c.over:
+            self.replaced += 1
+        if self.alone:
+            self.connections.pop(key, None)
+            return None
+        self.opened += 1
+        made = self.connections[key] = Connection()
+        return made
+
+    def _asked(self, key: Key, c: Connection | None, p: Packet) -> None:
+        """The guest's own SYN."""
+        if p.payload:  # whether the answer acknowledges it cannot be told: never tracked
+            if c is not None:
+                self.replaced += not c.over
+                self.connections[key] = Connection(over=True)
+            return
+        if c is not None and self._established(c) and not c.over:
+            assert c.seq_offset is not None
+            if (p.seq - c.seq_offset) % MOD == c.wire_isn:
+                return  # sent again
+            c = self._fresh(key, c)
+        elif c is None or c.over:
+            c = self._fresh(key, c)
+        if c is not None:
+            c.guest_syn, c.asking, c.client_next = p.seq, True, None
+            self._told(key, c, p)
+
+    def _told(self, key: Key, c: Connection, p: Packet) -> None:
+        """The guest's SYN or SYN+ACK shows its ISN and clock."""
+        c.secondary_isn, c.seq_offset = p.seq, None
+        found = clock(p)
+        c.ts_local, c.ts_offset = found[0] if found else None, 0
+        self._answer[key] = p.seq
+
     def _answered(self, key: Key, c: Connection | None, p: Packet) -> None:
         if c is not None and self._established(c):
             same = c.client_next == p.ack
             if same and (not c.over or self._answer[key] == p.seq):
                 return
-        fresh = c is None or c.over or (c.client_next is not None and c.client_next != p.ack)
-        if fresh:
-            if c is not None and not c.over:
-                self.replaced += 1
-            if self.alone:
-                self.connections.pop(key, None)
+        if c is None or c.over or (not c.asking and c.client_next is not None and c.client_next != p.ack):
+            c = self._fresh(key, c)
+            if c is None:
                 return
-            self.opened += 1
-            c = self.connections[key] = Connection()
-        assert c is not None
-        c.secondary_isn, c.client_next, c.seq_offset = p.seq, p.ack, None
-        found = clock(p)
-        c.ts_local, c.ts_offset = found[0] if found else None, 0
-        self._answer[key] = p.seq
+        if c.guest_syn is not None and self._answer.get(key) != p.seq:
+            c.guest_syn = None
+        c.client_next, c.asking = p.ack, False
+        self._told(key, c, p)
 
     _answer: dict[Key, int] = field(default_factory=dict)
+
+
+def beginning(frame: bytes, p: Packet) -> Packet:
+    """A fragment read like a segment if it holds a whole TCP header and no SYN; its FIN does not count.
+
+    Ports of 0 where it cannot be read.
+    """
+    at = 14 + 4 * len(p.vlans) + 6 if p.version == 4 else p.body_at - 6
+    offset = int.from_bytes(frame[at : at + 2], "big") & (0x1FFF if p.version == 4 else 0xFFF8)
+    if offset or p.proto != P_TCP or len(p.body) < 20:
+        return p
+    sport, dport, seq, ack, size, flags = struct.unpack("!HHIIBB", p.body[:14])
+    if not 20 <= (size >> 4) * 4 <= len(p.body) or flags & SYN:
+        return p
+    return replace(p, sport=sport, dport=dport, seq=seq, ack=ack, flags=flags & ~FIN)
 
 
 def clock(p: Packet) -> tuple[int, int] | None:
@@ -202,14 +294,18 @@ def moved_options(body: bytes, *, sack: int, tsval: int, tsecr: int) -> bytes:
 
 
 def renumber(frame: bytes, p: Packet, seq: int, ack: int, options: bytes, partial: bool) -> bytes:
-    """The frame with other numbers and its TCP checksum summed anew, or left as it is where it is partial."""
+    """The frame with other numbers and its TCP checksum summed anew, or left as it is where it is partial.
+
+    Of a fragment only these bytes are here; its checksum is what makes the sum of all come out as before.
+    """
     body = p.body[:4] + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + p.body[12:20] + options
     body += p.body[20 + len(options) :]
     if not partial:
-        head = pseudo(packed(p.src), packed(p.dst), P_TCP, len(body))
+        head = pseudo(packed(p.src), packed(p.dst), P_TCP, 0 if p.fragment else len(body))
         before = ones_sum(head + p.body)
-        fresh = checksum(head + body[:16] + b"\0\0" + body[18:])
+        rest = 0xFFFF - before  # the other fragments' share, as the whole sums up to 0xFFFF
+        fresh = checksum(head + body[:16] + b"\0\0" + body[18:] + bytes(len(body) % 2) + rest.to_bytes(2, "big"))
         # A checksum that was wrong has to stay wrong; the tests here give only right ones to this oracle.
-        assert before == 0xFFFF
+        assert p.fragment or before == 0xFFFF
         body = body[:16] + fresh.to_bytes(2, "big") + body[18:]
     return frame[: p.body_at] + body + frame[p.body_at + len(body) :]

@@ -56,6 +56,13 @@ class Flow:
         self.inbound(ACK, 1, 1)
         return self
 
+    def guest_open(self) -> Flow:
+        """The three-way handshake of a connection that the guest opens."""
+        self.outbound(SYN, 0)
+        self.inbound(SYN | ACK, 0, 1)
+        self.outbound(ACK, 1, 1)
+        return self
+
     def offset_in(self) -> int:
         """How far an inbound ACK is moved now."""
         before, after = self.inbound(ACK, 1, 1)

@@ -127,11 +127,68 @@ def test_closed_connections_make_room_first() -> None:
         check_balances(rig)
 
 
+def test_a_flood_of_syns_drives_out_no_live_connection() -> None:
+    """Rows whose handshake is not over go first, the oldest first, however long the established ones are silent."""
+    with Rig("filter-rewriter", {"max_connections": 16}) as rig:
+        quiet = [Flow(rig, 40_000 + i) for i in range(15)]
+        for i, flow in enumerate(quiet):
+            flow.guest_open() if i % 2 else flow.open()
+        for i in range(300):
+            flood = Flow(rig, 1_000 + i)
+            rig.feed("tx_in", flood.tx(SYN, 0))
+            if i % 3 == 0:
+                rig.feed("rx_in", flood.rx(SYN | ACK, 0, 1))
+            if i % 3 == 1:
+                rig.feed("rx_in", Flow(rig, 2_000 + i).rx(SYN, 0))
+            rig.run(now=1_000 + i)
+        rig.take("tx_out"), rig.take("rx_out")
+        counters = rig.counters()
+        assert counters["connections_evicted"] == 0
+        assert counters["half_open_evicted"] == 300 + 100 - 1
+        assert [flow.offset_in() for flow in quiet] == [OFFSET] * 15
+        check_balances(rig)
+
+
+def test_a_handshake_that_ends_in_time_is_kept() -> None:
+    """Spare rows go oldest first, and an established one is spare no more: a client among the flood gets through."""
+    with Rig("filter-rewriter", {"max_connections": 8}) as rig:
+        client = Flow(rig)
+        client.inbound(SYN, 0)
+        for i in range(6):
+            Flow(rig, 1_000 + i).inbound(SYN, 0)
+        client.outbound(SYN | ACK, 0, 1)
+        client.inbound(ACK, 1, 1)
+        for i in range(40):
+            Flow(rig, 2_000 + i).inbound(SYN, 0)
+        assert client.offset_in() == OFFSET
+        assert rig.counters()["half_open_evicted"] == 6 + 40 - 7
+        check_balances(rig)
+
+
+def test_every_row_may_be_spare_or_none() -> None:
+    """The list of spare rows is taken from both ends and the middle, emptied, and filled again."""
+    with Rig("filter-rewriter", {"max_connections": 5}) as rig:
+        for turn in range(3):
+            flows = [Flow(rig, 40_000 + 10 * turn + i).open() for i in range(5)]
+            for i in (2, 0, 4, 1, 3):
+                flows[i].inbound(RST, 1)
+                rig.restart()
+            w = rig.segment.w
+            order = []
+            row = int(w[numbers.OLDEST_AT])
+            while row:
+                order.append(int(w[row + 4]) >> 16 & 0xFFFF)
+                row = int(w[row + numbers.C_NEWER])
+            assert order == [flows[i].port for i in (2, 0, 4, 1, 3)]
+        assert rig.counters()["rows_recycled"] == 10
+        check_balances(rig)
+
+
 def test_a_crowded_run_of_buckets_leaves_a_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an eviction would move more entries than the undo log has places for, the new connection is not tracked."""
     if JIT:
         pytest.skip("the limit is a compiled constant; the plain run lowers it")
-    monkeypatch.setattr("stages.kernels.rewriter.MOVE_PUTS", 0)
+    monkeypatch.setattr("stages.kernels.tracking.MOVE_PUTS", 0)
     with Rig("filter-rewriter", {"max_connections": 1}) as rig:
         assert Flow(rig, 1).open().offset_in() == OFFSET
         assert Flow(rig, 2).open().offset_in() == 0

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ring import layout
+from stages.layout import rewriter as numbers
+from stages.layout import table
 from tests.oracle.rewriter import Rewriter as Oracle
 from tests.oracle.rewriter import serial
 from tests.packets import (
@@ -20,6 +22,7 @@ from tests.packets import (
     SYN,
     Packet,
     checksum_faults,
+    fragments,
     opt_sack,
     opt_timestamp,
     read,
@@ -58,11 +61,19 @@ START = [step(True, SYN, 0, 0), step(False, SYN | ACK, 0, 1), step(True, ACK, 1,
 DATA = [step(True, ACK | PSH, 1, 1, 10), step(False, ACK | PSH, 1, 11, 10)]
 END = [step(True, FIN | ACK, 11, 11), step(False, FIN | ACK, 11, 12), step(True, ACK, 12, 12)]
 ABORT = [step(False, RST, 1, 0)]
+GUEST = [step(False, SYN, 0, 0), step(True, SYN | ACK, 0, 1), step(False, ACK, 1, 1)]
+BOTH = [step(False, SYN, 0, 0), step(True, SYN, 0, 0), step(False, SYN | ACK, 0, 1), step(True, SYN | ACK, 0, 1)]
+LATE = [BOTH[1], BOTH[0], BOTH[3], BOTH[2]]
+REFUSED = [step(False, SYN, 0, 0), step(True, RST | ACK, 0, 1)]
+STALE = [step(False, SYN, 0, 0), step(True, ACK, 7, 9), step(False, RST, 8, 0)]
 NEW: list[tuple[object, ...]] = [("isn",)]
 scripts = st.sampled_from(
     [START, START + DATA, START + DATA + END, END, DATA, ABORT, START[:2], START[:1] + ABORT, START[:2] + ABORT + START,
      NEW + START,
-     NEW + START[1:] + DATA, NEW + START[:2], START + NEW + START + DATA, START + END + NEW + START + DATA]
+     NEW + START[1:] + DATA, NEW + START[:2], START + NEW + START + DATA, START + END + NEW + START + DATA,
+     GUEST, GUEST[:1], GUEST[:2], GUEST + DATA, GUEST + DATA + END, BOTH, LATE, BOTH + DATA + END, LATE + DATA,
+     REFUSED + NEW + GUEST, STALE + GUEST, NEW + GUEST + DATA, START + NEW + GUEST + DATA, GUEST + NEW + START + DATA,
+     GUEST + END + NEW + GUEST + DATA]
 )  # fmt: skip
 
 
@@ -100,16 +111,29 @@ def build(flow: int, numbers: tuple[int, int, int], way: bool, *step: int) -> by
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(flow_numbers, min_size=4, max_size=4), st.lists(flow_numbers, min_size=1, max_size=6), steps)
+@given(
+    st.lists(flow_numbers, min_size=4, max_size=4),
+    st.lists(flow_numbers, min_size=1, max_size=6),
+    steps,
+    st.booleans(),
+    st.sampled_from([0, 0, 0, 24, 40]),
+)
 def test_frame_by_frame_as_the_oracle(
-    flows: list[tuple[int, int, int]], spare: list[tuple[int, int, int]], todo: list[tuple[int, tuple[object, ...]]]
-) -> None:
-    """Any interleaving of segments, events and new incarnations: the same bytes, the same counts, right checksums."""
+    flows: list[tuple[int, int, int]], spare: list[tuple[int, int, int]], todo: list[tuple[int, tuple[object, ...]]],
+    singly: bool, cut: int,
+) -> None:  # fmt: skip
+    """Any interleaving of segments, events and new incarnations: the same bytes, the same counts, right checksums.
+
+    ``singly``: a burst for each segment, after which states have moved only as they may.  ``cut``: segments come as
+    IP fragments of so many bytes.
+    """
     oracle, flows, spare = Oracle(), list(flows), list(spare)
     with Rig("filter-rewriter", {"max_connections": 16}) as rig:
         batch: list[tuple[bool, bytes]] = []
+        moved = states(rig)
 
         def flush() -> None:
+            nonlocal moved
             for way, frame in batch:
                 rig.feed("tx_in" if way else "rx_in", frame)
             rig.run(now=1)
@@ -117,6 +141,10 @@ def test_frame_by_frame_as_the_oracle(
             expected = [oracle.inbound(f) if way else oracle.outbound(f) for way, f in batch]
             assert got == expected
             assert not any(checksum_faults(f) for f in got)
+            before, moved = moved, states(rig)
+            if singly:
+                moves = {(before[key], state) for key, state in moved.items() if before.get(key, state) != state}
+                assert moves <= set(numbers.STATE_MOVES)
             batch.clear()
 
         for flow, (kind, *rest) in todo:
@@ -124,7 +152,10 @@ def test_frame_by_frame_as_the_oracle(
                 way = bool(rest[0])
                 if batch and batch[-1][0] != way:
                     flush()  # a burst takes inbound first: one direction a burst keeps the oracle's order
-                batch.append((way, build(flow, flows[flow], way, *rest[1:])))  # type: ignore[arg-type]
+                frame = build(flow, flows[flow], way, *rest[1:])  # type: ignore[arg-type]
+                batch += [(way, piece) for piece in (in_fragments(frame, cut) if cut else [frame])]
+                if singly:
+                    flush()
                 continue
             flush()
             apply(rig, oracle, str(kind))
@@ -141,6 +172,21 @@ def test_frame_by_frame_as_the_oracle(
         ):  # fmt: skip
             assert counters[name] == value, name
         check_balances(rig)
+
+
+def states(rig: Rig) -> dict[tuple[int, ...], int]:
+    """The state of each row, by its key."""
+    w, at, found = rig.segment.w, numbers.TABLE_AT, {}
+    for row in range(int(w[at + table.T_ROWS]), int(w[at + table.T_ROWS]) + 16 * numbers.ROW_WORDS, numbers.ROW_WORDS):
+        if w[row + table.R_LIVE]:
+            found[tuple(w[row : row + 6].tolist())] = int(w[row + numbers.C_STATE])
+    return found
+
+
+def in_fragments(frame: bytes, size: int) -> list[bytes]:
+    """The frame's datagram in fragments of ``size`` bytes."""
+    p = read(frame)
+    return fragments(p.src, p.dst, p.proto, p.body, size, vlans=p.vlans)
 
 
 def apply(rig: Rig, oracle: Oracle, kind: str) -> None:
@@ -183,6 +229,10 @@ class Server:
         """A segment of its own, ``at`` counted from its ISN."""
         return tcp_frame(V4[1], V4[0], 80, 40_000, seq=self.isn + at, ack=self.next_in(), flags=flags, payload=payload)
 
+    def ask(self) -> bytes:
+        """Its own SYN."""
+        return tcp_frame(V4[1], V4[0], 80, 40_000, seq=self.isn, flags=SYN)
+
     def receive(self, frame: bytes) -> list[bytes]:
         """Take a client's segment; what it sends in answer."""
         p = read(frame)
@@ -190,7 +240,11 @@ class Server:
             self.faults.append("checksum")
         if p.flags & SYN:
             self.client_isn = p.seq
-            return [self.segment(SYN | ACK, 0)]
+            if not p.flags & ACK:
+                return [self.segment(SYN | ACK, 0)]
+            if p.ack != (self.isn + 1) % MOD:
+                self.faults.append("SYN+ACK for another ISN")
+            return [self.segment(ACK, 1)]
         taken = serial(p.ack, self.isn)
         if not 1 <= taken <= 1 + self.sent + self.fin_sent:
             self.faults.append(f"ack {taken} of {self.sent} sent")
@@ -309,6 +363,21 @@ class Pair:
             for out in () if lost else theirs if self.failed_over else answers:
                 self.client.receive(out)
 
+    def open(self, opener: str, checkpoint: bool) -> None:
+        """The handshake, opened by the peer, by the guest, or by both at once; perhaps with a checkpoint within."""
+        if opener != "peer":
+            self.outbound([self.secondary.ask()])
+            self.client.receive(self.primary.ask())
+        if opener != "guest":
+            self.offer(self.client.segment(SYN))
+        if checkpoint:
+            self.checkpoint()
+        if opener == "peer":
+            self.offer(self.client.segment(ACK))
+        else:
+            self.client.sent = 0
+            self.offer(self.client.segment(SYN | ACK))
+
     def resend(self) -> None:
         """The active side sends everything once more."""
         for out in self.outbound(self.secondary.again()) if self.failed_over else self.primary.again():
@@ -334,10 +403,11 @@ actions = st.tuples(
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(isns, isns, isns, st.integers(1, 40), st.integers(1, 40), st.lists(actions, max_size=14), st.integers(0, 30))
+@given(isns, isns, isns, st.integers(1, 40), st.integers(1, 40), st.lists(actions, max_size=14), st.integers(0, 30),
+       st.sampled_from(["peer", "guest", "both"]))  # fmt: skip
 def test_the_secondary_lives_the_primarys_connection(
     client_isn: int, primary_isn: int, secondary_isn: int, mss: int, other_mss: int,
-    todo: list[tuple[str, int]], failover_at: int,
+    todo: list[tuple[str, int]], failover_at: int, opener: str,
 ) -> None:  # fmt: skip
     """Each replica sees a flawless connection in its own numbers; the secondary's output is the primary's, byte for
     byte in the primary's numbers; after a failover the client goes on with the secondary and gets every byte once.
@@ -345,10 +415,7 @@ def test_the_secondary_lives_the_primarys_connection(
     with Rig("filter-rewriter", {"max_connections": 4}) as rig:
         pair = Pair(rig, Server(primary_isn, mss), Server(secondary_isn, other_mss), Client(client_isn))
         client = pair.client
-        pair.offer(client.segment(SYN))
-        if failover_at % 3 == 0:
-            pair.checkpoint()  # within the handshake
-        pair.offer(client.segment(ACK))
+        pair.open(opener, checkpoint=failover_at % 3 == 0)
         for i, (what, n) in enumerate(todo):
             if i == failover_at:
                 pair.failover()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import load
 from tools.lab import __main__ as lab
-from tools.lab import browser, host, render, report, scene, state, web
+from tools.lab import browser, host, impair, outgoing, render, report, scene, stack, state, web, wire
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "lab.toml"
 
@@ -71,6 +72,14 @@ def test_record_goes_to_the_three_taps(example: dict, tmp_path: Path) -> None:
     assert "record" not in made["netdev"]["hn1"]["network"]
 
 
+def test_a_role_with_a_wire_gets_the_pipelines_own_tap(example: dict, tmp_path: Path) -> None:
+    """The wire holds the host's TAP; nothing else changes."""
+    made = render.render(example, "colo-77", Path("/r"), wired=(scene.CLIENT,))
+    assert made["netdev"]["hn0"]["network"]["ifname"] == scene.WIRE_TAP
+    assert made["netdev"]["hn0"]["guest"]["ifname"] == scene.TAP
+    assert made["netdev"]["hn1"]["guest"]["ifname"] == scene.TAP
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_the_rendered_config_is_accepted(example: dict, tmp_path: Path, recorded: bool) -> None:
     """The pipeline's own check has nothing to say against it, captures included."""
@@ -122,6 +131,135 @@ _values = st.recursive(
 def test_written_toml_reads_back_as_the_same(config: dict) -> None:
     """Whatever keys and strings a config has, text and value say the same."""
     assert tomllib.loads(render.to_toml(config)) == config
+
+
+# --- the wires ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5 %", 0.005), ("2", 0.02), ("0%", 0.0), ("50%", 0.5)])
+def test_shares_are_read_as_people_write_them(text: str, share: float) -> None:
+    """A percentage, with or without its sign."""
+    assert lab.percent(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "-1%", "51%", "one", "1%%", "nan"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    """With the word that was given."""
+    with pytest.raises(argparse.ArgumentTypeError, match="percentage"):
+        lab.percent(text)
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    """Milliseconds."""
+    assert lab.milliseconds("2ms") == lab.milliseconds("2") == pytest.approx(0.002)
+    for text in ("2s", "-1", "1001ms", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="1000 ms"):
+            lab.milliseconds(text)
+
+
+def test_without_an_impairment_there_is_no_wire() -> None:
+    """The TAPs are the hosts' own then."""
+    assert lab.arguments([]).impairment.roles == ()
+
+
+def test_reordering_brings_its_delay() -> None:
+    """A frame can only overtake those that wait, so 2 ms where nothing is said, and never none."""
+    assert lab.arguments(["--reorder", "1%"]).impairment == impair.Impairment(reorder=0.01, delay=0.002)
+    assert lab.arguments(["--loss", "1%"]).impairment == impair.Impairment(loss=0.01)
+    with pytest.raises(SystemExit):
+        lab.arguments(["--reorder", "1%", "--delay", "0"])
+
+
+def test_loss_on_the_network_is_the_clients_wire_both_ways() -> None:
+    """And what a replica sends alone is lost only where that is asked for; nothing ever on the way to one replica."""
+    network = impair.Impairment(0.01, 0.02, 0.003)
+    assert network.roles == (scene.CLIENT,)
+    ways = network.ways(scene.CLIENT)
+    assert [(way["loss"], way["reorder"], way["delay"]) for way in ways.values()] == [(0.01, 0.02, 0.003)] * 2
+    alone = impair.Impairment(replica_loss=0.05)
+    assert alone.roles == scene.REPLICAS
+    for role in scene.REPLICAS:
+        ways = alone.ways(role)
+        assert (ways["egress"]["loss"], ways["ingress"]["loss"]) == (0.05, 0.0)
+    every = [way["seed"] for role in scene.ROLES for way in impair.Impairment(0.1, 0.1, 0.1, 0.1).ways(role).values()]
+    assert len(set(every)) == 6
+
+
+def test_the_pipelines_tap_of_a_wire_answers_nothing_itself() -> None:
+    """No ARP, no address: what arrives there is the wire's."""
+    commands = impair.device_commands("colo-1-client")
+    assert all(command[:3] == ["ip", "-n", "colo-1-client"] for command in commands)
+    words = [" ".join(command[3:]) for command in commands]
+    assert words == [
+        "tuntap add dev colo1 mode tap",
+        f"link set colo1 txqueuelen {scene.TAP_QUEUE} arp off",
+        "link set colo1 up",
+    ]
+
+
+def _pass(fate: wire.Fate, count: int) -> list[int]:
+    """Frames a millisecond apart; their numbers in the order in which they come out."""
+    out = []
+    for number in range(count + 100):
+        now = number / 1000
+        if number < count and (early := fate.take(number.to_bytes(4, "big"), now)) is not None:
+            out.append(early)
+        out += fate.due(now)
+    assert fate.rest(0) is None
+    return [int.from_bytes(frame, "big") for frame in out]
+
+
+def test_a_wire_without_impairment_passes_everything_at_once_in_order() -> None:
+    """Nothing lost, nothing kept."""
+    assert _pass(wire.Fate(0, 0, 0, seed=1), 500) == list(range(500))
+
+
+def test_a_wire_that_delays_keeps_the_order() -> None:
+    """Each frame comes out once its time is over, and not before."""
+    fate = wire.Fate(0, 0, 0.01, seed=1)
+    assert fate.take(b"one", 5.0) is None
+    assert fate.due(5.009) == []
+    assert fate.rest(5.004) == pytest.approx(0.006)
+    assert fate.due(5.0101) == [b"one"]
+    assert _pass(wire.Fate(0, 0, 0.01, seed=1), 500) == list(range(500))
+
+
+def test_a_wire_loses_and_reorders_as_often_as_asked_and_the_same_each_time() -> None:
+    """The seed decides: two runs are equal, another seed is another run."""
+    fates = [wire.Fate(0.05, 0.1, 0.01, seed) for seed in (3, 3, 4)]
+    first, second, other = (_pass(fate, 4000) for fate in fates)
+    assert first == second != other
+    counts = fates[0].counts()
+    assert counts["frames"] == 4000
+    assert len(first) == len(set(first)) == 4000 - counts["lost"]
+    assert 120 < counts["lost"] < 280
+    assert 280 < counts["early"] < 520
+    overtaken = sum(a > b for a, b in itertools.pairwise(first))
+    assert 0 < overtaken <= counts["early"]
+
+
+# --- what the hosts' TCP says --------------------------------------------------------------------------------------
+
+
+def test_the_kernels_counters_are_read_by_name() -> None:
+    """A line of names, a line of values; other protocols are left out."""
+    text = "Ip: Forwarding\nIp: 1\nTcp: InSegs RetransSegs\nTcp: 9 2\nTcpExt: TCPSACKDiscard PAWSEstab\nTcpExt: 4 1\n"
+    counters = stack.parse(text)
+    assert counters == {"InSegs": 9, "RetransSegs": 2, "TCPSACKDiscard": 4, "PAWSEstab": 1}
+    assert stack.some(counters, stack.SELDOM) == "4 TCPSACKDiscard, 1 PAWSEstab"
+    assert stack.some(counters, stack.NEVER) == ""
+    assert stack.discarded(counters) == 5
+    assert stack.discarded({**counters, stack.DUBIOUS: 4}) == 1
+    mine = stack.parse(Path("/proc/net/snmp").read_text() + Path("/proc/net/netstat").read_text())
+    assert {stack.RECEIVED, stack.RETRANSMITTED, stack.BY_SACK, stack.DUPLICATES} <= set(mine)
+
+
+def test_the_visits_of_the_guest_are_known_beforehand() -> None:
+    """Each side sends other bytes in each visit, the same in every run."""
+    expected = outgoing.Outgoing(None, 1000, 3).expected  # type: ignore[arg-type]
+    assert list(expected["guest"]) == [50_001, 50_002, 50_003]
+    assert len({*expected["guest"].values(), *expected["server"].values()}) == 6
+    assert expected["server"][50_002] == outgoing.digest(outgoing.content("server", 1, 1000))
 
 
 # --- the content ------------------------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import ConfigError, parse
-from tools.lab import host, render, scene, state, web
-from tools.lab.proxy import REPOSITORY, Proxy
+from tools.lab import host, impair, render, scene, state, web
+from tools.lab.proxy import Proxy
 from tools.lab.report import Report
+from tools.lab.scene import REPOSITORY
 from tools.lab.session import Load, Session
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
@@ -30,6 +31,22 @@ def size(text: str) -> int:
     if not found or found[2] not in _UNITS or not int(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500KB or 50MB")
     return int(found[1]) * _UNITS[found[2]]
+
+
+def percent(text: str) -> float:
+    """A share of all frames: 1%, 0.5%; from 0 to 50 %, as a chance from 0 to 1."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    if not found or float(found[1]) > 50:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 50, such as 1%")
+    return float(found[1]) / 100
+
+
+def milliseconds(text: str) -> float:
+    """A time: 2ms, 0.5ms; at most 1000 ms, in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:ms)?", text.strip())
+    if not found or float(found[1]) > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0 to 1000 ms, such as 2ms")
+    return float(found[1]) / 1000
 
 
 def positive(text: str) -> int:
@@ -48,11 +65,22 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--download", type=size, default=50_000_000, metavar="SIZE", help="large download (50MB)")
     parser.add_argument("--upload", type=size, default=2_000_000, metavar="SIZE", help="upload (2MB)")
     parser.add_argument("--kill", action="store_true", help="also kill -9 each compute stage during a download")
+    wire = parser.add_argument_group("the client's wire, both ways")
+    wire.add_argument("--loss", type=percent, default=0, metavar="SHARE", help="frames that are lost, such as 1%%")
+    wire.add_argument("--reorder", type=percent, default=0, metavar="SHARE", help="frames that overtake the others")
+    wire.add_argument("--delay", type=milliseconds, metavar="TIME", help="each way (2ms with --reorder, else none)")
+    parser.add_argument("--replica-loss", type=percent, default=0, metavar="SHARE", help="of what each replica sends")
+    parser.add_argument("--seed", type=positive, default=impair.SEED, help="of the dice for --loss and --reorder")
     parser.add_argument("--record", type=Path, metavar="DIR", help="write client, primary and secondary .pcapng there")
     parser.add_argument("--json", action="store_true", help="the report as JSON; progress goes to stderr")
     parser.add_argument("--keep", action="store_true", help="leave everything running for inspection")
     parser.add_argument("--remove", action="store_true", help="only remove what dead or kept labs left")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    delay = options.delay if options.delay is not None else impair.DELAY if options.reorder else 0.0
+    options.impairment = impair.Impairment(options.loss, options.reorder, delay, options.replica_loss, options.seed)
+    if options.reorder and not delay:
+        parser.error("--reorder needs a --delay: a frame overtakes those that wait")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +139,13 @@ def _play(options: argparse.Namespace, config: dict[str, Any], report: Report, s
     if options.kill:
         # Seven stages within ten seconds, on purpose: no sign that something is wrong with them.
         config = {**config, "supervisor": {**config.get("supervisor", {}), "intensity": 20}}
-    proxy = Proxy(set_up, render.render(config, book.prefix, set_up.directory / "run", options.record))
+    wires = impair.Wires(set_up, options.impairment)
+    if options.impairment.roles:
+        wires.start()
+        report.check("wires between the hosts and the pipeline", True, str(options.impairment))
+    proxy = Proxy(
+        set_up, render.render(config, book.prefix, set_up.directory / "run", options.record, options.impairment.roles)
+    )
     servers = web.Servers(set_up, options.download)
     servers.start()
     report.check("two nginx with the same content", True, f"{web.PAGE_COUNT} pages, one of {options.download:,} B")
@@ -124,10 +158,18 @@ def _play(options: argparse.Namespace, config: dict[str, Any], report: Report, s
     if not options.keep:
         code = proxy.stop()
         report.check("the pipeline drains and ends with 0", code == 0, f"exit status {code}")
+        _wires(wires.stop(), report)
         left = state.segments(book.prefix)
         report.check("it leaves nothing in shared memory", not left, ", ".join(path.name for path in left)[:200])
         if options.record:
             _captures(options.record, report)
+
+
+def _wires(done: Mapping[str, Mapping[str, Mapping[str, int]]], report: Report) -> None:
+    for role, ways in done.items():
+        for way, counts in ways.items():
+            if counts["lost"] or counts["early"]:
+                report.figures[f"the {role}'s {way}"] = ", ".join(f"{value:,} {name}" for name, value in counts.items())
 
 
 def _captures(record: Path, report: Report) -> None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import load
@@ -14,9 +13,7 @@ from pipeline.control import ask
 from pipeline.graph import plan
 from pipeline.summary import summarise
 from tools.lab import host, render
-from tools.lab.scene import Scene
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tools.lab.scene import REPOSITORY, Scene
 
 # How the compare's log line about a difference begins (stages/compare.py).
 DIFFERENCE = "outputs differ"
@@ -67,6 +64,12 @@ class Proxy:
     def stage(self, ident: str) -> dict[str, Any]:
         """A stage's row of the status."""
         return next(dict(row) for row in self.status()["stages"] if row["id"] == ident)
+
+    def counters(self, kind: str) -> dict[str, int]:
+        """The counters of the one stage of a type."""
+        status = self.status()
+        (ident,) = (stage["id"] for stage in status["stages"] if stage["type"] == kind)
+        return dict(status["counters"][ident])
 
     def unbalanced(self, status: Mapping[str, Any]) -> tuple[str, ...]:
         """The equations of the pipeline's own summary that do not hold: rings, stages, the compare's conservation."""

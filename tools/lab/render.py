@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.lab.host import LabError
-from tools.lab.scene import ROLES
+from tools.lab.scene import ROLES, WIRE_TAP
 
 PLACEHOLDER = "colo-lab"
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
-def render(config: Mapping[str, Any], prefix: str, runtime_dir: Path, record: Path | None = None) -> dict[str, Any]:
+def render(
+    config: Mapping[str, Any], prefix: str, runtime_dir: Path, record: Path | None = None, wired: Sequence[str] = ()
+) -> dict[str, Any]:
     """The config of the lab called ``prefix``: every ``colo-lab`` replaced, captures of the three taps in ``record``.
 
-    LabError where ``config`` has no tap in one of the three namespaces.
+    ``wired``: the roles that have a wire, at whose end another TAP is.  LabError where ``config`` has no tap in one of
+    the three namespaces.
     """
     made: dict[str, Any] = _renamed(config, prefix)
     made.setdefault("pipeline", {}).update(name=prefix, runtime_dir=str(runtime_dir))
@@ -28,6 +31,8 @@ def render(config: Mapping[str, Any], prefix: str, runtime_dir: Path, record: Pa
         namespace = f"{prefix}-{role}"
         if namespace not in taps:
             raise LabError(f'the config has no tap with netns = "{PLACEHOLDER}-{role}"')
+        if role in wired:
+            taps[namespace]["ifname"] = WIRE_TAP
         if record is not None:
             taps[namespace]["record"] = str(record / f"{role}.pcapng")
     return made

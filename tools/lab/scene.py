@@ -13,10 +13,13 @@ from typing import Any
 
 from tools.lab import host, state
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 CLIENT, PRIMARY, SECONDARY = "client", "primary", "secondary"
 ROLES = (CLIENT, PRIMARY, SECONDARY)
 REPLICAS = (PRIMARY, SECONDARY)
 TAP = "colo0"
+WIRE_TAP = "colo1"  # the pipeline's end of a wire (tools.lab.impair); the host's end is TAP then
 SERVER_ADDRESS = "10.77.0.2"
 ADDRESS = MappingProxyType({CLIENT: "10.77.0.1", PRIMARY: SERVER_ADDRESS, SECONDARY: SERVER_ADDRESS})
 MAC = MappingProxyType({CLIENT: "52:54:00:77:00:01", PRIMARY: "52:54:00:77:00:02", SECONDARY: "52:54:00:77:00:02"})

@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from tools.lab import host, web
+from tools.lab import host, stack, web
 from tools.lab.browser import Browser, Visit
+from tools.lab.outgoing import Outgoing, Seen
 from tools.lab.proxy import Proxy
 from tools.lab.report import Report
-from tools.lab.scene import CLIENT, PRIMARY, REPLICAS, SECONDARY, Scene
+from tools.lab.scene import CLIENT, PRIMARY, REPLICAS, ROLES, SECONDARY, Scene
 
 # Requests for the page that differs between the replicas.
 HOST_REQUESTS = 3
@@ -56,12 +57,14 @@ class Session:
         self._keep_alive()
         self._download()
         self._upload()
+        self._outgoing()
         if self._load.kill:
             self._kills()
         self._agreed()
         self._host_page()
         self._both_answered()
         self._books()
+        self._stacks()
         self._sums()
 
     def _note(self, name: str, visit: Visit, detail: str, codes: Sequence[int], *, wrong: str = "") -> bool:
@@ -117,6 +120,50 @@ class Session:
         detail = f"{_bytes(visit.sent)}, {_bytes(speed)}/s, both replicas have the same bytes"
         self._note("an upload", visit, detail, [201], wrong=trouble)
         self._report.figures["upload"] = f"{_bytes(visit.sent)}, {_bytes(speed)}/s"
+
+    def _outgoing(self) -> None:
+        """The replicas open connections themselves, the same ones, and bytes go both ways."""
+        before = self._rewriter()
+        visits = Outgoing(self._scene, self._load.upload // 4)
+        began = time.monotonic()
+        seen = visits.run()
+        count = len(visits.expected["guest"])
+        for role, side in ((PRIMARY, "server"), (SECONDARY, "server"), (CLIENT, "guest")):
+            self._saw(role, seen[role], visits.expected[side])
+        after = self._rewriter()
+        learnt = after["connections_opened"] - before["connections_opened"]
+        unasked = after["passed_unasked"] - before["passed_unasked"]
+        ok = learnt == count and not unasked and after["rewritten_in"] > before["rewritten_in"]
+        detail = f"{learnt} of {count} connections, {time.monotonic() - began:.2f} s"
+        self._report.check("the rewriter follows connections that the guest opens", ok, detail)
+
+    def _rewriter(self) -> dict[str, int]:
+        return self._proxy.counters("filter-rewriter")
+
+    def _saw(self, role: str, seen: Seen, expected: Mapping[int, str]) -> None:
+        wrong = "" if seen.digests == expected else f"{seen.digests} instead of {expected}"
+        name = "the outside server gets" if role == CLIENT else f"the {role} opens connections and gets"
+        self._report.check(f"{name} the right bytes", not (seen.trouble or wrong), seen.trouble or wrong)
+
+    def _stacks(self) -> None:
+        """Nobody was sent wrong numbers.  The primary, whose numbers nobody moves, shows what is usual on the wire."""
+        self._report.step("What the hosts' own TCP says")
+        told = {role: stack.read(self._scene, role) for role in ROLES}
+        for role, counters in told.items():
+            wrong = stack.some(counters, stack.NEVER)
+            again, by_sack = counters[stack.RETRANSMITTED], counters[stack.BY_SACK]
+            said = f"{again} segments sent again, {by_sack} recoveries by SACK, {counters[stack.DUPLICATES]} D-SACKs"
+            self._report.check(f"the {role} got right checksums and handshakes", not wrong, wrong or said)
+            seldom = stack.some(counters, (*stack.SELDOM, stack.DUBIOUS))
+            self._report.figures[f"the {role}'s TCP"] = f"{said}{seldom and ', '}{seldom}"
+        primary, secondary = (stack.discarded(told[role]) for role in REPLICAS)
+        ok = secondary <= primary + told[SECONDARY][stack.RECEIVED] // 100
+        detail = f"{secondary} discarded, {primary} by the primary"
+        self._report.check("the secondary got its own SACK blocks and timestamps", ok, detail)
+        counters = self._rewriter()
+        self._report.figures["segments rewritten"] = (
+            f"{counters['rewritten_in']:,} in, {counters['rewritten_out']:,} out"
+        )
 
     def _kills(self) -> None:
         """kill -9 of each compute stage, each in the middle of a download of its own."""

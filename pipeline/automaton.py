@@ -144,7 +144,6 @@ def compile_mask(texts: Sequence[str]) -> Automaton:
             members |= (s >> b & 1) << i
         classes[b] = takers.setdefault(members & alive, len(takers))
     starts = sum(1 << i for i, s in enumerate(symbols) if s == START) & builder.first & alive
-    group = builder.group & alive
     # Position sets by state; the beginning is a state of its own, even where it is like the middle.
     sets = [starts, 0]
     known = {0: 1}
@@ -165,10 +164,12 @@ def compile_mask(texts: Sequence[str]) -> Automaton:
             if state is None:
                 state = known[there] = len(sets)
                 sets.append(there)
-            row.append(state << 1 | (there & group != 0))
+            row.append(state << 1 | (there & builder.group != 0))
         rows.append(row)
-        if len(sets) > MAX_STATES or work > _MAX_WORK:
+        if len(sets) > MAX_STATES:
             raise BadRegex(f"an automaton of more than {MAX_STATES:,} states; fewer or shorter repeats make it smaller")
+        if work > _MAX_WORK:
+            raise BadRegex("an automaton that takes too long to make; fewer or shorter repeats make it smaller")
     return Automaton(bytes(classes), rows)
 
 

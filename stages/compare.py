@@ -155,26 +155,20 @@ class Compare(Stage):
             self.log.info("no differences any more: checkpoints are made on demand again")
 
     def _log_difference(self, e: Any, reason: int) -> None:
-        mask = self._mask(int(e[compare.E_RULE]))
+        mask = rules.rule_name(
+            self.w, int(self.w[compare.O_RULES]), self.scalar(compare.SC_RULES_SEEN), int(e[compare.E_RULE])
+        )
         found = finding.verdict(e, (), 0, mask=mask)
         shown = {"flow": found["flow"]} if found["flow"] else {}
         if found["position"] is not None:
             shown["position"] = found["position"]
         shown |= finding.sides(found)
-        if "waits" in found:
-            shown["waits"] = found["waits"]
+        for key in ("waits", "waits_for"):
+            if key in found:
+                shown[key] = found[key]
         if mask:
             shown["mask"] = mask
         path = self._keep(e, mask)
         if path:
             shown["explained_in"] = path
         self.log.warning("outputs differ: checkpoint asked", rule=compare.REASONS[reason], **shown)
-
-    def _mask(self, number: int) -> str:
-        """Name of the mask with that number + 1, as the kernel knows it; empty for 0."""
-        if number == 0:
-            return ""
-        copy = int(self.w[compare.O_RULES]) + rules.COPIES + (self.scalar(compare.SC_RULES_SEEN) & 1) * rules.COPY_WORDS
-        at = copy + rules.COPY_RECORDS + (number - 1) * rules.RECORD_WORDS + rules.R_NAME
-        name = np.array(self.w[at : at + rules.NAME_BYTES // 8]).tobytes()
-        return bytes(name).rstrip(b"\0").decode(errors="replace")

@@ -160,6 +160,9 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
             out[SIDES[side]]["ends"] = _ends(packets, side) if lengths[side] == 0 else ""
     elif reason == "timeout":
         out["waits"] = SIDES[0 if lengths[0] else 1]
+        out["waits_for"] = "acknowledgement" if event[compare.E_OFFSET] else "packet"
+        if int(event[compare.E_POSITION]) >= 0:
+            out["position"] = int(event[compare.E_POSITION])
     out["packets"] = [[int(p.held), p.at] for p in packets]
     return out
 
@@ -206,7 +209,12 @@ def sentence(v: dict[str, Any]) -> str:
         return f"the oldest datagrams that wait have no equal on the other side; {where} of the IP payload: {text}"
     if rule == "timeout":
         other = SIDES[1 - SIDES.index(v["waits"])]
-        return f"a packet of the {v['waits']} waited longer than compare_timeout: the {other} has not sent the same"
+        missing = "sent the same"
+        if v.get("waits_for") == "acknowledgement":
+            missing = "acknowledged as much"
+        elif position is not None:
+            missing = f"sent what comes at position {position:,} of the stream"
+        return f"a packet of the {v['waits']} waited longer than compare_timeout: the {other} has not {missing}"
     if rule == "stuck":
         return "both inputs are blocked by full queues: each side waits for packets that the other does not send"
     return f"rule {rule}"

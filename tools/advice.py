@@ -52,6 +52,11 @@ def advise(d: Divergence) -> Advice:
             return Advice(_flags(d))
         case "timeout":
             waits, other = v["waits"], SIDES[1 - SIDES.index(v["waits"])]
+            if v.get("waits_for") == "acknowledgement":
+                return Advice(
+                    f"The {other} has sent the same bytes, but has not received, or not yet acknowledged, what the "
+                    f'{waits} has. With ack_policy = "relaxed" nobody waits for that.'
+                )
             came = [p for p in d.of(SIDES.index(other)) if p.held]
             if came:
                 return Advice(

@@ -7,9 +7,10 @@ from ring.hot import hot
 from ring.kernels.ledger import blocked, count, put, undo_left
 from stages.kernels.events import event_bytes, write_event
 from stages.kernels.evidence import keep_packets
-from stages.kernels.hold import emit_slot, fits_slot, slot, unlink
+from stages.kernels.hold import fits_slot, slot, unlink
 from stages.kernels.rules import agree_stream, hit, masks
 from stages.kernels.serial import add, diff
+from stages.kernels.stamps import emit_in_time, forget_overtaking, note_held_overtaking
 from stages.kernels.verdict import diverge, queue_work
 from stages.layout.compare import (
     ACKS,
@@ -144,10 +145,13 @@ def _release_one(u8, w, row, c, which):
         return 0
     if not fits_slot(w, row, n):
         return -1
-    emit_slot(u8, w, row, n)
+    if which == ACKS:
+        note_held_overtaking(u8, w, c, n)
+    emit_in_time(u8, w, row, c, n)
     unlink(w, row, n)
     count(w, row, RELEASED, 1)
     note_reset(w, c)
+    forget_overtaking(w, c)
     return 1
 
 
@@ -161,9 +165,10 @@ def _pass_one(u8, w, row, c):
     if n >= 0:
         if not fits_slot(w, row, n):
             return -1
-        emit_slot(u8, w, row, n)
+        emit_in_time(u8, w, row, c, n)
         for _ in range(unlink(w, row, n)):
             release_counts(w, row, c)
+        forget_overtaking(w, c)
         return 1
     n = w[c + C_HEAD + SECONDARY] - 1
     if n >= 0 and w[slot(w, n) + S_LIFE] <= w[c + C_LIFE]:
@@ -174,7 +179,7 @@ def _pass_one(u8, w, row, c):
 
 
 @hot
-def _offset(w, c, seq):
+def stream_offset(w, c, seq):
     """Where ``seq`` stands in the primary's stream after its SYN, modulo 2^32; -1 where that was not seen."""
     return add(seq, -w[c + C_P_ISN] - 1) if w[c + C_FLAGS] & CF_SYN_MATCHED else -1
 
@@ -210,7 +215,7 @@ def _compare_step(u8, w, row, c, now):
     a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
     if length > 0:
         if masks(w, c):
-            agreed = agree_stream(u8, w, c, a + mine, b + theirs, length, _offset(w, c, compared))
+            agreed = agree_stream(u8, w, c, a + mine, b + theirs, length, stream_offset(w, c, compared))
             same = agreed & 0xFFFFFFFF
             if agreed >> 32 != 0:
                 count(w, row, MASKED, 1)
@@ -220,7 +225,7 @@ def _compare_step(u8, w, row, c, now):
         if same > 0:
             put(w, c + C_COMPARED, add(compared, same))
         if same < length:
-            e = write_event(u8, w, row, c, R_PAYLOAD, _offset(w, c, add(compared, same)), now)
+            e = write_event(u8, w, row, c, R_PAYLOAD, stream_offset(w, c, add(compared, same)), now)
             keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
             # Show both sides from a common origin: the first byte that both segments have.
             back = min(mine, theirs)
@@ -231,7 +236,7 @@ def _compare_step(u8, w, row, c, now):
         put(w, c + C_COMPARED, add(compared, 1))
         put(w, c + R_CLOSED, 1)
         return 1
-    e = write_event(u8, w, row, c, R_FLAGS, _offset(w, c, compared), now)
+    e = write_event(u8, w, row, c, R_FLAGS, stream_offset(w, c, compared), now)
     keep_packets(u8, w, row, c, e, p, mine, n, theirs)
     event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
     diverge(u8, w, row, c, R_FLAGS, now)

@@ -9,19 +9,27 @@ from stages.kernels.datagram import give_up, grace_over, leave, watch
 from stages.kernels.events import write_event
 from stages.kernels.evidence import keep_packets
 from stages.kernels.fragments import remember_group
-from stages.kernels.hold import emit_slot, fits_slot, slot, unlink
+from stages.kernels.hold import fits_slot, slot, unlink
 from stages.kernels.requests import asked, repeat_request
 from stages.kernels.rules import stale
-from stages.kernels.service import service
+from stages.kernels.serial import diff
+from stages.kernels.service import service, stream_offset
+from stages.kernels.stamps import emit_in_time
 from stages.kernels.verdict import differs, diverge
 from stages.layout.compare import (
+    C_COMPARED,
+    C_CURSOR,
     C_FLAGS,
+    C_HEAD,
     C_VERDICT,
     CF_RULE,
+    CF_SYNCED,
     DROPPED_AT_CHECKPOINT,
     DROPPED_DIVERGED,
     DROPPED_UNARMED,
+    E_OFFSET,
     E_P_LEN,
+    E_POSITION,
     E_S_LEN,
     FLUSH_CHECKPOINT,
     O_LOCAL,
@@ -38,6 +46,7 @@ from stages.layout.compare import (
     S_TIME,
     SC_FLUSHING,
     SC_OLDEST,
+    SECONDARY,
 )
 from stages.layout.packet import TCP
 
@@ -56,7 +65,7 @@ def flush(u8, w, row, now):
                 blocked(w, OUTDEV)
                 return False
             leave(w, row, w[slot(w, n) + S_CONN])
-            emit_slot(u8, w, row, n)
+            emit_in_time(u8, w, row, w[slot(w, n) + S_CONN], n)
             remember_group(w, n, now)
             frames = unlink(w, row, n)
             count(w, row, RELEASED_AT_CHECKPOINT if checkpoint_made else RELEASED_UNARMED, frames)
@@ -75,6 +84,25 @@ def flush(u8, w, row, now):
 def overdue(w, n, now):
     """Whether the held packet ``n`` has waited too long, not counting what a full outdev kept us from reading."""
     return now - max(w[slot(w, n) + S_TIME], w[O_RESUMED]) >= w[O_TIMEOUT_NS]
+
+
+@hot
+def _who_waits(w, c, e, x, side):
+    """Say in event ``e`` whose packets wait, and for what: of TCP, what is missing is not always the other's packet."""
+    waits = side
+    if w[c + C_VERDICT] == TCP and w[c + C_FLAGS] & CF_SYNCED:
+        compared = w[c + C_COMPARED]
+        w[e + E_POSITION] = stream_offset(w, c, compared)
+        p, s = w[c + C_CURSOR] - 1, w[c + C_HEAD + SECONDARY] - 1
+        mine = p >= 0 and diff(w[slot(w, p) + S_SEQ], compared) <= 0
+        theirs = s >= 0 and diff(w[slot(w, s) + S_SEQ], compared) <= 0
+        if mine and not theirs:
+            waits = 0
+        elif theirs and not mine:
+            waits = 1
+        elif not mine and side == 0:
+            w[e + E_OFFSET] = 1  # its bytes were equal: the secondary has not acknowledged as much
+    w[e + (E_S_LEN if waits else E_P_LEN)] = w[x + S_FRAME]
 
 
 @hot
@@ -105,8 +133,8 @@ def deadlines(u8, w, row, now):
             if w[O_LOCAL] != 0 and w[c + C_VERDICT] != TCP and side == 0 and not fits_slot(w, row, n):
                 blocked(w, OUTDEV)
                 break
-            e = write_event(u8, w, row, c, R_TIMEOUT, w[x + S_SEQ], now)
-            w[e + (E_S_LEN if side else E_P_LEN)] = w[x + S_FRAME]
+            e = write_event(u8, w, row, c, R_TIMEOUT, -1, now)
+            _who_waits(w, c, e, x, side)
             keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
             found += 1
             if w[O_LOCAL] == 0:

@@ -19,6 +19,7 @@ from stages.kernels.life import primary_syn, secondary_syn, secondary_syn_known
 from stages.kernels.rules import restart
 from stages.kernels.serial import add, after, diff
 from stages.kernels.service import NOT_NOW, acknowledged, drop_counts, has_reset, note_reset, release_counts, service
+from stages.kernels.stamps import note_overtaking
 from stages.layout.compare import (
     ACKS,
     C_COMPARED,
@@ -128,6 +129,9 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
         nothing_before = nothing_before and w[c + C_HEAD + PACKETS] == 0
     if free and nothing_before and (state & PASSES or acknowledged(w, c, flags, w[s + F_ACK])):
         if release_record(u8, w, row, r, position):
+            if which == ACKS and w[c + C_HEAD + PACKETS] != 0:
+                at = index(w, r, position)
+                note_overtaking(u8, w, c, at + prefix(w, r) + _vnet(u8, w, r, at), s)
             release_counts(w, row, c)
             note_reset(w, c)
             if which == PACKETS and w[c + C_HEAD + SECONDARY] != 0:

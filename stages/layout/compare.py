@@ -224,7 +224,8 @@ C_MASK_S: Final = table.ROW_HEADER + 25
 C_GRACE_NEXT: Final = table.ROW_HEADER + 26
 C_GRACE_PREV: Final = table.ROW_HEADER + 27
 C_GRACE_SINCE: Final = table.ROW_HEADER + 28  # monotonic ns since which the heads differ; 0: not on the grace list
-ROW_WORDS: Final = table.ROW_HEADER + 29
+C_TS_FLOOR: Final = table.ROW_HEADER + 29  # TSval of what has overtaken held segments
+ROW_WORDS: Final = table.ROW_HEADER + 30
 
 PACKETS, ACKS, SECONDARY = range(3)
 """A connection's lists: primary packets by sequence, those of its segments that need no comparison,
@@ -242,6 +243,7 @@ CF_WORK: Final = 512  # on the work list
 CF_P_NEXT: Final = 1024  # C_P_NEXT is known
 CF_DIVERGED: Final = 2048  # differed; nothing more is compared until the checkpoint
 CF_RULE: Final = 4096  # a rule lets it pass
+CF_OVERTAKEN: Final = 8192  # held segments have been overtaken by one that was sent again: C_TS_FLOOR is known
 PASSES: Final = CF_PASS | CF_RULE
 
 # --- slots ------------------------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ E_REASON, E_VERDICT, E_POSITION, E_P_LEN, E_S_LEN, E_CONN = range(6)
 E_KEY: Final = 6  # six words
 E_P_BYTES: Final = 12  # 32 bytes around the difference, primary then secondary
 E_S_BYTES: Final = 16
-E_OFFSET: Final = 20  # where in those bytes the first difference is
+E_OFFSET: Final = 20  # where in those bytes the first difference is; R_TIMEOUT: 1, an acknowledgement is waited for
 E_TIME: Final = 21
 E_RECORD: Final = 22  # number + 1 of the record with its packets, 0: none was kept
 E_RULE: Final = 23  # number + 1 of the mask that was in force, 0: none

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ring import layout
+from stages import finding
+from stages.layout import compare as L
 from tests.packets import udp_frame
 from tests.stages.test_compare import ASK, CLIENT, DONE, SERVER, check, handshake, rig, seg
 
@@ -99,3 +101,35 @@ def test_restart_between_any_two_bursts_changes_nothing() -> None:
             got += g.take("outdev")
         assert got == frames
         check(g)
+
+
+def test_a_timeout_says_whose_packets_wait_and_for_what() -> None:
+    """Of TCP what is missing may be a byte of the side whose later packets wait, or an acknowledgement."""
+    scenes = {
+        ("primary", "packet", 0): [("primary_in", seg(1001, b"ab"))],
+        ("secondary", "packet", 0): [("secondary_in", seg(1001, b"ab"))],
+        # The secondary's packet is the older one, but a byte of its own is missing before it.
+        ("primary", "packet", 1): [
+            ("secondary_in", seg(1005, b"later")), ("primary_in", seg(1001, b"a")), ("secondary_in", seg(1001, b"a")),
+            ("primary_in", seg(1002, b"bcd")),
+        ],
+        ("primary", "acknowledgement", 2): [
+            ("primary_in", seg(1001, b"ab", ack=6000)), ("secondary_in", seg(1001, b"ab")),
+        ],
+    }  # fmt: skip
+    for (side, what, position), feeds in scenes.items():
+        with rig() as g:
+            handshake(g)
+            for port, frame in feeds:
+                g.feed(port, frame)
+                g.run(now=2)
+            g.run(now=5_000_000_000)
+            at = int(g.stage.w[L.O_EVENTS]) + (g.stage.scalar(L.SC_EVENTS) - 1) * L.EVENT_WORDS
+            found = finding.verdict(g.stage.w[at : at + L.EVENT_WORDS].copy(), (), 0)
+            assert (found["rule"], found["waits"], found["waits_for"], found["position"]) == (
+                "timeout",
+                side,
+                what,
+                position,
+            )
+            assert side in finding.sentence(found)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
 HEAR_CHECKPOINT: Final = ("filter-rewriter", "colo-compare")
-HEAR_FAILOVER: Final = ("filter-rewriter",)  # a compare stands beside the primary, which is gone
+HEAR_FAILOVER: Final = ("filter-rewriter", "colo-compare")  # on the primary's side: the secondary is gone
 
 PATIENCE_NS: Final = 15_000_000_000
 
@@ -147,7 +147,7 @@ class Desk:
         return self._announce("checkpoint", layout.CMD_CHECKPOINT, HEAR_CHECKPOINT)
 
     def failover(self, _args: Mapping[str, Any]) -> Reply:
-        """The primary is gone: the secondary serves on its own."""
+        """One of the two is gone: the other serves on its own."""
         return self._announce("failover", layout.CMD_FAILOVER, HEAR_FAILOVER)
 
 

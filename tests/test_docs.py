@@ -1,7 +1,8 @@
-"""The documents say what is there: links, modules, files, config blocks, counters and quoted code."""
+"""The documents say what is there: links, modules, configs, properties, moves, messages, counters, quoted code."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import desk
 from pipeline.config import parse
 from pipeline.graph import plan
 from stages import catalog
+from stages.layout import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "docs", "ring", "pipeline", "stages", "tools", "tests", "samples", "examples")
@@ -22,6 +25,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_BEHAVIOUR = ROOT / "docs" / "behaviour.md"
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 def _prose(text: str) -> str:
@@ -30,6 +35,21 @@ def _prose(text: str) -> str:
 
 def _blocks(page: Path, language: str) -> list[str]:
     return [body for kind, body in _FENCE.findall(page.read_text()) if kind == language]
+
+
+def _section(page: Path, title: str) -> str:
+    """What stands under the heading ``title``, up to the next heading of its rank."""
+    found = re.search(rf"^(#+) {re.escape(title)}$\n", page.read_text(), re.MULTILINE)
+    assert found, f"{page.name} has no heading {title!r}"
+    return re.split(rf"^{found[1]} ", page.read_text()[found.end() :], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of every table row, without the heads of tables."""
+    lines = text.splitlines()
+    heads = {i - 1 for i, line in enumerate(lines) if line.startswith("|---")}
+    rows = (line for i, line in enumerate(lines) if line.startswith("| ") and i not in heads)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def _anchors(page: Path) -> set[str]:
@@ -93,21 +113,129 @@ def test_the_examples_are_right() -> None:
 @pytest.mark.parametrize("name", catalog.MODULES)
 def test_every_counter_is_explained(name: str) -> None:
     """docs/behaviour.md has each counter of a kind, with its sentence, under the kind's heading."""
-    text = (ROOT / "docs" / "behaviour.md").read_text()
+    text = _section(_BEHAVIOUR, "Counters")
     section = "".join(part for part in text.split("\n### ") if name in part.partition("\n")[0])
     rows = set(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE))
     assert rows == {tuple(counter) for counter in catalog.kind(name).counters}
+
+
+def test_the_moves_of_arming_are_those_of_the_code() -> None:
+    """Each allowed and each prohibited move, with its reason."""
+    told = {(a, b, word): why for a, b, word, why in _rows(_section(_BEHAVIOUR, "Arming"))}
+    tables = {"allowed": compare.ARMING_MOVES, "never": compare.ARMING_PROHIBITED}
+    states = compare.ARMING_STATES
+    assert told == {
+        (states[a], states[b], word): why for word, moves in tables.items() for (a, b), why in moves.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("title", "table"),
+    [
+        ("Links: chardev socket, netdev stream", "[chardev.ID]"),
+        ("filter-mirror", "[filter.ID]"),
+        ("filter-redirector", "[filter.ID]"),
+        ("filter-rewriter", "[filter.ID]"),
+        ("colo-compare", "[compare.ID]"),
+    ],
+)
+def test_properties_have_the_defaults_of_the_reference(title: str, table: str) -> None:
+    """The list of an object's properties says what docs/config.md says; the compare's is complete."""
+    defaults = {row[0].strip("`"): row[1] for row in _rows(_section(ROOT / "docs" / "config.md", table))}
+    listed = re.search(r"^(?:Properties:|Chardev) .*?\n\n", _section(_BEHAVIOUR, title), re.MULTILINE | re.DOTALL)
+    assert listed
+    told = {}
+    for names, default in re.findall(r"((?:`\w+`,\s)*`\w+`)\s\(([^()]+)\)", listed[0]):
+        told |= dict.fromkeys(re.findall(r"\w+", names), default.removeprefix("only "))
+    assert len(told) >= 2
+    for name, default in told.items():
+        if not defaults[name].startswith("see "):
+            assert default == defaults[name] or (default, name) == ("required", "outdev"), name
+    if title == "colo-compare":
+        assert told.keys() == defaults.keys()
+
+
+def _texts(node: ast.expr) -> list[str]:
+    """What an expression may say; … for what is filled in."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=parts):
+            return ["".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in parts)]
+        case ast.IfExp(body=body, orelse=orelse):
+            return _texts(body) + _texts(orelse)
+    return []
+
+
+def _messages() -> Iterator[tuple[str, str, set[str]]]:
+    """Event, level and fields of each log line in the code of stages and pipeline."""
+    for path in (*(ROOT / "stages").glob("*.py"), *(ROOT / "pipeline").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPLAINT":  # `stages.dial`
+                yield from ((text, "warning", {"address", "reason"}) for text in _texts(node.value))
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            fields = {word.arg for word in node.keywords if word.arg and word.arg != "exc_info"}
+            name, logger = node.func.attr, ast.unparse(node.func.value).rpartition(".")[2]
+            if name in _LEVELS and logger in ("log", "_log", "logger"):
+                yield from ((text, name, fields) for text in _texts(node.args[0]))
+            elif name == "_warn":  # `stages.interface`
+                yield from ((text, "warning", fields | {"interface"}) for text in _texts(node.args[0]))
+
+
+def test_every_message_is_explained() -> None:
+    """docs/behaviour.md has each event of the log, with its level and its fields, and no other."""
+    told: dict[str, tuple[str, set[str]]] = {}
+    for events, level, _when, fields in _rows(_section(_BEHAVIOUR, "Messages")):
+        for event in re.findall(r"`([^`]+)`", events):
+            told[event] = (level, set(re.findall(r"`(\w+)`", fields)))
+    said = list(_messages())
+    assert len(said) > 40
+    assert told.keys() == {event for event, _, _ in said}
+    for event, level, fields in said:
+        assert told[event][0] == level, event
+        assert fields <= told[event][1], event
 
 
 def test_named_tests_exist() -> None:
     """A test or a test file that docs/behaviour.md names is there."""
     files = list((ROOT / "tests").rglob("test_*.py"))
     sources = [path.read_text() for path in files]
-    text = (ROOT / "docs" / "behaviour.md").read_text()
+    text = _BEHAVIOUR.read_text()
     for name in re.findall(r"`(test_\w+?)`", text):
         assert any(f"def {name}(" in source for source in sources), name
     for name in re.findall(r"`(test_\w+\.py)`", text):
         assert any(path.name == name for path in files), name
+
+
+def test_every_deviation_from_qemu_has_its_test() -> None:
+    """Each row names one, and each test of tests/interop that shows a deviation stands in a row."""
+    section = _section(_BEHAVIOUR, "Deviations from QEMU 7.2")
+    rows = [row for row in _rows(section) if len(row) == 4]
+    assert len(rows) > 40
+    for case, _qemu, _here, tests in rows:
+        assert "`test_" in tests or "](#" in tests, case
+    shown = []
+    for path in (ROOT / "tests" / "interop").glob("test_*.py"):
+        shown += re.findall(r"def (test_row_\w+)\(", path.read_text())
+        shown += re.findall(r"@row\(.*\n(?:@.*\n)*def (test_\w+)\(", path.read_text())
+    assert len(shown) > 40
+    assert [name for name in shown if f"`{name}`" not in section] == []
+
+
+def test_what_is_said_of_oddities_kept_is_true() -> None:
+    """docs/behaviour.md says that the code has no ``quirk(qemu)``."""
+    assert "no `quirk(qemu)`" in re.sub(r"\s+", " ", _BEHAVIOUR.read_text())
+    code = (path for folder in ("stages", "pipeline", "ring") for path in (ROOT / folder).rglob("*.py"))
+    assert not [path for path in code if "quirk(qemu)" in path.read_text()]
+
+
+def test_the_readme_says_who_is_told_of_an_event() -> None:
+    """``checkpoint`` and ``failover`` of the control socket, in the README's table of commands."""
+    told = {row[0]: row[1] for row in _rows((ROOT / "README.md").read_text()) if len(row) == 2}
+    for command, kinds in (("checkpoint", desk.HEAR_CHECKPOINT), ("failover", desk.HEAR_FAILOVER)):
+        for kind, people in (("filter-rewriter", "rewriters"), ("colo-compare", "compares")):
+            assert (people in told[f"`{command}`"]) == (kind in kinds), (command, people)
 
 
 def test_quoted_code_is_the_code() -> None:

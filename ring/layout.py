@@ -184,8 +184,6 @@ STAGE_FIELDS: Final = (
     Field("stop", CMD_STOP, 1, "supervisor", "epoch that has to leave"),
     Field("clock", CMD_CLOCK, 1, "supervisor", "monotonic ns of the captures' first packet; 0: wait"),
     Field("rules", CMD_RULES, 1, "supervisor", "sets of rules written so far; its parity says which copy is true"),
-        "rules", CMD_RULES, 1, "supervisor", "how many sets of rules were written; its parity says which copy is true"
-    ),
     Field("heartbeat", LIFE_HEARTBEAT, 1, "worker", "monotonic ns of the last duty cycle"),
     Field("ready", LIFE_READY, 1, "worker", "epoch that is attached and connected"),
     Field("pid", LIFE_PID, 1, "worker", "its process"),

@@ -83,10 +83,17 @@ class Rulebook:
         self._foreign = False  # the words in force are of another process, perhaps of another version of the compiler
         if opened.taken_over and self._take_over(configured):
             return
-        self.rules = self.rules.extended(configured)
+        if opened.taken_over:
+            # Not numbers that the dead one's rules may have had: connections would take the new rules for them.
+            self.rules = RuleSet(serial=int(time.time()))
+        self.rules = self.rules.extended(configured, self._counted())
         if self.areas and (self.rules.kept or opened.taken_over):
             # Nothing runs: what was written but not yet taken can be written over.
             self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1 if opened.taken_over else 0)
+
+    def _counted(self) -> dict[int, dict[str, tuple[int, int]]]:
+        """What has been counted so far, by number and compare: a new rule's counters begin there."""
+        return {n: {compare: area.counters(n) for compare, area in self.areas.items()} for n in range(L.RULES)}
 
     def _take_over(self, configured: Mapping[str, Rule]) -> bool:
         """Go on with the newest set that was in force; False where the config's rules have to replace it."""
@@ -166,8 +173,7 @@ class Rulebook:
                 raise Refused(f"there is a rule {name} already: delete it first, or choose another name")
             if before is not None and before not in self.rules:
                 raise unknown("rule", str(before)[:64], [one.name for one in self.rules.kept])
-            base = {n: {compare: area.counters(n) for compare, area in self.areas.items()} for n in range(L.RULES)}
-            return self.rules.added(name, rule, before, base)
+            return self.rules.added(name, rule, before, self._counted())
 
         return change
 

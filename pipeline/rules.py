@@ -149,11 +149,13 @@ class RuleSet:
     def __contains__(self, name: str) -> bool:
         return any(one.name == name for one in self.kept)
 
-    def extended(self, rules: Mapping[str, Rule]) -> RuleSet:
-        """With ``rules`` behind the others.  Raises `TooMuch`."""
+    def extended(
+        self, rules: Mapping[str, Rule], base: Mapping[int, Mapping[str, tuple[int, int]]] | None = None
+    ) -> RuleSet:
+        """With ``rules`` behind the others; ``base`` as in `added`.  Raises `TooMuch`."""
         made = self
         for name, rule in rules.items():
-            made = made.added(name, rule)
+            made = made.added(name, rule, base=base)
         return made
 
     def added(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from stages.base import Stage
 from stages.evidence import Evidence
 from stages.kernels.table import format_table
 from stages.layout import compare, evidence, rules, table
+
+_LINES: Final = 32  # differences that get a log line at once; after them one each _LINE_NS
+_LINE_NS: Final = 100_000_000
 
 
 class Compare(Stage):
@@ -65,6 +68,7 @@ class Compare(Stage):
         if int(w[t + table.T_CAPACITY]) == 0:
             self._format(w, t, options)
         self._logged = self.scalar(compare.SC_EVENTS)
+        self._said_until = self._unsaid = 0
         self._evidence = Evidence(str(self.params.get("divergences", "")), self.spec.id, self._files(), self.log)
 
     def _format(self, w: Any, t: int, options: dict[int, int]) -> None:
@@ -154,6 +158,14 @@ class Compare(Stage):
         else:
             self.log.info("no differences any more: checkpoints are made on demand again")
 
+    def _may_say(self, now: int) -> bool:
+        """Whether a difference gets a line: a few at once, then one in a while, or a log would be all that we do."""
+        self._said_until = max(self._said_until, now - _LINES * _LINE_NS) + _LINE_NS
+        if self._said_until <= now:
+            return True
+        self._said_until -= _LINE_NS
+        return False
+
     def _log_difference(self, e: Any, reason: int) -> None:
         mask = rules.rule_name(
             self.w, int(self.w[compare.O_RULES]), self.scalar(compare.SC_RULES_SEEN), int(e[compare.E_RULE])
@@ -171,4 +183,10 @@ class Compare(Stage):
         path = self._keep(e, mask)
         if path:
             shown["explained_in"] = path
+        if not self._may_say(int(e[compare.E_TIME])):
+            self._unsaid += 1
+            return
+        if self._unsaid:
+            self.log.warning("differences not shown", count=self._unsaid)
+            self._unsaid = 0
         self.log.warning("outputs differ: checkpoint asked", rule=compare.REASONS[reason], **shown)

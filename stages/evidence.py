@@ -83,12 +83,12 @@ class Evidence:
             try:
                 self._write(path, build(event, record, wall, compare_id=self.prefix, mask=mask, **more))
                 self._said = ""
-            except OSError as error:
+            except Exception as error:  # whatever a folder's name or a damaged record may bring: the thread goes on
                 self._complain(path, error)
         left.set()
 
-    def _complain(self, path: str, error: OSError) -> None:
-        if self._said != (reason := error.strerror or str(error)):
+    def _complain(self, path: str, error: Exception) -> None:
+        if self._said != (reason := getattr(error, "strerror", None) or str(error)):
             self.log.warning("cannot write what explains a difference", path=path, reason=reason)
             self._said = reason
 

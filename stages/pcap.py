@@ -10,6 +10,7 @@ from ring import layout
 from stages import captures
 from stages.base import Stage
 from stages.captures import CaptureError
+from stages.kernels.table import make_secret
 from stages.layout import pcap, record
 from stages.recorder import Recorder
 
@@ -81,6 +82,7 @@ class Pcap(Stage):
                 )
                 raise CaptureError(path, largest.start, found + ": make ring_size larger")
         asap = bool(w[pcap.P_ASAP])
+        make_secret(self.w, self.extra + pcap.SECRET)
         first = self.extra + pcap.HEADER
         columns = {
             pcap.TIME: [0 if asap else int((s.ns - self._base) / self._speed) for s in spans],

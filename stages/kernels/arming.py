@@ -11,7 +11,7 @@ from ring.hot import hot
 from ring.kernels.ledger import count, put, scalar
 from ring.layout import CMD_FAILOVER, P_INPUTS, P_LINK, R_COUNTERS
 from stages.kernels.events import write_event
-from stages.kernels.requests import ask
+from stages.kernels.requests import ask, forget_request
 from stages.layout.compare import (
     ABSENT,
     ARMING,
@@ -64,6 +64,7 @@ def arrives(u8, w, row, now):
         new_generation(w, row, 1)
         _move(u8, w, row, IN_STEP, now)
     else:
+        forget_request(w, row)  # one from before may be answered by a checkpoint without this secondary
         ask(u8, w, row, now)
 
 

@@ -159,13 +159,13 @@ def _unarmed(u8, w, row, r, position, s, verdict, now):
 def _by_rule(u8, w, row, c, r, position, side, now):
     """A datagram of a connection that a rule lets pass; what was held of it leaves before it."""
     if side == SECONDARY_IN:
-        drop_counts(w, row, c)
+        drop_counts(w, row, c, 1)
         return True
     if w[c + C_HEAD + PACKETS] != 0 and not service(u8, w, row, c, now):
         return False
     if not release_record(u8, w, row, r, position):
         return False
-    release_counts(w, row, c)
+    release_counts(w, row, c, 1)
     return True
 
 

@@ -36,6 +36,7 @@ from stages.layout.compare import (
     O_STUCK,
     OUTDEV,
     PACKETS,
+    PASSES,
     R_ORDER,
     RELEASED,
     S_BYTES,
@@ -124,7 +125,8 @@ def datagram(u8, w, row, c, r, position, side, s, now):
 def watch(w, row, c, now):
     """Keep the connection on the grace list while both sides hold packets: none of them are equal."""
     both = w[c + C_HEAD + PACKETS] != 0 and w[c + C_HEAD + SECONDARY] != 0 and w[c + C_FLAGS] & CF_DIVERGED == 0
-    both = both and w[c + C_VERDICT] != FRAGMENT  # unfinished datagrams are compared with nothing
+    # Unfinished datagrams, and those that a rule lets pass, are compared with nothing.
+    both = both and w[c + C_VERDICT] != FRAGMENT and w[c + C_FLAGS] & PASSES == 0
     if both and w[c + C_GRACE_SINCE] == 0:
         _join(w, row, c, now)
     elif not both:
@@ -179,6 +181,16 @@ def grace_over(u8, w, row, now):
         return -1
     a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
     same = _agree(u8, w, c, a, b, min(w[x + S_DATA_LEN], w[y + S_DATA_LEN]))
+    if same == w[x + S_DATA_LEN] == w[y + S_DATA_LEN]:  # by a mask that came while they waited
+        if not fits_slot(w, row, p):
+            blocked(w, OUTDEV)
+            return -1
+        count_masked(u8, w, row, c, a, b, same)
+        give_up(u8, w, row, p)
+        count(w, row, MATCHED, unlink(w, row, n))
+        leave(w, row, c)
+        watch(w, row, c, now)
+        return 1
     e = write_event(u8, w, row, c, R_ORDER, same, now)
     keep_packets(u8, w, row, c, e, p, same, n, same)
     event_bytes(u8, w, e, a, w[x + S_DATA_LEN], b, w[y + S_DATA_LEN], same)
@@ -193,6 +205,6 @@ def grace_over(u8, w, row, now):
 
 @hot
 def give_up(u8, w, row, n):
-    """Release the held primary packet ``n`` without an equal; the caller has seen that it fits."""
+    """Release the held primary packet ``n``; the caller has seen that it fits."""
     emit_slot(u8, w, row, n)
     count(w, row, RELEASED, unlink(w, row, n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ring.atomics import byte, put_byte
 from ring.hot import hot
 from ring.kernels.ledger import scalar
-from stages.kernels.rules import rule_number
+from stages.kernels.rules import masks, rule_number
 from stages.layout.compare import (
     C_VERDICT,
     E_CONN,
@@ -44,7 +44,7 @@ def write_event(u8, w, row, c, reason, position, now):
     if c != 0:
         w[e + E_CONN] = c
         w[e + E_VERDICT] = w[c + C_VERDICT]
-        w[e + E_RULE] = rule_number(w, c)
+        w[e + E_RULE] = rule_number(w, c) if masks(w, c) else 0
         for i in range(KEY_WORDS):
             w[e + E_KEY + i] = w[c + R_KEY + i]
     w[scalar(row, SC_EVENTS)] = n + 1

@@ -340,8 +340,7 @@ def _settle(u8, w, row, d, side, whole, e):
         count(w, row, RELEASED, others if side else frames)
         count(w, row, MATCHED, frames if side else others)
     give_back(w, row, whole)
-    for _ in range(0 if e >= 0 else frames):
-        if side == 0:
-            release_counts(w, row, d)
-        else:
-            drop_counts(w, row, d)
+    if e < 0 and side == 0:
+        release_counts(w, row, d, frames)
+    elif e < 0:
+        drop_counts(w, row, d, frames)

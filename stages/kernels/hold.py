@@ -60,7 +60,7 @@ from stages.layout.compare import (
     SECONDARY,
     SLOT_WORDS,
 )
-from stages.layout.packet import F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ, SYN
+from stages.layout.packet import F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ, RST, SYN
 from stages.layout.table import R_PINNED
 
 _SMALL, _LARGE, _JUMBO = CLASS_BYTES
@@ -170,7 +170,9 @@ def link(w, row, c, which, n, ordered):
     if ordered:
         while before != 0:
             y = slot(w, before - 1)
-            if w[y + S_LIFE] != w[x + S_LIFE] or w[y + S_FLAGS] & SYN or diff(w[y + S_SEQ], w[x + S_SEQ]) <= 0:
+            if w[y + S_LIFE] != w[x + S_LIFE] or w[y + S_FLAGS] & SYN:
+                break
+            if w[y + S_FLAGS] & RST == 0 and diff(w[y + S_SEQ], w[x + S_SEQ]) <= 0:  # a RST comes last
                 break
             before = w[y + S_PREV]
     behind = w[c + C_HEAD + which] if before == 0 else w[slot(w, before - 1) + S_NEXT]

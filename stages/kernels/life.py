@@ -62,7 +62,7 @@ def primary_syn(w, row, c, seq):
         return True  # sent again
     if w[c + C_HEAD + PACKETS] != 0 or w[c + C_HEAD + ACKS] != 0:
         if state & (CF_PASS | CF_RULE) == 0 and _data_waits(w, c):
-            w[O_STUCK] |= 1  # until it is compared, or its time is over
+            w[O_STUCK] |= 1  # until it is compared, the secondary begins anew, too, or its time is over
             return False
         # The rest (acknowledgements, resets) means nothing to a client that has begun anew.
         put(w, c + C_FLAGS, state | CF_PASS)
@@ -88,8 +88,12 @@ def primary_syn(w, row, c, seq):
 
 @hot
 def _data_waits(w, c):
-    """Whether a SYN, bytes or a FIN that the secondary has not sent are held."""
-    if w[c + C_FLAGS] & (CF_DIVERGED | CF_P_SYN):
+    """Whether a SYN, bytes or a FIN are held that the secondary has not sent yet, or has sent otherwise."""
+    if w[c + C_FLAGS] & CF_DIVERGED:
+        return True
+    if w[c + C_S_LIFE] > w[c + C_LIFE]:
+        return False  # nor will it: it has begun anew
+    if w[c + C_FLAGS] & CF_P_SYN:
         return True
     n = w[c + C_HEAD + PACKETS]
     while n != 0:

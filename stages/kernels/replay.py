@@ -58,6 +58,7 @@ from stages.layout.pcap import (
     PROGRESS,
     RECEIVE,
     SCAN_NS,
+    SECRET,
     SEND,
     STEPS,
     STRAY,
@@ -102,7 +103,7 @@ def find_slot(w, s):
     """Word index of the slot of the key at ``s``: it holds 1 + the conversation's number, or 0 for a new one."""
     slots = w[P_BASE] + HEADER + COLUMNS * w[P_PACKETS]
     mask = w[P_MASK]
-    i = hash_key(w, s) & mask
+    i = hash_key(w, w[P_BASE] + SECRET, s) & mask
     while w[slots + i] != 0 and not same_key(w, cell(w, KEYS, (w[slots + i] - 1) * KEY_WORDS), s):
         i = i + 1 & mask
     return slots + i

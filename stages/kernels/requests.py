@@ -8,7 +8,7 @@ none was found for a whole window the storm is over.
 from __future__ import annotations
 
 from ring.hot import hot
-from ring.kernels.ledger import count, put, scalar
+from ring.kernels.ledger import count, put, readable, scalar
 from ring.layout import P_OUTPUTS
 from stages.kernels.events import write_event
 from stages.layout.compare import (
@@ -29,6 +29,7 @@ from stages.layout.compare import (
     SC_ASKED,
     SC_REPLY,
     SC_WANTED,
+    ST_ASKED_AT,
     ST_DIVERGED,
     ST_SETTLED,
     ST_STORM,
@@ -67,10 +68,23 @@ def _request(u8, w, row, now):
     if w[P_OUTPUTS + NOTIFY_OUT] != 0:
         w[scalar(row, SC_REPLY)] |= 1
     state = w[O_STATE]
-    if w[state + ST_STORM] != 0:
+    for side in range(2):
+        put(w, state + ST_ASKED_AT + side, readable(w, row, side))
+    if w[state + ST_STORM] != 0 and w[state + ST_STORM] != now:  # not the one that began the storm
         count(w, row, CHECKPOINTS_PERIODIC, 1)
+
+
+@hot
+def count_difference(u8, w, row, now):
+    """A difference that asks for a checkpoint: too many within a window are a storm, which lasts while there are any.
+
+    Where a request is under way already, it will settle this one as well.
+    """
+    state = w[O_STATE]
+    if w[state + ST_STORM] != 0:
+        put(w, state + ST_DIVERGED, now)
         return
-    if w[O_STORM_LIMIT] == 0:
+    if w[O_LOCAL] != 0 or w[O_STORM_LIMIT] == 0 or asked(w, row):
         return
     if now - w[state + ST_STORM_WINDOW] >= w[O_STORM_WINDOW_NS]:
         put(w, state + ST_STORM_WINDOW, now)
@@ -88,13 +102,6 @@ def forget_request(w, row):
     w[scalar(row, SC_ASKED)] = 0
     w[scalar(row, SC_WANTED)] = 0
     w[scalar(row, SC_REPLY)] &= ~1
-
-
-@hot
-def note_difference(w, now):
-    """A storm lasts while there are differences."""
-    if w[w[O_STATE] + ST_STORM] != 0:
-        put(w, w[O_STATE] + ST_DIVERGED, now)
 
 
 @hot

@@ -73,28 +73,28 @@ def acknowledged(w, c, flags, ack):
 
 @hot
 def has_reset(w, c):
-    """Whether the secondary has reset the connection, or has done with this life of it."""
-    return w[c + C_FLAGS] & CF_S_RST != 0 or w[c + C_S_LIFE] > w[c + C_LIFE]
+    """Whether the secondary has reset the connection."""
+    return w[c + C_FLAGS] & CF_S_RST != 0
 
 
 @hot
-def release_counts(w, row, c):
-    """Count a primary packet that leaves: compared, or passed by a rule."""
+def release_counts(w, row, c, frames):
+    """Count primary frames that leave: compared, or passed by a rule."""
     if w[c + C_FLAGS] & CF_RULE:
-        count(w, row, RELEASED_BY_RULE, 1)
-        hit(w, c, 1)
+        count(w, row, RELEASED_BY_RULE, frames)
+        hit(w, c, frames)
     else:
-        count(w, row, RELEASED, 1)
+        count(w, row, RELEASED, frames)
 
 
 @hot
-def drop_counts(w, row, c):
-    """Count a secondary packet of a connection that passes."""
+def drop_counts(w, row, c, frames):
+    """Count secondary frames of a connection that passes."""
     if w[c + C_FLAGS] & CF_RULE:
-        count(w, row, DROPPED_BY_RULE, 1)
-        hit(w, c, 1)
+        count(w, row, DROPPED_BY_RULE, frames)
+        hit(w, c, frames)
     else:
-        count(w, row, DROPPED_DIVERGED, 1)
+        count(w, row, DROPPED_DIVERGED, frames)
 
 
 @hot
@@ -166,14 +166,12 @@ def _pass_one(u8, w, row, c):
         if not fits_slot(w, row, n):
             return -1
         emit_in_time(u8, w, row, c, n)
-        for _ in range(unlink(w, row, n)):
-            release_counts(w, row, c)
+        release_counts(w, row, c, unlink(w, row, n))
         forget_overtaking(w, c)
         return 1
     n = w[c + C_HEAD + SECONDARY] - 1
-    if n >= 0 and w[slot(w, n) + S_LIFE] <= w[c + C_LIFE]:
-        for _ in range(unlink(w, row, n)):
-            drop_counts(w, row, c)
+    if n >= 0 and (w[slot(w, n) + S_LIFE] <= w[c + C_LIFE] or w[c + C_FLAGS] & CF_RULE):
+        drop_counts(w, row, c, unlink(w, row, n))
         return 1
     return 0
 
@@ -191,6 +189,12 @@ def _compare_step(u8, w, row, c, now):
     if n >= 0 and w[slot(w, n) + S_LIFE] < w[c + C_LIFE]:
         unlink(w, row, n)
         count(w, row, DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
+        return 1
+    if n >= 0 and w[slot(w, n) + S_FLAGS] & RST:  # nothing of the secondary comes before it
+        if w[slot(w, n) + S_LIFE] > w[c + C_LIFE] or w[c + C_FLAGS] & CF_P_RST == 0:
+            return 0
+        unlink(w, row, n)
+        count(w, row, MATCHED, 1)
         return 1
     if w[c + C_FLAGS] & (NOT_NOW | CF_SYNCED) != CF_SYNCED or (n >= 0 and w[slot(w, n) + S_LIFE] > w[c + C_LIFE]):
         return 0

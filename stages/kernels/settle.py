@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from ring.atomics import be32
 from ring.hot import hot
-from ring.kernels.ledger import blocked, count, scalar, undo_left
-from stages.kernels.connections import reclassify
+from ring.kernels.frames import index, prefix
+from ring.kernels.ledger import blocked, count, put, room, scalar, undo_left
+from ring.layout import P_INPUTS, P_OUTPUTS, R_HEADS
+from stages.kernels.connections import connection, reclassify
 from stages.kernels.datagram import give_up, grace_over, leave, watch
 from stages.kernels.events import write_event
 from stages.kernels.evidence import keep_packets
 from stages.kernels.fragments import remember_group
 from stages.kernels.hold import fits_slot, slot, unlink
-from stages.kernels.requests import asked, repeat_request
+from stages.kernels.packet import parse
+from stages.kernels.requests import repeat_request
 from stages.kernels.rules import stale
 from stages.kernels.serial import diff
 from stages.kernels.service import service, stream_offset
 from stages.kernels.stamps import emit_in_time
+from stages.kernels.stream import note_primary, release_record
 from stages.kernels.verdict import differs, diverge
 from stages.layout.compare import (
     C_COMPARED,
     C_CURSOR,
+    C_EPOCH,
     C_FLAGS,
     C_HEAD,
     C_VERDICT,
+    CF_PASS,
     CF_RULE,
     CF_SYNCED,
     DROPPED_AT_CHECKPOINT,
@@ -34,21 +41,30 @@ from stages.layout.compare import (
     FLUSH_CHECKPOINT,
     O_LOCAL,
     O_RESUMED,
+    O_SCRATCH,
+    O_STATE,
     O_TIMEOUT_NS,
     OUTDEV,
     R_TIMEOUT,
     RELEASED_AT_CHECKPOINT,
     RELEASED_UNARMED,
+    RELEASED_UNCOMPARED,
     RESERVE,
     S_CONN,
     S_FRAME,
     S_SEQ,
     S_TIME,
+    SC_ASKED,
     SC_FLUSHING,
+    SC_GENERATION,
+    SC_GRACE_FIRST,
     SC_OLDEST,
+    SC_WANTED,
     SECONDARY,
+    ST_ASKED_AT,
+    ST_TOLD,
 )
-from stages.layout.packet import TCP
+from stages.layout.packet import OTHER, TCP
 
 
 @hot
@@ -72,7 +88,7 @@ def flush(u8, w, row, now):
             continue
         n = w[scalar(row, SC_OLDEST + 1)] - 1
         if n < 0:
-            return True
+            return not checkpoint_made or (_settle_ring(u8, w, row, 0, now) and _settle_ring(u8, w, row, 1, now))
         leave(w, row, w[slot(w, n) + S_CONN])
         remember_group(w, n, now)
         frames = unlink(w, row, n)
@@ -81,9 +97,50 @@ def flush(u8, w, row, now):
 
 
 @hot
+def _settle_ring(u8, w, row, side, now):
+    """Settle what was in an input when the checkpoint was asked for: it was said before, too.  True when that is done.
+
+    What came later may have been said by either replica after the checkpoint.
+    """
+    r = w[P_INPUTS + side]
+    while r != 0 and w[row + R_HEADS + side] < w[w[O_STATE] + ST_ASKED_AT + side]:
+        if undo_left(w) < RESERVE:
+            return False
+        position = w[row + R_HEADS + side]
+        at = index(w, r, position)
+        lead, nbytes = prefix(w, r), be32(u8, at)
+        if side == 0:
+            if room(w, row, OUTDEV) < prefix(w, w[P_OUTPUTS + OUTDEV]) + nbytes:
+                blocked(w, OUTDEV)
+                return False
+            vnet = be32(u8, at + 4) if lead == 8 else 0
+            s = w[O_SCRATCH]
+            verdict = parse(u8, w, at + lead + vnet, nbytes - vnet, s)
+            if verdict == TCP:
+                c = connection(w, row, 0, s, verdict, now)
+                if c != 0 and note_primary(w, row, c, s):
+                    put(w, c + C_EPOCH, -1)  # and its counterpart has sent as much
+            release_record(u8, w, row, r, position)
+            count(w, row, RELEASED_UNCOMPARED if verdict == OTHER else RELEASED_AT_CHECKPOINT, 1)
+        else:
+            count(w, row, DROPPED_AT_CHECKPOINT, 1)
+        w[row + R_HEADS + side] = position + lead + nbytes
+        count(w, row, side, 1)
+    return True
+
+
+@hot
 def overdue(w, n, now):
     """Whether the held packet ``n`` has waited too long, not counting what a full outdev kept us from reading."""
     return now - max(w[slot(w, n) + S_TIME], w[O_RESUMED]) >= w[O_TIMEOUT_NS]
+
+
+@hot
+def _told(w, row):
+    """Whether a timeout needs no telling: a request is in flight, or one that waits for its time was told of one."""
+    if w[scalar(row, SC_ASKED)] != 0:
+        return True
+    return w[scalar(row, SC_WANTED)] != 0 and w[w[O_STATE] + ST_TOLD] == w[scalar(row, SC_GENERATION)] + 1
 
 
 @hot
@@ -110,6 +167,11 @@ def deadlines(u8, w, row, now):
     """Differences that time reveals; how many."""
     found = 0
     while undo_left(w) > RESERVE:
+        c = w[scalar(row, SC_GRACE_FIRST)]
+        if c != 0 and stale(w, row, c):
+            reclassify(w, row, c)
+            found += 1
+            continue
         done = grace_over(u8, w, row, now)
         if done <= 0:
             break
@@ -124,23 +186,25 @@ def deadlines(u8, w, row, now):
             if stale(w, row, c):
                 reclassify(w, row, c)
             if w[c + C_FLAGS] & CF_RULE:  # a new rule lets it pass
-                if not service(u8, w, row, c, now):
+                if not service(u8, w, row, c, now) or w[scalar(row, SC_OLDEST + side)] == n + 1:
                     break
                 found += 1
                 continue
-            if w[O_LOCAL] == 0 and asked(w, row):
-                break  # the request in flight will settle it
+            if w[O_LOCAL] == 0 and _told(w, row):
+                break  # the next checkpoint will settle it
             if w[O_LOCAL] != 0 and w[c + C_VERDICT] != TCP and side == 0 and not fits_slot(w, row, n):
                 blocked(w, OUTDEV)
                 break
-            e = write_event(u8, w, row, c, R_TIMEOUT, -1, now)
-            _who_waits(w, c, e, x, side)
-            keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
             found += 1
-            if w[O_LOCAL] == 0:
-                differs(u8, w, row, R_TIMEOUT, now)
-                break
-            diverge(u8, w, row, c, R_TIMEOUT, now)
+            if w[O_LOCAL] == 0 or w[c + C_VERDICT] != TCP or w[c + C_FLAGS] & CF_PASS == 0:  # else it was told of
+                e = write_event(u8, w, row, c, R_TIMEOUT, -1, now)
+                _who_waits(w, c, e, x, side)
+                keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
+                if w[O_LOCAL] == 0:
+                    put(w, w[O_STATE] + ST_TOLD, w[scalar(row, SC_GENERATION)] + 1)
+                    differs(u8, w, row, R_TIMEOUT, now)
+                    break
+                diverge(u8, w, row, c, R_TIMEOUT, now)
             if w[c + C_VERDICT] == TCP:
                 service(u8, w, row, c, now)
                 if w[scalar(row, SC_OLDEST + side)] != n + 1:

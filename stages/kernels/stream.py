@@ -37,6 +37,9 @@ from stages.layout.compare import (
     CF_P_ACK,
     CF_P_NEXT,
     CF_P_RST,
+    CF_P_SYN,
+    CF_PASS,
+    CF_RULE,
     CF_S_ACK,
     CF_S_RST,
     CF_SYN_MATCHED,
@@ -132,10 +135,10 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
             if which == ACKS and w[c + C_HEAD + PACKETS] != 0:
                 at = index(w, r, position)
                 note_overtaking(u8, w, c, at + prefix(w, r) + _vnet(u8, w, r, at), s)
-            release_counts(w, row, c)
+            release_counts(w, row, c, 1)
             note_reset(w, c)
-            if which == PACKETS and w[c + C_HEAD + SECONDARY] != 0:
-                service(u8, w, row, c, now)  # the secondary may have sent the same bytes twice
+            if (which == PACKETS or flags & RST) and w[c + C_HEAD + SECONDARY] != 0:
+                service(u8, w, row, c, now)  # its equal waits, or the secondary has sent the same bytes twice
             return True
         if which == ACKS:
             return False
@@ -202,11 +205,18 @@ def _vnet(u8, w, r, at):
 def tcp_secondary(u8, w, row, c, r, position, s, now):
     """Take the secondary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
     flags, state = w[s + F_FLAGS], w[c + C_FLAGS]
+    if state & CF_RULE:
+        drop_counts(w, row, c, 1)
+        return True
     seq = w[s + F_SEQ]
     end = add(seq, w[s + F_DATA_LEN] + (flags & FIN))
     begins = flags & (SYN | RST) == SYN and not secondary_syn_known(w, c, seq)
+    # What the primary has not said either has to wait for it: a SYN, and data in one (RFC 7413); a RST.
+    waits = begins and (state & CF_P_SYN == 0 or w[s + F_DATA_LEN] > 0)
+    if flags & RST:
+        waits = state & (CF_P_RST | CF_S_RST | CF_PASS) == 0
     n = -1
-    if begins and w[s + F_DATA_LEN] > 0:  # data in a SYN (RFC 7413)
+    if waits:
         n = _store_secondary(u8, w, row, c, r, position, s, now)
         if n < 0:
             return False
@@ -218,12 +228,18 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
     if flags & (SYN | RST):
         if begins:
             secondary_syn(w, c, seq)
+            if flags & ACK == 0:  # it has acknowledged nothing of this life
+                put(w, c + C_FLAGS, w[c + C_FLAGS] & ~CF_S_ACK)
         elif flags & RST:
             put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_S_RST)
-        if n >= 0:
+        if n >= 0 and flags & RST:
+            _link_secondary(w, row, c, n, seq, seq, False)
+        elif n >= 0:
             # Where it stands is known once the primary's SYN is.
             first = add(w[c + C_P_ISN], 1) if w[c + C_FLAGS] & CF_SYN_MATCHED else 0
             _link_secondary(w, row, c, n, first, add(first, w[s + F_DATA_LEN]), False)
+        elif flags & RST and state & CF_PASS:
+            drop_counts(w, row, c, 1)
         else:
             count(w, row, MATCHED, 1)
         service(u8, w, row, c, now)
@@ -235,8 +251,8 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
         count(w, row, SECONDARY_ACKS, 1)
     elif w[c + C_S_LIFE] < w[c + C_LIFE]:
         count(w, row, DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
-    elif state & PASSES and same_life:
-        drop_counts(w, row, c)
+    elif state & CF_PASS and same_life:
+        drop_counts(w, row, c, 1)
     elif state & CF_SYNCED and same_life and diff(end, w[c + C_COMPARED]) <= 0:
         count(w, row, MATCHED, 1)  # sent again
     elif same_life and _equal_held(u8, w, row, c, r, position, s, seq, end, flags):

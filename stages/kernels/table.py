@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from ring.hot import hot
 from ring.kernels.ledger import put
 from stages.layout.packet import KEY_WORDS
@@ -15,6 +17,7 @@ from stages.layout.table import (
     R_NEXT,
     R_PINNED,
     R_SEEN,
+    SECRETS,
     T_BUCKETS,
     T_CAPACITY,
     T_FREE,
@@ -22,12 +25,20 @@ from stages.layout.table import (
     T_HAND,
     T_ROW_WORDS,
     T_ROWS,
+    T_SECRET,
     T_USED,
 )
 
 
+def make_secret(w, at):
+    """Fill the SECRETS words at ``at``, which `hash_key` takes."""
+    for i in range(SECRETS):
+        w[at + i] = secrets.randbits(31) << 32 | secrets.randbits(31)
+
+
 def format_table(w, t, capacity, buckets, row_words):
     """Lay out an empty table at word ``t`` (all zeros so far); done by the shell of a fresh segment, once."""
+    make_secret(w, t + T_SECRET)
     w[t + T_BUCKETS] = buckets
     w[t + T_ROW_WORDS] = row_words
     w[t + T_ROWS] = t + DESCRIPTOR + buckets
@@ -35,16 +46,22 @@ def format_table(w, t, capacity, buckets, row_words):
 
 
 @hot
-def hash_key(w, s):
-    """32-bit hash of the six key words at ``s`` (multiply and fold, in 32-bit pieces)."""
-    h = 0x9E3779B9
+def hash_key(w, secret, s):
+    """32-bit hash of the six key words at ``s``, with the SECRETS words at ``secret``.
+
+    Multilinear: the upper half of a sum of products modulo 2^64 (Lemire and Kaser, "Strongly universal string hashing
+    is fast"): two keys that were chosen without the secret meet once in 2^31 times.  In parts that fit in int64.
+    """
+    low = high = 0
     for i in range(KEY_WORDS):
         k = int(w[s + i])
-        h = ((h ^ (k & 0xFFFFFFFF)) * 0x85EBCA6B) & 0xFFFFFFFF
-        h ^= h >> 15
-        h = ((h ^ (k >> 32 & 0xFFFFFFFF)) * 0xC2B2AE35) & 0xFFFFFFFF
-        h ^= h >> 13
-    return h
+        for half in range(2):
+            x = (k >> 32 * half) & 0xFFFFFFFF
+            a = int(w[secret + 2 * i + half])
+            product = (a & 0x7FFFFFFF) * x
+            low += product & 0xFFFFFFFF
+            high += (product >> 32) + ((a >> 32) * x & 0xFFFFFFFF)
+    return high + (low >> 32) & 0xFFFFFFFF
 
 
 @hot
@@ -60,7 +77,7 @@ def same_key(w, a, b):
 def find(w, t, s):
     """Word index of the row with the key at ``s``, or -1."""
     mask = w[t + T_BUCKETS] - 1
-    h = hash_key(w, s)
+    h = hash_key(w, t + T_SECRET, s)
     b = h & mask
     while True:
         number = w[t + DESCRIPTOR + b]
@@ -127,7 +144,7 @@ def insert(w, t, s, now):
     if number < 0:
         return -1
     row = w[t + T_ROWS] + number * w[t + T_ROW_WORDS]
-    h = hash_key(w, s)
+    h = hash_key(w, t + T_SECRET, s)
     for i in range(KEY_WORDS):
         put(w, row + R_KEY + i, w[s + i])
     put(w, row + R_HASH, h)

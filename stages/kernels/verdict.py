@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ring.hot import hot
 from ring.kernels.ledger import count, put, scalar
-from stages.kernels.requests import ask, note_difference
+from stages.kernels.requests import ask, count_difference
 from stages.layout.compare import (
     C_FLAGS,
     C_VERDICT,
@@ -37,7 +37,7 @@ def differs(u8, w, row, reason, now):
     """Count a difference and ask for a checkpoint."""
     count(w, row, DIVERGENCES, 1)
     count(w, row, DIVERGED_PAYLOAD + reason - R_PAYLOAD, 1)
-    note_difference(w, now)
+    count_difference(u8, w, row, now)
     ask(u8, w, row, now)
 
 

@@ -168,7 +168,9 @@ ST_STORM_COUNT: Final = 2  # requests in the present window
 ST_STORM_WINDOW: Final = 3  # monotonic ns of its start
 ST_DIVERGED: Final = 4  # monotonic ns of the last difference
 ST_MISSED: Final = 5  # 1: the primary said something to clients while no secondary was in step
-STATE_WORDS: Final = 8
+ST_TOLD: Final = 6  # SC_GENERATION + 1 in which a timeout was told while a request waited for its time
+ST_ASKED_AT: Final = 7  # by side: how far its input was filled when the checkpoint was asked for
+STATE_WORDS: Final = 9
 
 # Defaults of keys, for a stage that is started without them.
 CHECKPOINT_INTERVAL_MS: Final = 20

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ring.layout import P_OPTIONS
 from stages import captures
+from stages.layout import table
 from stages.layout.kind import OWN_COUNTERS, Balance, Counter, Kind
 
 first_timestamp = captures.first_timestamp  # for the supervisor: the captures' common clock
@@ -60,7 +61,8 @@ X_DIRTY: Final = 35  # 1: look at every parked flow, one could not go on for wan
 X_NEXT_SCAN: Final = 36  # monotonic ns of the next look at every parked flow's patience
 X_FLOW_COUNT: Final = 37  # flows that wait for something
 X_LEFT: Final = 38  # frames that may still be emitted in this burst
-HEADER: Final = 64
+SECRET: Final = 64  # of the hash, see stages.layout.table
+HEADER: Final = SECRET + table.SECRETS
 
 TIME, AT, LENGTH, NEED, FLOW, NEXT = range(6)  # columns; TIME: ns after CMD_CLOCK, NEED: -1 for an awaited packet
 KEYS: Final = 6  # six columns of flow keys, one after the other a flow

@@ -3,7 +3,7 @@
 ::
 
     t + 0    descriptor       capacity, buckets, row words .. written once, at format; the rest through `put`
-    t + 16   buckets          row number + 1, 0: empty; open addressing, linear probing, twice the capacity or more
+    t + 32   buckets          row number + 1, 0: empty; open addressing, linear probing, twice the capacity or more
     ...      rows             capacity rows of row_words each; a row starts with ROW_HEADER words of the table's own
 
 A free row is on the free list (R_NEXT); a live row is found from its key.  Eviction takes, of EVICT_PROBES live rows
@@ -22,7 +22,9 @@ T_FREE: Final = 4  # row number + 1 of the first free row
 T_USED: Final = 5  # live rows
 T_HAND: Final = 6  # where the search for a victim goes on
 T_FRESH: Final = 7  # rows that were never used begin at this number
-DESCRIPTOR: Final = 16
+T_SECRET: Final = 8  # SECRETS words: the hash's secret, so that nobody outside can choose keys that meet
+SECRETS: Final = 12  # one for each half of a key word; two numbers of 31 bits in each
+DESCRIPTOR: Final = 32
 
 R_KEY: Final = 0  # six words, see stages.layout.packet
 R_HASH: Final = 6

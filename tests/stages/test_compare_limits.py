@@ -70,7 +70,7 @@ def test_lost_link_asks_for_a_checkpoint() -> None:
         assert g.take("notify_out") == [ASK]
         w[layout.P_LINK] = 3
         g.run(now=3)
-        assert g.take("notify_out") == []
+        assert g.take("notify_out") == [ASK]  # again: who answered the first might have done without this secondary
         assert check(g)["links_lost"] == 1
 
 

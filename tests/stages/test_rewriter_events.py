@@ -8,7 +8,7 @@ import pytest
 
 from ring import layout
 from ring.hot import JIT
-from stages.kernels.table import find, hash_key
+from stages.kernels.table import find
 from stages.layout import rewriter as numbers
 from tests.packets import (
     ACK,
@@ -260,4 +260,3 @@ def test_layout_of_the_row_and_the_tables(rig: Rig) -> None:
     assert numbers.KIND.tables == numbers.SCRATCH_AT
     w = rig.stage.w
     assert find(w, numbers.TABLE_AT, numbers.SCRATCH_AT) == -1
-    assert 0 <= hash_key(w, numbers.SCRATCH_AT) < 1 << 32

@@ -152,13 +152,18 @@ def test_the_hash_is_32_bits_and_the_same_with_and_without_jit(words: list[int])
     """Written out here once more: rows outlive a process, and whether it compiles."""
     w = make(1)
     w[KEY_AT : KEY_AT + KEY_WORDS] = words
-    h = 0x9E3779B9
-    for k in words:
-        h = (h ^ (k & 0xFFFFFFFF)) * 0x85EBCA6B % (1 << 32)
-        h ^= h >> 15
-        h = (h ^ (k >> 32 & 0xFFFFFFFF)) * 0xC2B2AE35 % (1 << 32)
-        h ^= h >> 13
-    assert hash_key(w, KEY_AT) == h
+    secret = [int(x) for x in w[T + t_.T_SECRET : T + t_.T_SECRET + t_.SECRETS]]
+    assert len(set(secret)) == t_.SECRETS and all(0 <= x < 1 << 63 for x in secret)
+    halves = [k >> shift & 0xFFFFFFFF for k in words for shift in (0, 32)]
+    full = [(a >> 32 << 32) + (a & 0x7FFFFFFF) for a in secret]
+    expected = sum(a * x for a, x in zip(full, halves, strict=True)) % (1 << 64) >> 32
+    assert hash_key(w, T + t_.T_SECRET, KEY_AT) == expected
+
+
+def test_every_table_has_a_secret_of_its_own() -> None:
+    """Keys that meet in one table do not in another: nobody outside can choose them."""
+    one, other = make(1), make(1)
+    assert list(one[T + t_.T_SECRET : T + t_.DESCRIPTOR]) != list(other[T + t_.T_SECRET : T + t_.DESCRIPTOR])
 
 
 def test_the_hash_spreads_one_clients_ports() -> None:
@@ -174,6 +179,6 @@ def test_the_hash_spreads_one_clients_ports() -> None:
             6 << 32 | (40_000 + port & 0xFFFF) << 16 | 80,
             4 << 32,
         ]
-        load[hash_key(w, KEY_AT) & 32_767] += 1
+        load[hash_key(w, T + t_.T_SECRET, KEY_AT) & 32_767] += 1
     assert load.max() <= 10
     assert np.count_nonzero(load) > 32_768 * 0.3

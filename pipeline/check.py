@@ -197,6 +197,11 @@ class Checker:
 
     def _compares(self) -> None:
         for name, compare in self.config.compares.items():
+            folder = compare.divergences
+            if folder and os.path.lexists(folder) and not os.path.isdir(folder):
+                self.note(
+                    f"compare.{name}.divergences", f"a file, {folder}", "a folder, or a path where one can be made"
+                )
             taken: dict[str, str] = {}
             for port in ("primary_in", "secondary_in", "outdev", "notify_dev"):
                 value = getattr(compare, port)

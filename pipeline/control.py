@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "set": "set ID status=on|off: a filter that is off is transparent",
     "rule": "list rules of the compares, add one or delete one, while it runs (docs/rules.md)",
     "checkpoint": "tell rewriters and compares that a checkpoint was made",
-    "failover": "tell rewriters and compares that the primary is gone",
+    "failover": "tell rewriters that the primary is gone, and compares that the secondary is",
 }
 
 
@@ -110,7 +110,11 @@ def show_status(reply: dict[str, Any]) -> str:
     counters = [["STAGE", "COUNTER", "VALUE"]]
     for stage, own in reply["counters"].items():
         counters += [[stage, name, str(value)] for name, value in own.items() if value]
-    return "\n\n".join([f"{reply['name']}: {reply['state']}", table(stages), table(rings), table(counters)])
+    head = [f"{reply['name']}: {reply['state']}"]
+    for s in reply["stages"]:
+        if s.get("arming", "in step") != "in step":
+            head.append(f"{s['id']}: the secondary is {s['arming']}: the primary's packets leave uncompared")
+    return "\n\n".join(["\n".join(head), table(stages), table(rings), table(counters)])
 
 
 def show_profile(reply: dict[str, Any]) -> str:
@@ -142,7 +146,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The command line, and the request's arguments."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.control", description="Talk to a running pipeline.")
     parser.add_argument("--runtime-dir", help="where its control socket is (default: where the supervisor puts it)")
-    parser.add_argument("name", help="the pipeline's name")
+    parser.add_argument("name", metavar="NAME", help="the pipeline's name")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text)

@@ -133,7 +133,15 @@ class Looker:
             "busy_percent": round(busy, 2),
             "status": "on" if int(w[layout.CMD_STATUS]) else "off",
             "reason": child.reason,
+            **self._arming(node, new),
         }
+
+    def _arming(self, node: Any, new: Sample) -> dict[str, str]:
+        """Whether a compare has a secondary to compare with, in a word."""
+        if node.kind != "colo-compare":
+            return {}
+        words = registry.compare_layout()
+        return {"arming": words.ARMING_STATES[new.counters[node.id][words.ARMING_STATE]]}
 
     def _ring(self, ring: Any) -> dict[str, Any]:
         header = self._segments.rings[ring.id]

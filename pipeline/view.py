@@ -212,6 +212,9 @@ def _totals_line(snapshot: Snapshot) -> Text:
     for name, value in totals(snapshot).items():
         style = "bold yellow" if value and name in ("dropped", "divergences") else "bold"
         line.append(f"{name} ").append(f"{value:,}", style=style).append("   ")
+    for stage in snapshot["stages"]:
+        if stage.get("arming", "in step") != "in step":
+            line.append(f"{stage['id']}: secondary {stage['arming']}", style="bold red").append("   ")
     line.rstrip()
     return line
 

@@ -1,8 +1,9 @@
 """The one way to compile: ``@hot`` makes a Python function a Numba kernel.
 
 Every kernel takes the same arguments, ``(u8, w, now)`` or a prefix of them followed by integers, and returns an
-int; calls between kernels are inlined by LLVM.  With ``NUMBA_DISABLE_JIT=1`` the decorator returns the function as it
-is and Numba is never imported: tests, coverage and fuzzing run the same text as plain Python.
+int.  What compiled code calls becomes a part of it (`ring.linking`).  With ``NUMBA_DISABLE_JIT=1`` the decorator
+returns the function as it is and Numba is never imported: tests, coverage and fuzzing run the same text as plain
+Python.
 
 Numba's own disk cache looks only at the file that holds a kernel.  It does not see that a called kernel or an imported
 constant changed, and would run stale code.  So the cache directory is named by a digest of every hot source.
@@ -14,6 +15,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,19 +54,29 @@ if JIT:
     # Somebody may have imported Numba before us.
     numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 
+    from ring import linking
+
     _unliteral: Any = numba.types.unliteral
-    _compile: Any = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+    # Nothing is allocated, so nothing is counted: without Numba's runtime, code that allocates does not compile.
+    _njit: Any = partial(
+        numba.njit, nogil=True, boundscheck=False, error_model="numpy", no_cfunc_wrapper=True, _nrt=False
+    )
+    _for_python = _njit(cache=True, pipeline_class=linking.KernelCompiler)
+    _for_kernels = _njit(no_cpython_wrapper=True, pipeline_class=linking.HelperCompiler)
 
     def hot(function: F) -> F:
-        """Compile ``function``: cached on disk, no fastmath, no bounds checks, no exceptions."""
-        compiled = _compile(function)
-        template = compiled.get_call_template
+        """Compile ``function``: no fastmath, no bounds checks, no exceptions, no allocation.
+
+        As Python calls it, it is a kernel, cached on disk; as compiled code calls it, a part of that code.
+        """
+        compiled, helper = _for_python(function), _for_kernels(function)
 
         # Numba would compile a helper anew for every constant that some caller passes: `count` 27 times.
         def without_literals(args: Any, kws: Any) -> Any:
-            return template(tuple(_unliteral(a) for a in args), kws)
+            return helper.get_call_template(tuple(_unliteral(a) for a in args), kws)
 
         compiled.get_call_template = without_literals
+        compiled.get_overload = helper.get_overload
         return compiled  # type: ignore[no-any-return]
 
     def kernel(function: F) -> F:

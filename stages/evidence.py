@@ -88,7 +88,10 @@ class Evidence:
         left.set()
 
     def _complain(self, path: str, error: Exception) -> None:
-        if self._said != (reason := getattr(error, "strerror", None) or str(error)):
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = f"{reason}: there is a file where a folder should be"
+        if self._said != reason:
             self.log.warning("cannot write what explains a difference", path=path, reason=reason)
             self._said = reason
 

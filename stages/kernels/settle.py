@@ -28,6 +28,7 @@ from stages.layout.compare import (
     C_FLAGS,
     C_HEAD,
     C_VERDICT,
+    CF_P_SYN,
     CF_PASS,
     CF_RULE,
     CF_SYNCED,
@@ -51,6 +52,7 @@ from stages.layout.compare import (
     RELEASED_UNCOMPARED,
     RESERVE,
     S_CONN,
+    S_END,
     S_FRAME,
     S_SEQ,
     S_TIME,
@@ -157,7 +159,7 @@ def _who_waits(w, c, e, x, side):
             waits = 0
         elif theirs and not mine:
             waits = 1
-        elif not mine and side == 0:
+        elif not mine and side == 0 and w[c + C_FLAGS] & CF_P_SYN == 0 and diff(w[x + S_END], compared) <= 0:
             w[e + E_OFFSET] = 1  # its bytes were equal: the secondary has not acknowledged as much
     w[e + (E_S_LEN if waits else E_P_LEN)] = w[x + S_FRAME]
 

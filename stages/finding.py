@@ -24,6 +24,7 @@ MARK: Final = "colo_divergence"
 VERSION: Final = 1
 SIDES: Final = ("primary", "secondary")
 KINDS: Final = {packet.TCP: "tcp", packet.UDP: "udp", packet.ICMP: "icmp", packet.IP: "ip", packet.FRAGMENT: "fragment"}
+_SYN: Final = 0xFFFFFFFF  # its position: the stream's first byte stands behind it
 _AT_A_TIME: Final = 8  # packets in a piece of the file
 _CHECKSUMS: Final = {17: (6, 8), 1: (2, 4), 58: (2, 4)}  # where UDP, ICMP and ICMPv6 have theirs
 
@@ -176,19 +177,19 @@ def _ends(packets: Sequence[Kept], side: int) -> str:
 
 
 def show_byte(window: bytes, at: int) -> str:
-    """``41 'A'``, ``0a``, or ``nothing`` behind the end."""
+    """``0x41 'A'``, ``0x0a``, or ``nothing`` behind the end."""
     if not 0 <= at < len(window):
         return "nothing"
-    return f"{window[at]:02x} {chr(window[at])!r}" if 32 <= window[at] < 127 else f"{window[at]:02x}"
+    return f"0x{window[at]:02x} {chr(window[at])!r}" if 32 <= window[at] < 127 else f"0x{window[at]:02x}"
 
 
 def sides(v: dict[str, Any]) -> dict[str, str]:
-    """``{"primary": "70 in '...'", ..}``: the byte that differs in hex, and the text around it, for a log line."""
+    """``{"primary": "0x70 in '...'", ..}``: the byte that differs, and the text around it, for a log line."""
     shown: dict[str, str] = {}
     for side in SIDES:
         if side in v:
             text, at = bytes.fromhex(v[side]["bytes"]), v["offset"]
-            differs = f"{text[at]:02x}" if at < len(text) else "end"
+            differs = f"0x{text[at]:02x}" if at < len(text) else "end"
             shown[side] = f"{differs} in {''.join(chr(b) if 32 <= b < 127 else '.' for b in text)!r}"
     return shown
 
@@ -212,6 +213,8 @@ def sentence(v: dict[str, Any]) -> str:
         missing = "sent the same"
         if v.get("waits_for") == "acknowledgement":
             missing = "acknowledged as much"
+        elif position == _SYN:
+            missing = "sent its SYN"
         elif position is not None:
             missing = f"sent what comes at position {position:,} of the stream"
         return f"a packet of the {v['waits']} waited longer than compare_timeout: the {other} has not {missing}"

@@ -6,6 +6,7 @@ Guesses, and worded as such.  A mask is suggested only where both sides have the
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +39,28 @@ _UNHELPED: Final = ("content-length",)
 
 @dataclass(frozen=True)
 class Advice:
-    """A few sentences, and lines for config.toml (or none)."""
+    """A few sentences, and a rule, by name, that makes the compare pass it over (or none)."""
 
     text: str
-    config: tuple[str, ...] = ()
+    name: str = ""
+    keys: tuple[tuple[str, str | int], ...] = ()
+
+    @property
+    def config(self) -> tuple[str, ...]:
+        """The rule as lines for config.toml; its expressions hold no ``'``."""
+        if not self.name:
+            return ()
+        quote = {"regex": "'"}
+        texts = ((k, f"{q}{v}{q}" if isinstance(v, str) else v) for k, v in self.keys for q in [quote.get(k, '"')])
+        return (f"[rule.{self.name}]", *(f"{k} = {text}" for k, text in texts))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The rule as words of a shell's command (`pipeline.control`); ``NAME`` stands for the pipeline's name."""
+        if not self.name:
+            return ()
+        words = ("python", "-m", "pipeline.control", "NAME", "rule", "add", self.name)
+        return tuple(map(shlex.quote, (*words, *(f"{k}={v}" for k, v in self.keys))))
 
 
 def advise(d: Divergence) -> Advice:
@@ -52,16 +71,21 @@ def advise(d: Divergence) -> Advice:
             return Advice(_flags(d))
         case "timeout":
             waits, other = v["waits"], SIDES[1 - SIDES.index(v["waits"])]
+            came = d.of(SIDES.index(other))
             if v.get("waits_for") == "acknowledgement":
                 return Advice(
                     f"The {other} has sent the same bytes, but has not received, or not yet acknowledged, what the "
                     f'{waits} has. With ack_policy = "relaxed" nobody waits for that.'
                 )
-            came = [p for p in d.of(SIDES.index(other)) if p.held]
-            if came:
+            if any(p.held for p in came):
                 return Advice(
                     f"The {other} has sent other packets, which wait as well: compare the two columns. Either it says "
                     f"something else than the {waits}, or a packet of it was lost on its way here."
+                )
+            if not came:
+                return Advice(
+                    f"The file holds nothing of the {other}: it has not received what the {waits} "
+                    "answers, it has stopped, or its packets do not arrive. Look at the links to it and from it."
                 )
             return Advice(
                 f"Nothing of the {other} waits: it is slow, it has stopped, or its packets do not arrive. Look at its "
@@ -90,7 +114,8 @@ def _bytes(d: Divergence) -> Advice:
         return Advice(
             "The bytes look like TLS or SSH, which each replica encrypts with random numbers of its own. No mask "
             "helps: end TLS before the replicas, or let such flows pass uncompared:",
-            ("[rule.encrypted]", 'action = "pass"', *_where(d)),
+            "encrypted",
+            (("action", "pass"), *_where(d)),
         )
     known = around(d)
     if d.place is None or any(d.place not in side for side in known):
@@ -133,18 +158,19 @@ def _literal(text: bytes) -> str:
     return re.sub(r"([\\.^$*+?{}\[\]|()])", r"\\\1", text.decode("ascii", "replace")).replace("\t", "\\t")
 
 
-def _where(d: Divergence) -> tuple[str, ...]:
+def _where(d: Divergence) -> tuple[tuple[str, str | int], ...]:
     """Keys that keep a rule to the service at hand."""
     proto, _, ends = d.verdict["flow"].partition(" ")
     port = ends.partition(" > ")[0].rpartition(":")[2]
-    return (f'protocol = "{proto}"', f"source_port = {port}") if proto in ("tcp", "udp") and port.isdecimal() else ()
+    ported = proto in ("tcp", "udp") and port.isascii() and port.isdecimal()
+    return (("protocol", proto), ("source_port", int(port))) if ported and len(port) < 6 else ()
 
 
 def _mask(d: Divergence, name: str, what: str, regex: str) -> Advice:
     if not regex:
         return Advice(f"This looks like {what}. A mask can skip it only where fixed text stands before it.")
     text = f"This looks like {what}. If nothing else differs, a mask makes the compare skip it:"
-    return Advice(text, (f"[rule.{name}]", 'action = "mask"', *_where(d), f"regex = '{regex}'"))
+    return Advice(text, name, (("action", "mask"), *_where(d), ("regex", regex)))
 
 
 def _plain(d: Divergence) -> Advice:

@@ -1,7 +1,7 @@
 """A file of `stages.finding` as data: the verdict, the packets of both sides, and what they show.
 
 `load` reads one; `pairs` puts both sides' packets on common lines; `around` is the streams next to the difference;
-`hint` says what may be done about it.  Nothing here draws: see tools.explain.
+`written` finds files.  Nothing here draws: see tools.explain; tools.advice says what may be done about it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,14 @@ def _signed(number: int) -> int:
 # --- reading ------------------------------------------------------------------------------------------------------
 def load(path: str | os.PathLike[str]) -> Divergence:
     """Read one file.  Raises `CaptureError`, or `NotExplainedError` where it holds no verdict."""
-    read = captures.read(path, cut=True)
+    try:
+        read = captures.read(path, cut=True)
+    except CaptureError as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise NotExplainedError("the file is empty") from None
+        if error.offset == 0:  # there is no place in the file to name
+            raise NotExplainedError(error.found) from None
+        raise
     v = _verdict(path)
     if len(read) > _MOST:
         raise NotExplainedError(f"{len(read):,} packets: no file of the compare has more than {_MOST:,}")
@@ -286,13 +293,19 @@ def _merge(d: Divergence, left: list[Seen], right: list[Seen]) -> Iterator[tuple
 
 
 # --- listing ------------------------------------------------------------------------------------------------------
-def newest_first(folder: str | os.PathLike[str]) -> list[str]:
-    """The pcapng files of a folder, those written last first.  Raises `CaptureError` where it cannot be read."""
+def written(folder: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """The pcapng files of a folder, with when each was written (ns since 1970).
+
+    Raises `NotExplainedError` where it cannot be read.
+    """
     found: list[tuple[int, str]] = []
     try:
         for entry in os.scandir(folder):
-            if entry.name.endswith(".pcapng") and not entry.name.startswith(".") and entry.is_file():
-                found.append((entry.stat().st_mtime_ns, entry.path))
+            try:
+                if entry.name.endswith(".pcapng") and not entry.name.startswith(".") and entry.is_file():
+                    found.append((entry.stat().st_mtime_ns, entry.path))
+            except FileNotFoundError:
+                continue  # the compare deletes its oldest
     except OSError as error:
-        raise CaptureError(folder, 0, f"the folder cannot be read ({error.strerror})") from None
-    return [path for _, path in sorted(found, reverse=True)]
+        raise NotExplainedError(f"the folder cannot be read ({error.strerror})") from None
+    return found

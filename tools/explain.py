@@ -1,6 +1,6 @@
 """Show why two replicas' outputs differed: ``python -m tools.explain FILE...``.
 
-A FILE is what the compare writes at a difference (`divergences` in config.toml); of a folder the files are listed, the
+A FILE is what the compare writes at a difference (`divergences` in config.toml); of folders the files are listed, the
 newest first.  Exit status: 0, or 2 where something cannot be read.  Nothing is coloured where output is no terminal,
 with ``--no-color``, or where NO_COLOR is set.
 """
@@ -23,14 +23,17 @@ from rich.text import Text
 from stages.captures import CaptureError
 from stages.finding import SIDES
 from tools.advice import Advice, advise
-from tools.divergence import Divergence, NotExplainedError, Seen, around, line_of, load, newest_first, pairs
+from tools.divergence import Divergence, NotExplainedError, Seen, around, line_of, load, pairs, written
 
-_LISTED: Final = 20  # files of a folder
+_LISTED: Final = 20  # files, where a person looks
+_CONTEXT: Final = 8  # bytes of text that should stand before the one that differs
+_ESCAPES: Final = {9: "\\t", 10: "\\n", 13: "\\r", 92: "\\\\"}
 _ROWS_BEFORE: Final = 2  # of bytes, around the one that differs
 _ROWS_BEHIND: Final = 3
 _LINES_BEFORE: Final = 12  # of packets
 _LINES_BEHIND: Final = 6
 _WIDEST: Final = 160
+_MAY_DIFFER: Final = "If it may differ: a rule, docs/rules.md"
 _LETTERS: Final = ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "A"))
 _BETWEEN: Final = " │ "
 _STYLES: Final = ("cyan", "magenta")  # of the sides
@@ -93,13 +96,30 @@ def _text_rows(d: Divergence, width: int) -> Iterator[Text]:
     label = len(f"secondary{_BETWEEN}")
     room = width - label - 1
     before = min(*(at for _, at in lines), max(room // 2, room - max(len(line) - at for line, at in lines)))
+    behind, quote = "", ""
+    if before < _CONTEXT:  # a word alone, beside the side's name, does not look like data
+        behind = _behind(known, d.place - before) if {at for _, at in lines} == {before} else ""
+        quote = "" if behind else '"'
+        room -= len(behind) + 2 * len(quote)
     for name, style, (line, at), (other, same) in zip(SIDES, _STYLES, lines, lines[::-1], strict=True):
-        text = Text.assemble((f"{name:<9}", f"bold {style}"), (_BETWEEN, "dim"))
+        text = Text.assemble((f"{name:<9}", f"bold {style}"), (_BETWEEN, "dim"), (behind or quote, "dim"))
         for i, value in enumerate(line[at - before : at - before + room].rstrip(b"\r"), -before):
             twin = other[same + i] if same + i < len(other) else -1
             text.append(_printable(value), "bold red" if i >= 0 and value != twin else "")
-        yield text
-    yield Text(" " * (label + before) + "^", "bold red")
+        yield text.append(quote, "dim")
+    yield Text(" " * (label + len(behind or quote) + before) + "^", "bold red")
+
+
+def _behind(known: tuple[dict[int, int], dict[int, int]], place: int) -> str:
+    """The text, escaped, that stands before position ``place`` on both sides; empty where there is none."""
+    out, at = "", place - 1
+    while (value := known[0].get(at)) is not None and known[1].get(at) == value:
+        if not 32 <= value < 127 and value not in _ESCAPES:
+            break
+        if len(out) >= 3 * _CONTEXT:
+            return f"…{out}"
+        out, at = _ESCAPES.get(value, chr(value)) + out, at - 1
+    return out
 
 
 def _byte_row(known: tuple[dict[int, int], dict[int, int]], row: int, count: int, label: int, place: int) -> Text:
@@ -132,7 +152,7 @@ def _cells(d: Divergence, p: Seen | None, zero_ns: int) -> list[str]:
     """Time, flags, position, acknowledgement, length: those of a datagram are its length alone."""
     if p is None:
         return [""] * 5
-    when = f"{(p.ns - zero_ns) / 1e6:.3f}"
+    when = f"{(p.ns - zero_ns) / 1e6:z.3f}"
     if not p.tcp:
         return [when, "", "", "", f"{p.size}"]
     ack = str((p.ack - d.ack_zero) % (1 << 32)) if p.flags & 16 else ""
@@ -198,19 +218,35 @@ def _advice(advice: Advice, width: int) -> Iterator[Text]:
     yield from _sentences(advice.text, width)
     for line in advice.config:
         yield Text(f"    {line}", "green")
+    if advice.command:
+        yield from _sentences("Or, while the pipeline NAME runs:", width)
+        for line in _command(advice.command, width):
+            yield Text(line, "green")
+
+
+def _command(words: Sequence[str], width: int) -> Iterator[str]:
+    """A command on as many lines as it needs, for a shell to take as it stands."""
+    line = "   "
+    for word in words:
+        if len(line) + len(word) + 3 > width and line.strip():
+            yield f"{line} \\"
+            line = "       "
+        line += f" {word}"
+    yield line
 
 
 def picture(d: Divergence, width: int, *, everything: bool = False) -> list[Text]:
     """All lines for a terminal ``width`` columns wide."""
     width = max(40, min(width, _WIDEST))
-    meaning = d.meaning[:1].upper() + d.meaning[1:] + "."
+    meaning, advice = d.meaning[:1].upper() + d.meaning[1:] + ".", advise(d)
+    may_differ = d.verdict["rule"] in ("payload", "order") and not advice.config
     parts = [
         list(_heading(d, width)),
         list(_sentences(meaning, width, "bold")),
         list(_text_rows(d, width)),
         list(_byte_rows(d, width)),
         list(_packet_rows(d, width, everything)),
-        [*_advice(advise(d), width), *_notes(d)],
+        [*_notes(d), *_advice(advice, width), *([Text(_MAY_DIFFER)] if may_differ else [])],
     ]
     out: list[Text] = []
     for part in parts:
@@ -233,13 +269,26 @@ def as_json(d: Divergence) -> dict[str, Any]:
     verdict = {k: v for k, v in d.verdict.items() if k != "packets"}
     return {
         "file": d.path, **verdict, "meaning": d.meaning, "advice": advice.text, "config": list(advice.config),
-        "packets": packets,
+        "command": " ".join(advice.command), "packets": packets,
     }  # fmt: skip
 
 
-def _listing(folder: str, console: Console, *, everything: bool, data: bool) -> None:
-    paths = newest_first(folder)
-    shown = paths if everything else paths[:_LISTED]
+def _listing(folders: Sequence[str], console: Console, *, everything: bool, data: bool) -> int:
+    """The files of all folders, the newest first; the exit status."""
+    found: set[tuple[int, str]] = set()
+    status = 0
+    for folder in folders:
+        try:
+            here = written(folder)
+        except NotExplainedError as error:
+            status = _refused(folder, error)
+            continue
+        found |= set(here)
+        if not here and not data:
+            console.print(f"{folder}: no pcapng files", soft_wrap=True)
+    paths = [path for _, path in sorted(found, reverse=True)]
+    looked_at = sys.stdout.isatty()
+    shown = paths[:_LISTED] if looked_at and not everything and not data else paths
     for path in shown:
         try:
             d = load(path)
@@ -251,12 +300,18 @@ def _listing(folder: str, console: Console, *, everything: bool, data: bool) -> 
         first = Text.assemble((path, "bold"), "  ", (d.verdict["rule"], "red"))
         console.print(first, soft_wrap=True)
         second = Text(f"    {d.verdict['flow']}  {d.meaning}" if d.verdict["flow"] else f"    {d.meaning}", "dim")
-        second.truncate(console.width, overflow="ellipsis")
-        console.print(second)
-    if not paths and not data:
-        console.print(f"{folder}: no pcapng files", soft_wrap=True)
-    if len(shown) < len(paths) and not data:
+        if looked_at:
+            second.truncate(console.width, overflow="ellipsis")
+        console.print(second, soft_wrap=True)
+    if len(shown) < len(paths):
         console.print(Text(f"… {len(paths) - len(shown)} older: --all", "dim"))
+    return status
+
+
+def _refused(path: str, error: Exception) -> int:
+    where = "" if isinstance(error, CaptureError) else f"{path}: "
+    print(f"tools.explain: {where}{error}", file=sys.stderr)
+    return 2
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -275,22 +330,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no UTF-8
     plain = args.no_color or bool(os.environ.get("NO_COLOR"))
     console = Console(highlight=False, markup=False, emoji=False, color_system=None if plain else "auto")
-    status = 0
+    folders = [path for path in args.files if os.path.isdir(path)]
+    status = _listing(folders, console, everything=args.all, data=args.json) if folders else 0
     for path in args.files:
+        if path in folders:
+            continue
         try:
-            if os.path.isdir(path):
-                _listing(path, console, everything=args.all, data=args.json)
-                continue
             d = load(path)
-            if args.json:
-                print(json.dumps(as_json(d)))
-                continue
-            for line in picture(d, console.width, everything=args.all):
-                console.print(line)
         except (CaptureError, NotExplainedError) as error:
-            where = "" if isinstance(error, CaptureError) else f"{path}: "
-            print(f"tools.explain: {where}{error}", file=sys.stderr)
-            status = 2
+            status = _refused(path, error)
+            continue
+        if args.json:
+            print(json.dumps(as_json(d)))
+            continue
+        for line in picture(d, console.width, everything=args.all):
+            console.print(line, soft_wrap=True)  # a rule is copied as it stands
     return status
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ring import hot, layout
+from stages.layout import compare, rules
 from tests.crash import stepper
 from tests.crash.stores import Fuse, Fused
 from tests.rig import Rig
@@ -146,25 +147,30 @@ def _kill_compiled(
     if not stepper.can_trace():
         pytest.skip("this machine does not let a process trace its child; run with NUMBA_DISABLE_JIT=1 as well")
     scenes: list[tuple[int, list[bytes]]] = []
-    kills = 0
+    kills = seen = 0
     with make_rig() as rig:
         feed(rig)
-        arrays = [rig.segment.w, *(r.w for r in rig.rings.values())]
-        # Words that make a crash differ: the stage's fixed part and tables, and the cursors of the rings.
-        watched = [memoryview(rig.segment.w).cast("B")]
-        watched += [memoryview(r.w[: layout.PAGE // 8]).cast("B")[: 64 * 8] for r in rig.rings.values()]
-        for count in stepper.step_through(lambda: steps(rig), lambda: b"".join(watched), 20_000_000):
-            scenes.append((count, [bytes(memoryview(a).cast("B")[: _length(a, rig)]) for a in arrays]))
-        for count, images in scenes[::stride]:
-            for array, image in zip(arrays, images, strict=True):
-                memoryview(array).cast("B")[: len(image)] = image
+        watch = stepper.Watch(_pieces(rig))
+        for count in stepper.step_through(lambda: steps(rig), watch, 20_000_000):
+            if seen % stride == 0:
+                scenes.append((count, watch.image()))
+            seen += 1
+        for count, image in scenes:
+            watch.restore(image)
             recovered(rig, f"instruction {count:,}")
             kills += 1
     return kills
 
 
-def _length(array: Any, rig: Rig) -> int:
-    """Bytes of an arena's array that are one segment, once (a ring's data is mapped twice)."""
-    if array is rig.segment.w:
-        return int(array.nbytes)
-    return int(layout.PAGE + array[layout.SIZE])
+def _pieces(rig: Rig) -> list[Any]:
+    """The shared words whose state makes a crash: the stage's segment and the rings.
+
+    Of the compare not what a crash may leave in any state: the copies of rules, which are the supervisor's, and the
+    history and records, which are hints.
+    """
+    w = rig.segment.w
+    parts = [w]
+    if rig.kind.name == "colo-compare":
+        at = compare.places(rig.params, rig.kind.tables)
+        parts = [w[: at["rules"] + rules.COPIES], w[at["recycle"] :]]
+    return parts + [r.w[: (layout.PAGE + r.size) // 8] for r in rig.rings.values()]

@@ -153,9 +153,8 @@ def test_the_tracer_sees_stores_one_by_one_and_in_order() -> None:
         seen: list[str] = []
         words = {layout.UNDO_N: "undo", layout.COMMITTED: "commit", tail: "tail", head: "head", TABLE + CELLS: "table"}
         before = {i: int(w[i]) for i in words}
-        for _ in stepper.step_through(
-            lambda: rig.stage.do_work(harness.NOW), lambda: [int(w[i]) for i in words], 20_000_000
-        ):
+        watch = stepper.Watch([w[i : i + 1] for i in words])
+        for _ in stepper.step_through(lambda: rig.stage.do_work(harness.NOW), watch, 20_000_000):
             for i, name in words.items():
                 if int(w[i]) != before[i]:
                     seen.append(name)

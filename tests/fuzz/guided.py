@@ -71,7 +71,7 @@ def command(data: bytes) -> None:
     """A text is converted, or refused with a place and a mend."""
     try:
         for line in split(data.decode("latin-1"), {}):
-            convert(line, Asked(side="primary"))
+            convert(line, Asked())
     except Trouble:
         pass
 

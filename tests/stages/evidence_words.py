@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.finding import build
 from stages.layout import compare, packet
 from stages.layout import evidence as layout
 from tests.packets import P_TCP, P_UDP, PSH, SYN, Packet, read, tcp_frame, udp_frame
@@ -16,6 +18,7 @@ from tests.packets import P_TCP, P_UDP, PSH, SYN, Packet, read, tcp_frame, udp_f
 SERVER, CLIENT = "10.0.0.2", "10.0.0.1"
 NOW = 5_000_000_000  # monotonic ns of the difference
 MS = 1_000_000
+WALL = 1_795_000_000_000_000_000  # what monotonic time 0 is, in ns since 1970
 
 
 @dataclass
@@ -75,6 +78,17 @@ class Found:
         whole[layout.R_EVENT], whole[layout.R_PACKETS] = self.number, len(self.packets)
         whole[layout.R_USED], whole[layout.R_LEFT_OUT] = len(whole), self.left_out
         return whole
+
+
+def content(found: Found) -> bytes:
+    """The file that the compare would write."""
+    return b"".join(build(found.event(), found.record(), WALL, compare_id="comp0", number=17))
+
+
+def write(found: Found, path: Path) -> Path:
+    """Write it; its path."""
+    path.write_bytes(content(found))
+    return path
 
 
 def key(p: Packet) -> Any:

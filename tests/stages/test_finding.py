@@ -50,16 +50,16 @@ def test_packets_of_both_sides_stand_in_order_of_time_with_what_they_are(tmp_pat
         assert got.comment.startswith(kind)
     differing = next(p for p in packets if p.comment.startswith("differs"))
     assert differing.comment == (
-        "differs here (byte 128 of this frame): the streams differ at position 362: primary 31 '1', "
-        "secondary 32 '2'; rule payload; flow tcp 10.0.0.2:80 > 10.0.0.1:4711"
+        "differs here (byte 128 of this frame): the streams differ at position 362: primary 0x31 '1', "
+        "secondary 0x32 '2'; rule payload; flow tcp 10.0.0.2:80 > 10.0.0.1:4711"
     )
 
 
 SENTENCES = {
-    "date": "the streams differ at position 362: primary 31 '1', secondary 32 '2'",
+    "date": "the streams differ at position 362: primary 0x31 '1', secondary 0x32 '2'",
     "flags": "at position 300 of the stream the primary ends (FIN), the secondary goes on with 14 bytes",
     "order": "the oldest datagrams that wait have no equal on the other side; position 27 of the IP payload: "
-    "primary 37 '7', secondary 36 '6'",
+    "primary 0x37 '7', secondary 0x36 '6'",
     "timeout": "a packet of the primary waited longer than compare_timeout: the secondary has not sent the same",
     "stuck": "both inputs are blocked by full queues: each side waits for packets that the other does not send",
 }
@@ -92,6 +92,24 @@ def test_a_connection_whose_start_was_not_seen_has_no_position() -> None:
     v = finding.verdict(found.event(), list(finding.kept(found.record())), WALL)
     assert v["position"] is None
     assert sentence(v).startswith("the streams differ at a place of the stream, whose start was not seen: ")
+
+
+def test_a_log_line_shows_the_byte_in_hex_and_the_text_around_it() -> None:
+    """``0x31`` cannot be taken for a decimal number; one side may have ended."""
+    v = finding.verdict(words.date().event(), (), WALL)
+    shown = finding.sides(v)
+    assert {side: text[:8] for side, text in shown.items()} == {"primary": "0x31 in ", "secondary": "0x32 in "}
+    assert "7:34:31 GMT" in shown["primary"] and "7:34:32 GMT" in shown["secondary"]
+    ended = finding.sides(finding.verdict(words.flags().event(), (), WALL))
+    assert ended == {"primary": "end in ''", "secondary": "0x6f in 'one more line.'"}
+
+
+def test_a_missing_syn_is_called_so() -> None:
+    """Its position, one before the stream's first byte, is no number for a person."""
+    found = words.timeout()
+    found.position = 0xFFFFFFFF
+    v = finding.verdict(found.event(), (), WALL)
+    assert v["waits_for"] == "packet" and sentence(v).endswith("the secondary has not sent its SYN")
 
 
 def test_a_held_packet_that_the_history_has_too_stands_once(tmp_path: Path) -> None:
@@ -130,7 +148,7 @@ def test_a_checksum_alone_stays(tmp_path: Path) -> None:
     short = udp_frame(words.SERVER, words.CLIENT, 53, 4711, read(same).payload[:-2])
     found.packets[3] = words.Held(short, 1, at=40)
     v = verdict(written(found, tmp_path / "a.pcapng"))
-    assert v["position"] == len(read(short).body) and sentence(v).endswith("primary 2e '.', secondary nothing")
+    assert v["position"] == len(read(short).body) and sentence(v).endswith("primary 0x2e '.', secondary nothing")
 
 
 def test_an_unmarked_timeout_marks_the_oldest_that_waits(tmp_path: Path) -> None:

@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from pipeline.automaton import compile_mask
-from pipeline.rules import from_table
-from pipeline.tables import Rule
 from stages import captures
-from stages.finding import MARK, SIDES, VERSION, build
+from stages.finding import MARK, SIDES
 from stages.layout import compare
-from tests.packets import icmp_frame, tcp_frame, udp_frame
+from tests.packets import tcp_frame
 from tests.stages import evidence_words as words
+from tests.stages.evidence_words import WALL, write
 from tools import explain
-from tools.advice import advise
 from tools.divergence import NotExplainedError, load, pairs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WALL = 1_795_000_000_000_000_000
 SCENES = ("date", "flags", "order", "timeout", "stuck")
-
-
-def content(found: words.Found) -> bytes:
-    return b"".join(build(found.event(), found.record(), WALL, compare_id="comp0", number=17))
-
-
-def write(found: words.Found, path: Path) -> Path:
-    path.write_bytes(content(found))
-    return path
 
 
 @pytest.fixture
@@ -57,7 +42,7 @@ def test_a_date_is_shown_side_by_side_with_what_to_do(shown: Callable[..., list[
         "x.pcapng                                          2026-11-18 11:06:45.000000 UTC",
         "rule payload   tcp 10.0.0.2:80 > 10.0.0.1:4711   compare comp0",
         "",
-        "The streams differ at position 362: primary 31 '1', secondary 32 '2'.",
+        "The streams differ at position 362: primary 0x31 '1', secondary 0x32 '2'.",
         "",
         "primary   │ Date: Mon, 23 Nov 2026 07:34:31 GMT",
         "secondary │ Date: Mon, 23 Nov 2026 07:34:32 GMT",
@@ -91,6 +76,9 @@ def test_a_date_is_shown_side_by_side_with_what_to_do(shown: Callable[..., list[
         '    protocol = "tcp"',
         "    source_port = 80",
         "    regex = '\\nDate: ([^\\r\\n]*)'",
+        "Or, while the pipeline NAME runs:",
+        "    python -m pipeline.control NAME rule add date-header action=mask \\",
+        "        protocol=tcp source_port=80 'regex=\\nDate: ([^\\r\\n]*)'",
         "",
     ]
 
@@ -103,6 +91,44 @@ def test_no_table_is_wider_than_the_terminal(scene: str, width: int, shown: Call
     assert lines and all(len(line) <= width for line in lines if "│" in line)
     if width >= 140 and scene == "date":
         assert any("76 65 72 3a 20 6e 67 69 6e 78 0d 0a 44 61 74 65  ver: nginx..Date │" in line for line in lines)
+
+
+CONTEXTS = {
+    "the end of the line before": (b"a: close\r\n\r\nprimary!", b"a: close\r\n\r\nsecond.!", 0,
+                                   ["a: close\\r\\n\\r\\nprimary!", "a: close\\r\\n\\r\\nsecond.!"], 16),
+    "much text, cut": (b"x" * 40 + b"\\\t\nprimary!", b"x" * 40 + b"\\\t\nsecond.!", 0,
+                       ["…" + "x" * 18 + "\\\\\\t\\nprimary!", "…" + "x" * 18 + "\\\\\\t\\nsecond.!"], 25),
+    "nothing": (b"primary here", b"second. here", 0, ['"primary here"', '"second. here"'], 1),
+    "no text": (b"\0\xff\n\nprimary!", b"\0\xff\n\nsecond.!", 0, ["\\n\\nprimary!", "\\n\\nsecond.!"], 4),
+    "enough of the line": (b"\nprimary host 1", b"\nprimary host 2", 0, ["primary host 1", "primary host 2"], 13),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_line_is_told_from_the_names_of_the_sides(name: str, shown: Callable[..., list[str]]) -> None:
+    """Bytes that may be a side's name stand with the text before them, escaped, or in quotes; the mark is below."""
+    first, second, before, expected, mark = CONTEXTS[name]
+    lines = shown(words.tcp_difference(first, second, before))
+    at = next(i for i, line in enumerate(lines) if line.startswith("primary   │ "))
+    assert [line.partition(" │ ")[2] for line in lines[at : at + 2]] == expected
+    assert lines[at + 2] == " " * (len("primary   │ ") + mark) + "^"
+
+
+def test_a_time_just_before_the_verdict_has_no_sign_of_zero(shown: Callable[..., list[str]]) -> None:
+    """Less than half a microsecond is 0.000."""
+    found = words.date()
+    found.packets[-2].before_ms = 0.0004
+    found.packets[-3].before_ms = 0.0002
+    lines = shown(found)
+    assert not any("-0.000" in line for line in lines) and sum("  0.000 " in line for line in lines) >= 2
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_difference_of_bytes_ends_with_what_makes_it_none(scene: str, shown: Callable[..., list[str]]) -> None:
+    """A rule, or where one reads about rules; a timeout is no case for one."""
+    last = shown(getattr(words, scene)())[-2]
+    hint = "If it may differ: a rule, docs/rules.md"
+    assert last == hint if scene == "order" else "regex=" in last if scene == "date" else "rule" not in last
 
 
 def test_equal_segments_stand_on_one_line(tmp_path: Path) -> None:
@@ -151,77 +177,6 @@ def test_without_packets_the_bytes_of_the_event_are_shown(shown: Callable[..., l
     assert not any("▸" in line for line in lines)
 
 
-# --- advice -------------------------------------------------------------------------------------------------------
-ANSWERS = {
-    "cookie": (b"A: b\r\nSet-Cookie: sid=ab12cd; Path=/\r\n", b"A: b\r\nSet-Cookie: sid=ff12cd; Path=/\r\n",
-               "a cookie", "\\nSet-Cookie: ([^\\r\\n]*)"),
-    "header": (b"X-Trace-Id: 77\r\n", b"X-Trace-Id: 78\r\n", "X-Trace-Id", "X-Trace-Id: ([^\\r\\n]*)"),
-    "iso date": (b'{"at": "2026-11-23T07:34:31"}', b'{"at": "2026-11-23T07:34:32"}', "a date",
-                 '\\{"at": "([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2})'),
-    "uuid": (b"[id]=0d3e5b7a-1111-4222-8333-123456789abc.", b"[id]=9d3e5b7a-1111-4222-8333-123456789abc.", "a UUID",
-             "\\[id\\]=([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"),
-    "time stamp": (b'{"ts":1795000000123}', b'{"ts":1795000000124}', "a long number", '\\{"ts":([0-9]{13})'),
-    "token": (b"\n<i value=00aa11bb22cc33dd>", b"\n<i value=00aa11bb22cc33de>", "hexadecimal",
-              "\\n<i value=([0-9a-fA-F]{16})"),
-    "no fixed text": (b"00aa11bb22cc33dd>", b"00aa11bb22cc33de>", "fixed text", None),
-    "length": (b"Content-Length: 512\r\n", b"Content-Length: 513\r\n", "would not help", None),
-    "prose": (b"<p>I am replica one</p>", b"<p>I am replica two</p>", "said something different", None),
-    "header only on one side": (b"Date: today\r\n", b"Dato: today\r\n", "said something different", None),
-}  # fmt: skip
-
-
-def rule_of(config: Sequence[str]) -> Rule:
-    """The rule that lines for config.toml make; they must be without a mistake."""
-    ((name, table),) = tomllib.loads("\n".join(config))["rule"].items()
-    rule, mistakes = from_table(name, table, ["comp0"])
-    assert mistakes == []
-    return rule
-
-
-def masked(regex: tuple[str, ...], stream: bytes) -> set[int]:
-    """The bytes of a stream that a mask covers."""
-    automaton, state, found = compile_mask(regex), 0, set()
-    for i, value in enumerate(stream):
-        state, hit = divmod(automaton.rows[state][automaton.classes[value]], 2)
-        found |= {i} if hit else set()
-    return found
-
-
-@pytest.mark.parametrize("name", ANSWERS)
-def test_a_mask_is_suggested_where_the_bytes_look_like_something(name: str, tmp_path: Path) -> None:
-    """Dates, cookies, random ids: the rule can be used as it stands, covers what differs, and no text before it."""
-    first, second, text, regex = ANSWERS[name]
-    advice = advise(load(write(words.tcp_difference(first, second), tmp_path / "x")))
-    assert text in advice.text and bool(advice.config) == (regex is not None)
-    if regex is None:
-        return
-    rule = rule_of(advice.config)
-    assert rule.action == "mask" and rule.regex == (regex,)
-    differ = {i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b}
-    fixed = regex.partition("([")[0].replace("\\n", "\n").replace("\\", "").encode()
-    for stream in (first, second):
-        covered = masked(rule.regex, stream)
-        assert differ <= covered and min(covered) == stream.index(fixed) + len(fixed)
-
-
-def test_what_is_encrypted_may_pass(tmp_path: Path) -> None:
-    """TLS: no mask, a rule that lets the service pass."""
-    first, second = (b"\x16\x03\x03\0\x40" + bytes(60) + last for last in (b"a", b"b"))
-    advice = advise(load(write(words.tcp_difference(first, second), tmp_path / "x")))
-    assert "TLS" in advice.text and rule_of(advice.config).action == "pass"
-
-
-def test_advice_for_what_is_no_byte(tmp_path: Path) -> None:
-    """FIN on one side, datagrams, a silent and a talking secondary, full queues."""
-    late = words.timeout()
-    talking = words.timeout()
-    talking.packets.append(words.Held(words.segment(400, b"else"), 1, 100))
-    texts = [advise(load(write(f, tmp_path / "x"))).text for f in (words.flags(), words.order(), late, talking)]
-    assert "closed by the primary alone" in texts[0] and "reorder_grace_ms" in texts[1]
-    assert texts[2].startswith("Nothing of the secondary waits") and texts[3].startswith("The secondary has sent other")
-    assert "max_queue_size" in advise(load(write(words.stuck(), tmp_path / "x"))).text
-
-
 # --- the program --------------------------------------------------------------------------------------------------
 def run(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONIOENCODING")}
@@ -248,16 +203,18 @@ def test_a_pipe_gets_plain_text_and_a_terminal_colours(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_is_one_line_and_the_others_are_shown(tmp_path: Path) -> None:
-    """Missing, no capture, a capture without a verdict: one line each on stderr, exit status 2."""
+    """Missing, empty, no capture, a capture without a verdict: one line each on stderr, exit status 2."""
     good = write(words.flags(), tmp_path / "good.pcapng")
     (tmp_path / "text").write_text("hello, world")
     with captures.Writer(tmp_path / "other.pcapng") as out:
         out.write(tcp_frame("10.0.0.1", "10.0.0.2", 1, 2), WALL)
-    done = run(tmp_path / "none", tmp_path / "text", tmp_path / "other.pcapng", good)
+    (tmp_path / "empty").touch()
+    done = run(tmp_path / "none", tmp_path / "empty", tmp_path / "text", tmp_path / "other.pcapng", good)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"tools.explain: {tmp_path}/none, byte 0: the file cannot be read (No such file or directory)",
-        f"tools.explain: {tmp_path}/text, byte 0: it starts with 68 65 6c 6c: neither pcap nor pcapng",
+        f"tools.explain: {tmp_path}/none: the file cannot be read (No such file or directory)",
+        f"tools.explain: {tmp_path}/empty: the file is empty",
+        f"tools.explain: {tmp_path}/text: it starts with 68 65 6c 6c: neither pcap nor pcapng",
         f"tools.explain: {tmp_path}/other.pcapng: no verdict of colo-compare in it: "
         "not a file that explains a difference",
     ]
@@ -278,9 +235,68 @@ def test_a_folder_is_listed_newest_first(tmp_path: Path) -> None:
         for scene, rule in zip(SCENES[::-1], ("stuck", "timeout", "order", "flags", "payload"), strict=True)
     ]
     assert lines[-1].startswith("    tcp 10.0.0.2:80 > 10.0.0.1:4711  the streams differ at position 362:")
-    assert all(len(line) <= 100 for line in lines[1::2])
     as_data = [json.loads(line) for line in run("--json", tmp_path).stdout.splitlines()]
     assert [d["rule"] for d in as_data] == ["stuck", "timeout", "order", "flags", "payload"]
+
+
+def listed(*args: str | Path) -> list[str]:
+    done = run(*args, COLUMNS="60")
+    assert done.returncode == 0
+    return [line.partition(".pcapng")[0].rpartition("/")[2] for line in done.stdout.splitlines() if ".pcapng" in line]
+
+
+def test_several_folders_are_one_list(tmp_path: Path) -> None:
+    """The newest first over all of them, once each; a folder that is gone does not hide the others."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for n in range(4):
+        os.utime(write(words.flags(), tmp_path / "ab"[n % 2] / f"f{n}.pcapng"), (n, n))
+    assert listed(tmp_path / "a", tmp_path / "b", tmp_path / "a") == ["f3", "f2", "f1", "f0"]
+    done = run(tmp_path / "a", tmp_path / "c")
+    assert done.returncode == 2 and "f2.pcapng" in done.stdout and done.stderr.count("\n") == 1
+
+
+def test_a_pipe_gets_every_file_and_whole_lines(tmp_path: Path) -> None:
+    """More than a terminal would list, longer than it is wide."""
+    for n in range(23):
+        os.utime(write(words.date(), tmp_path / f"f{n}.pcapng"), (n, n))
+    assert listed(tmp_path) == [f"f{n}" for n in range(22, -1, -1)]
+    done = run(tmp_path, COLUMNS="60")
+    assert done.stdout.count("secondary 0x32 '2'\n") == 23 and "…" not in done.stdout
+
+
+def test_a_terminal_gets_as_much_as_one_looks_at(tmp_path: Path) -> None:
+    """Twenty files, lines of its width, and how to see the rest; --all and --json have everything."""
+    for n in range(23):
+        os.utime(write(words.date(), tmp_path / f"f{n}.pcapng"), (n, n))
+    lines = terminal(tmp_path).splitlines()
+    assert lines[-1] == "… 3 older: --all" and sum(line.startswith("    tcp ") for line in lines) == 20
+    assert all(len(line) <= 60 for line in lines if line.startswith("    tcp "))
+    assert terminal("--all", tmp_path).count("f0.pcapng") == 1
+    assert len(terminal("--json", tmp_path).splitlines()) == 23
+
+
+def terminal(*args: str | Path) -> str:
+    """What the program writes to a terminal of 60 columns, without colours."""
+    ours, its = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "60", "NO_COLOR": "1", "TERM": "xterm"}
+    command = [sys.executable, "-m", "tools.explain", *map(str, args)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=its, stderr=its)
+    os.close(its)
+    said = b""
+    try:
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # EIO: nobody has its end open any more
+                break
+            if not piece:
+                break
+            said += piece
+    finally:
+        os.close(ours)
+        assert process.wait(60) == 0
+    return said.decode().replace("\r\n", "\n")
 
 
 def test_json_has_all_that_the_picture_shows(tmp_path: Path) -> None:
@@ -289,106 +305,10 @@ def test_json_has_all_that_the_picture_shows(tmp_path: Path) -> None:
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["rule"], first["position"], first["flow"]) == ("payload", 362, "tcp 10.0.0.2:80 > 10.0.0.1:4711")
     assert first["meaning"].startswith("the streams differ at position 362")
-    assert first["config"][0] == "[rule.date-header]" and rule_of(first["config"]).action == "mask"
+    assert first["config"][0] == "[rule.date-header]" and first["command"].endswith("'regex=\\nDate: ([^\\r\\n]*)'")
     assert [p["side"] for p in first["packets"] if p["at"] >= 0] == ["primary", "secondary"]
     assert [p["position"] for p in first["packets"] if p["at"] >= 0] == [300, 317]
     assert second["rule"] == "order" and all("position" not in p for p in second["packets"])
-
-
-# --- whatever the file --------------------------------------------------------------------------------------------
-def survives(path: Path) -> bool:
-    """Whether it can be shown; a typed error is the only other thing that may happen."""
-    try:
-        d = load(path)
-    except (captures.CaptureError, NotExplainedError):
-        return False
-    for width in (40, 80, 140):
-        lines = explain.picture(d, width, everything=width == 140)
-        assert lines and all("\x1b" not in line.plain for line in lines)
-    assert json.dumps(explain.as_json(d))
-    return True
-
-
-quick = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@quick
-@given(
-    st.sampled_from(SCENES), st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=8), st.data()
-)
-def test_a_damaged_file_is_a_line_not_a_traceback(
-    tmp_path: Path, scene: str, changes: list[tuple[int, int]], data: st.DataObject
-) -> None:
-    """Bytes changed, cut or added anywhere."""
-    blob = bytearray(content(getattr(words, scene)()))
-    for at, value in changes:
-        blob[at % len(blob)] = value
-    cut = data.draw(st.integers(0, len(blob)) | st.just(len(blob)))
-    path = tmp_path / "x.pcapng"
-    path.write_bytes(bytes(blob[:cut]))
-    shown = survives(path)
-    assert shown or changes or cut < len(blob)
-
-
-anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text(max_size=8)
-    | st.sampled_from(SIDES),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=6,
-)
-
-
-@quick
-@given(st.sampled_from(SCENES), st.data())
-def test_a_wrong_verdict_is_a_line_not_a_traceback(tmp_path: Path, scene: str, data: st.DataObject) -> None:
-    """The JSON object with any value in any field, over the same packets or none."""
-    path = write(getattr(words, scene)(), tmp_path / "x.pcapng")
-    packets = captures.read(path, cut=True)
-    verdict = json.loads(captures.comments(path)[1])
-    for name in data.draw(st.lists(st.sampled_from(sorted(verdict)), max_size=3)):
-        inner = verdict[name]
-        if isinstance(inner, dict) and inner and data.draw(st.booleans()):
-            inner[data.draw(st.sampled_from(sorted(inner)))] = data.draw(anything)
-        else:
-            verdict[name] = data.draw(anything)
-    for name in data.draw(st.lists(st.sampled_from(sorted(verdict)), max_size=1)):
-        del verdict[name]
-    out = captures.header(SIDES, comment=["prose", json.dumps(verdict)])
-    for p in packets[: data.draw(st.integers(0, len(packets)))]:
-        out += captures.record(p.data, p.ns, interface=SIDES.index(p.interface), missing=p.missing)
-    path.write_bytes(out)
-    survives(path)
-
-
-frames_and_marks = st.lists(
-    st.tuples(st.binary(max_size=90), st.integers(0, 1), st.booleans(), st.integers(-2, 1 << 40)), max_size=9
-)
-kinds = st.sampled_from(["tcp", "udp", "icmp", "ip", "fragment", ""])
-
-
-@quick
-@given(frames_and_marks, kinds, st.none() | st.integers(0, 1 << 40))
-def test_any_packets_can_be_shown(
-    tmp_path: Path, frames: list[tuple[bytes, int, bool, int]], kind: str, position: int | None
-) -> None:
-    """Frames that are none, differences behind their ends, kinds that do not fit."""
-    heads = [tcp_frame("10.0.0.2", "10.0.0.1", 80, 9, seq=5, payload=b"abc")[:54], icmp_frame("10.0.0.2", "10.0.0.1")]
-    heads += [udp_frame("2001:db8::2", "2001:db8::1", 53, 9, b"x"), b""]
-    window = {"bytes": "00ff", "length": 2}
-    verdict = {
-        MARK: VERSION, "rule": "payload", "time_ns": WALL, "kind": kind, "position": position, "offset": 1,
-        "primary": window, "secondary": window, "packets": [[int(held), at] for _, _, held, at in frames],
-    }  # fmt: skip
-    out = captures.header(SIDES, comment=["prose", json.dumps(verdict)])
-    for n, (data, side, _, _) in enumerate(frames):
-        out += captures.record(heads[n % 4] + data, WALL + n, interface=side, missing=n)
-    path = tmp_path / "x.pcapng"
-    path.write_bytes(out)
-    assert survives(path)
 
 
 def test_another_version_is_named(tmp_path: Path) -> None:

@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 import io
-import re
-import subprocess
 import sys
 import tomllib
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import parse
-from pipeline.draw import text as draw
 from pipeline.graph import plan
-from tests.tools.from_qemu import expected
+from tests.tools.from_qemu import converting, expected
+from tests.tools.from_qemu.converting import CHARDEV, INPUTS, LINE, MIRROR, NETDEV, PAPER, with_parts
 from tools.from_qemu.__main__ import main
 
-ROOT = Path(__file__).resolve().parents[2]
-INPUTS = Path(__file__).with_name("from_qemu")
-PAPER = "usage-2016.diff"
-NETDEV = "-netdev tap,id=hn0,ifname=t0,script=no,downscript=no"
-MIRROR = "-object filter-mirror,id=m0,netdev=hn0,queue=tx,outdev=c0"
-CHARDEV = "-chardev socket,id=c0,host=10.0.0.1,port=9003,server=on,wait=off"
-LINE = f"qemu-system-x86_64 -m 512 {NETDEV} {CHARDEV} {MIRROR} -device e1000,netdev=hn0"
-
-
-class Done(NamedTuple):
-    """What a conversion gave."""
-
-    status: int
-    toml: str
-    told: str
-
-    @property
-    def tables(self) -> dict[str, Any]:
-        return tomllib.loads(self.toml)
-
-    @property
-    def qemu(self) -> str:
-        """QEMU's new command line, out of the comment at the end."""
-        return self.toml.partition("start the pipeline first:\n#\n")[2].replace("#   ", "")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Convert a text as standard input."""
-
-    def convert(text: str | bytes, *options: str) -> Done:
-        data = text.encode() if isinstance(text, str) else text
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        status = main([*options, "-"])
-        out, told = capsys.readouterr()
-        if status != 2:
-            assert draw(plan(parse(out))).startswith("pipeline ")
-        else:
-            assert out == ""
-            assert told.startswith("from_qemu: ") and told.count("\n") == 1
-        return Done(status, out, " ".join(told.split()))
-
-    return convert
-
+run = converting.run
 
 # --- the examples -------------------------------------------------------------------------------------------------
 
@@ -199,10 +153,6 @@ def test_what_is_kept_comes_out_as_it_was_written(run) -> None:
 # --- what becomes what ----------------------------------------------------------------------------------------------
 
 
-def _with(netdev: str = NETDEV, chardev: str = CHARDEV, more: str = MIRROR) -> str:
-    return f"{netdev} {chardev} {more}"
-
-
 @pytest.mark.parametrize(
     ("given", "table"),
     [
@@ -217,7 +167,7 @@ def _with(netdev: str = NETDEV, chardev: str = CHARDEV, more: str = MIRROR) -> s
     ],
 )
 def test_a_chardev_socket_keeps_its_address_and_its_role(run, given: str, table: dict[str, Any]) -> None:
-    done = run(_with(chardev=f"-chardev socket,id=c0,{given},nodelay,telnet=off"))
+    done = run(with_parts(chardev=f"-chardev socket,id=c0,{given},nodelay,telnet=off"))
     assert done.status == 0, done.told
     assert done.tables["chardev"]["c0"] == {"backend": "socket", **table}
 
@@ -245,7 +195,7 @@ def test_a_chardev_socket_keeps_its_address_and_its_role(run, given: str, table:
 )
 def test_each_type_of_netdev_becomes_a_network_side_or_is_named(run, given, network, status) -> None:
     kind, _, rest = given.partition(",")
-    done = run(_with(f"-netdev {kind},id=hn0,{rest}"))
+    done = run(with_parts(f"-netdev {kind},id=hn0,{rest}"))
     assert done.status == status, done.told
     assert done.tables["netdev"]["hn0"]["network"] == network
     assert ("Not carried over" in done.told) == bool(status)
@@ -253,7 +203,7 @@ def test_each_type_of_netdev_becomes_a_network_side_or_is_named(run, given, netw
 
 
 def test_a_nic_of_one_option_keeps_its_model_and_address(run) -> None:
-    done = run(_with("-nic tap,id=hn0,model=e1000,mac=52:54:00:00:00:01,ifname=t0,script=no"))
+    done = run(with_parts("-nic tap,id=hn0,model=e1000,mac=52:54:00:00:00:01,ifname=t0,script=no"))
     assert "-nic stream,id=hn0,model=e1000,mac=52:54:00:00:00:01,server=off,addr.type=unix" in done.qemu
     assert done.tables["netdev"]["hn0"]["network"]["ifname"] == "t0"
 
@@ -288,7 +238,7 @@ def test_every_property_of_the_objects_is_carried_over(run) -> None:
         "expired_scan_cycle=20,max_queue_size=30,vnet_hdr_support=off,iothread=io0 -object iothread,id=io0"
     )
     chardevs = " ".join(f"-chardev socket,id=c{n},path=/c{n}" for n in range(1, 7))
-    done = run(_with(chardev=chardevs, more=objects))
+    done = run(with_parts(chardev=chardevs, more=objects))
     assert done.status == 0, done.told
     assert done.tables["filter"] == {
         "r0": {
@@ -320,7 +270,7 @@ def test_two_ends_of_one_loopback_connection_become_a_ring(run, server: str, cli
     chardevs = f"-chardev socket,id=a,{server},server=on,wait=off -chardev socket,id=b,{client}"
     redirectors = "-object filter-redirector,id=r0,netdev=hn0,queue=rx,indev=a "
     redirectors += "-object filter-redirector,id=r1,netdev=hn0,queue=rx,outdev=b"
-    done = run(_with(chardev=chardevs, more=redirectors))
+    done = run(with_parts(chardev=chardevs, more=redirectors))
     assert done.status == 0, done.told
     if ring:
         assert done.tables["chardev"] == {"a": {"backend": "ring"}}
@@ -330,7 +280,7 @@ def test_two_ends_of_one_loopback_connection_become_a_ring(run, server: str, cli
 
 
 def test_a_relative_path_starts_from_qemus_folder_which_the_user_is_told(run) -> None:
-    done = run(_with(chardev="-chardev socket,id=c0,path=c0.sock,server=on,wait=off"))
+    done = run(with_parts(chardev="-chardev socket,id=c0,path=c0.sock,server=on,wait=off"))
     assert done.status == 0
     assert "path=c0.sock is relative: it starts from the config's folder now" in done.told
     assert done.tables["chardev"]["c0"]["path"] == "c0.sock"
@@ -338,7 +288,7 @@ def test_a_relative_path_starts_from_qemus_folder_which_the_user_is_told(run) ->
 
 def test_the_side_is_found_and_a_name_is_made_fit(run) -> None:
     rewriter = "-object filter-rewriter,id=w0,netdev=hn0"
-    assert "the secondary's side" in run(_with(chardev="", more=rewriter)).toml
+    assert "the secondary's side" in run(with_parts(chardev="", more=rewriter)).toml
     assert "the primary's side" in run(LINE).toml
     done = run(f"{LINE} -name guest=My_VM.1,debug-threads=on")
     assert done.tables["pipeline"]["name"] == "my-vm-1"
@@ -352,82 +302,6 @@ def test_a_chardev_with_an_objects_id_gets_another(run) -> None:
     assert "m0-chardev" in done.tables["chardev"]
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (
-            _with(more=f"{MIRROR} -object filter-buffer,id=b0,netdev=hn0,interval=1000"),
-            "line 1, filter-buffer b0: it has no counterpart",
-        ),
-        (_with(more=f"{MIRROR} -object filter-dump,id=d0,netdev=hn0,file=/x"), 'record = "FILE.pcapng"'),
-        (_with(chardev="-chardev pipe,id=c0,path=/x"), 'line 1, -chardev c0: it is of backend "pipe"'),
-        (_with(chardev=f"{CHARDEV},tls-creds=t0"), "tls-creds=t0; the link goes unencrypted"),
-        (_with(chardev=f"{CHARDEV},websocket=on"), "websocket=on"),
-        (_with(chardev=""), 'no -chardev has the id "c0"'),
-        (_with(netdev=""), 'no -netdev has the id "hn0"'),
-        (_with(more=f"{MIRROR},speed=9"), "line 1, filter-mirror m0: speed=9; no such property here"),
-        (_with(more=f"{MIRROR} -mon chardev=c0"), "something else in QEMU uses it, too"),
-        (f"{LINE} -readconfig /etc/x.cfg", '"/etc/x.cfg" is not read'),
-        (f"{_with()},position=id=b9", "that filter is not in the pipeline"),
-    ],
-)
-def test_what_cannot_be_carried_over_is_named_and_is_status_1(run, text: str, told: str) -> None:
-    done = run(text)
-    assert done.status == 1
-    assert told in done.told
-    assert told.split(";", maxsplit=1)[0] in " ".join(done.toml.replace("\n#", " ").split())
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "no QEMU command line"),
-        ("Just prose, with an apostrophe: don't.\n", "no QEMU command line"),
-        ("qemu-system-x86_64 -m 512", "no filter and no colo-compare in it"),
-        (f"\n{LINE} -chardev", "line 2: -chardev without a value"),
-        (f"{LINE} -chardev -S", '-chardev without a value before "-S"'),
-        (f"{LINE} -chardev=socket,id=x", "write -chardev socket,id=x"),
-        (f"{LINE} 'open", "line 1: a quote (') that is never closed"),
-        (f'\n\n{LINE} "open', 'line 3: a quote (") that is never closed'),
-        (f"{LINE} {CHARDEV}", 'line 1, -chardev: a second "c0"'),
-        (LINE.replace("9003", "http"), 'port="http"; write port= and a whole number'),
-        (LINE.replace("9003", "99999"), "chardev.c0.port: found 99999; expected a whole number from 1 to 65535"),
-        (LINE.replace("server=on", "server=maybe"), 'server="maybe"; write server=on or server=off'),
-        (LINE.replace("10.0.0.1", "$primary_ip"), "give it: --define primary_ip=VALUE"),
-        (LINE.replace("10.0.0.1", "$(hostname -I)"), "write its value instead"),
-        (LINE.replace("id=m0,", ""), "filter-mirror without an id; give it one: id=NAME"),
-        (f'{LINE} -object \'{{"qom-type": "filter-mirror"\'', "line 1, -object: JSON that does not parse"),
-        (
-            LINE.replace("host=10.0.0.1,port=9003,", ""),
-            "line 1, -chardev c0: no address; give host= and port=, or path=",
-        ),
-        (LINE.replace("queue=tx", "queue=up"), 'filter.m0.queue: found "up"; expected "tx", "rx" or "all"'),
-        (b"-netdev x\n\xff", "line 2: the byte 0xff; text in UTF-8"),
-        (b"-netdev x\n\0", "line 2: a zero byte"),
-    ],
-)
-def test_what_is_not_understood_is_one_line_with_place_and_mend(run, text: str | bytes, told: str) -> None:
-    done = run(text)
-    assert done.status == 2
-    assert told in done.told
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--tap", "hn1=t1"], '--tap: no filter is on a netdev "hn1"; one of: hn0'),
-        (["--tap", "hn0"], '--tap: "hn0"; write it as OLD=NEW'),
-        (["--qemu-version", "new"], '--qemu-version: "new"; write it as 9.2'),
-        (["--name", "A b"], 'pipeline.name: found "A b"'),
-        (["--runtime", "/" + "x" * 100], "at most 107 bytes"),
-    ],
-)
-def test_a_wrong_option_of_ours_is_named_too(run, options: list[str], told: str) -> None:
-    done = run(LINE, *options)
-    assert done.status == 2
-    assert told in done.told
-
-
 def test_variables_that_grow_without_end_are_refused(run) -> None:
     doubled = "a=0123456789\n" + "".join("a=$a$a\n" for _ in range(60))
     assert "variables that grow to more than 1,048,576 characters" in run(f"{doubled}{LINE} -name $a").told
@@ -436,7 +310,7 @@ def test_variables_that_grow_without_end_are_refused(run) -> None:
 def test_tap_devices_without_a_name_get_different_ones(run) -> None:
     taps = "-netdev tap,id=hn0 -netdev tap,id=hn1,ifname=colo0 -netdev tap,id=hn2 -netdev user,id=other"
     rewriters = " ".join(f"-object filter-rewriter,id=w{n},netdev=hn{n}" for n in range(3))
-    done = run(_with(taps, "", rewriters))
+    done = run(with_parts(taps, "", rewriters))
     assert [n["network"]["ifname"] for n in done.tables["netdev"].values()] == ["colo1", "colo0", "colo2"]
     assert "-netdev user,id=other" in done.qemu
     assert run(LINE, "--tap", "hn0=mine").tables["netdev"]["hn0"]["network"]["ifname"] == "mine"
@@ -446,43 +320,6 @@ def test_a_variable_gets_its_value_from_the_user(run) -> None:
     done = run(LINE.replace("10.0.0.1", "$ip"), "--define", "ip=10.9.9.9", "--replace-host", "10.9.9.9=127.0.0.1")
     assert done.tables["chardev"]["c0"]["host"] == "127.0.0.1"
     assert run(LINE, "--define", "ip").status == 2
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-def test_files_are_written_and_never_overwritten_unasked(tmp_path: Path) -> None:
-    source, config, qemu = tmp_path / "line", tmp_path / "config.toml", tmp_path / "qemu.sh"
-    source.write_text(LINE)
-    words = [str(source), "-o", str(config), "--qemu-out", str(qemu)]
-    assert main(words) == 0
-    assert parse(config.read_text()).filters["m0"].netdev == "hn0"
-    assert qemu.read_text().startswith("qemu-system-x86_64 \\\n  -m 512 \\\n")
-    config.write_text("mine")
-    assert main(words) == 2
-    assert config.read_text() == "mine"
-    assert main([*words, "--force"]) == 0
-    assert config.read_text() != "mine"
-    assert main([str(tmp_path / "none")]) == 2
-    assert main([str(source), "-o", str(tmp_path / "no" / "folder")]) == 2
-
-
-def test_the_program_runs_as_one_types_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tools.from_qemu", str(INPUTS / PAPER), "--side", "secondary"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "filter-redirector" in done.stdout
-    done = subprocess.run([*command[:3], "--side", "third"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-
-
-def test_the_example_of_the_page_is_what_comes_out(tmp_path: Path, monkeypatch, capsys) -> None:
-    page = (ROOT / "docs" / "from_qemu.md").read_text()
-    line, config = (re.search(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1] for kind in ("sh", "toml"))
-    (tmp_path / "secondary.sh").write_text(line)
-    monkeypatch.chdir(tmp_path)
-    assert main(["secondary.sh"]) == 0
-    assert capsys.readouterr().out == config
 
 
 # --- whatever comes in ----------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ Exit status: 0 converted; 1 converted, but something that matters could not be c
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import ConfigError, parse
+from pipeline.config import ConfigError, Mistake, parse
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
@@ -30,16 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source, line, more = _input(asked, after)
         result = convert(line, more)
         qemu = render.command(line, result.qemu)
-        text = render.toml(result, source, None if asked.qemu_out else qemu)
-        _check(text, asked.output or "config.toml")
-        _write(asked, text, qemu)
+        text = render.toml(result, source, None if asked.qemu_out else qemu, bool(line.before))
+        _check(text, asked.output or "config.toml", result)
+        _write(asked, text, render.script(line, qemu, asked.output))
     except Trouble as trouble:
         print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
-    _tell(asked, result)
+    _tell(asked, result, bool(line.before))
     return 1 if any(note.kind == "lost" for note in result.notes) else 0
 
 
@@ -109,20 +111,24 @@ def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str,
 
 
 def _read(file: str) -> str:
+    called = "standard input" if file == "-" else file
     try:
         data = sys.stdin.buffer.read(_MOST + 1) if file == "-" else _bytes(file)
+    except FileNotFoundError as error:
+        raise Trouble(called, error.strerror or "no file", "give a file that exists") from None
     except (OSError, ValueError) as error:
-        raise Trouble(file, getattr(error, "strerror", None) or "no file", "a file to read") from None
-    if len(data) > _MOST:
-        raise Trouble(file, f"more than {_MOST:,} bytes", "give the command line alone")
-    try:
-        text = data.decode()
+        raise Trouble(called, getattr(error, "strerror", None) or "no file", "give a file that can be read") from None
+    try:  # before the size: what is too large is a disk's image more often than a page
+        text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) <= _MOST)
+        at = data.find(b"\0")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Trouble(f"line {line}", f"the byte 0x{data[error.start]:02x}", "text in UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise Trouble(f"line {line}", "a zero byte", "text; --pid PID reads /proc/PID/cmdline")
+        at = error.start
+    if at >= 0:
+        mend = "give the command line as a text in UTF-8, or --pid PID of a QEMU that runs"
+        number = data.count(b"\n", 0, at) + 1
+        raise Trouble(called, f"not a text: line {number} has the byte 0x{data[at]:02x}", mend)
+    if len(data) > _MOST:
+        raise Trouble(called, f"more than {_MOST:,} bytes", "give the command line alone")
     return text
 
 
@@ -145,7 +151,8 @@ def _chosen(found: list[CommandLine], asked: argparse.Namespace) -> CommandLine:
         usable = [line for line in usable if side_of(kinds[id(line)]) == asked.side] or usable
     if len(usable) > 1:
         places = ", ".join(f"{line.place} ({side_of(kinds[id(line)])})" for line in usable)
-        raise Trouble("", f"{len(usable)} command lines: {places}", "say which: --side, or --line N")
+        which = "--line N" if asked.side else "--side, or --line N"
+        raise Trouble("", f"{len(usable)} command lines: {places}", f"say which: {which}")
     return usable[0]
 
 
@@ -154,11 +161,11 @@ def _process(pid: int) -> CommandLine:
         data = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError as error:
         raise Trouble(
-            f"process {pid}", error.strerror or "not to be read", "a process that runs, and may be read"
+            f"process {pid}", error.strerror or "not to be read", "give a process that runs, and may be read"
         ) from None
     words = data.rstrip(b"\0").split(b"\0") if data else []
     if not words:
-        raise Trouble(f"process {pid}", "no command line (it has ended, or is the kernel's)", "a QEMU that runs")
+        raise Trouble(f"process {pid}", "no command line (it has ended, or is the kernel's)", "give a QEMU that runs")
     try:
         return listed([word.decode() for word in words], f"process {pid}, word")
     except UnicodeDecodeError as error:
@@ -185,13 +192,23 @@ def _folder(pid: int) -> str | None:
         return None
 
 
-def _check(text: str, path: str) -> None:
+def _check(text: str, path: str, result: Converted) -> None:
     """What comes out must be right as a config; what is wrong in it was wrong in QEMU's command line."""
     try:
         parse(text, path)
     except ConfigError as error:
-        mistakes = "; ".join(str(mistake) for mistake in error.mistakes)
-        raise Trouble("", f"the config would have mistakes: {mistakes}", "mend them in QEMU's command line") from None
+        found = "; ".join(_mistake(mistake, result) for mistake in error.mistakes)
+        raise Trouble("", found, "mend that in QEMU's command line") from None
+
+
+def _mistake(mistake: Mistake, result: Converted) -> str:
+    """A mistake with the option that it is from, not the config's key, which nobody has seen yet."""
+    for table, place in result.places.items():
+        own = ".".join(table)
+        if mistake.path == own or mistake.path.startswith(f"{own}."):
+            key = mistake.path[len(own) + 1 :].removeprefix("network.")
+            return f"{place}: {key + ': ' if key else ''}found {mistake.found}; expected {mistake.expected}"
+    return str(mistake)
 
 
 def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
@@ -208,10 +225,10 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
         try:
             Path(path).write_text(content)
         except (OSError, ValueError) as error:
-            raise Trouble(path, getattr(error, "strerror", None) or str(error), "a file that can be written") from None
+            raise Trouble(path, getattr(error, "strerror", None) or str(error), "give a file to write to") from None
 
 
-def _tell(asked: argparse.Namespace, result: Converted) -> None:
+def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:
     print(render.told(result.notes), end="", file=sys.stderr)
     if asked.pid is not None:
         print(
@@ -221,6 +238,10 @@ def _tell(asked: argparse.Namespace, result: Converted) -> None:
     if asked.output:
         print(f"Look at it: python -m pipeline.graph {asked.output}", file=sys.stderr)
         print(f"Start it:   python -m pipeline.supervisor {asked.output}", file=sys.stderr)
+    if asked.qemu_out:
+        file = shlex.quote(asked.qemu_out)
+        then = f"sh {file}" if has_program else f"your QEMU with the options of {file} (the text names no program)"
+        print(f"Then QEMU:  {then}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,29 +10,31 @@ from tools.from_qemu import endpoints
 from tools.from_qemu.endpoints import Names, switch, whole
 from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
 from tools.from_qemu.options import Option, keys, options
+from tools.from_qemu.properties import (
+    COMPARE,
+    FILTERS,
+    NUMBERS,
+    OTHERS,
+    PORTS,
+    TEXT,
+    check_kind,
+    intended,
+    kind_of,
+    unknown,
+)
 from tools.from_qemu.remains import Remains
 from tools.from_qemu.words import CommandLine, Trouble, show
 
-FILTERS: Final = ("filter-mirror", "filter-redirector", "filter-rewriter")
-COMPARE: Final = "colo-compare"
-OTHERS: Final = ("filter-buffer", "filter-dump", "filter-replay")
 PRIMARY: Final = "primary"
 SECONDARY: Final = "secondary"
 
-_TEXT: Final = ("netdev", "queue", "status", "position", "insert", "indev", "outdev")
-_PORTS: Final = ("primary_in", "secondary_in", "outdev", "notify_dev")
-_NUMBERS: Final = ("compare_timeout", "expired_scan_cycle", "max_queue_size")
 _LINKS: Final = ("indev", "outdev", "primary_in", "secondary_in", "notify_dev")
 
 
 def colo_objects(line: CommandLine) -> list[str]:
-    """The types of the filters and compares that a command line has."""
-    found = []
-    for option in options(line.words):
-        if option.name == "object" and option.value is not None:
-            m = re.search(r"(?:filter-(?:mirror|redirector|rewriter)|colo-compare)(?![\w-])", option.value.value)
-            found += [m[0]] if m else []
-    return found
+    """The types of the filters and compares that a command line has; a misspelt one is what it was meant to be."""
+    found = (intended(kind_of(o)) for o in options(line.words) if o.name == "object" and o.value is not None)
+    return [kind for kind in found if kind]
 
 
 def side_of(kinds: Iterable[str]) -> str:
@@ -65,12 +67,13 @@ class _Conversion:
         self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
         self.names.used |= set(asked.taps.values())
         self.ours = [o for o in self.objects.values() if o.kind in (*FILTERS, COMPARE)]
-        self.side = asked.side or side_of(o.kind for o in self.ours)
+        self.side = self._side(line.place)
         self.name = self._name()
 
     def run(self) -> Converted:
         if not self.ours:
             raise Trouble("", f"no {', '.join(FILTERS)} or {COMPARE} in the command line", "give one that has them")
+        self._unknown_properties()
         wanted = {v: None for o in self.ours for k, v in o.values.items() if k in _LINKS and v}
         used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
         addresses = {name: self._chardev(name) for name in used}
@@ -94,7 +97,11 @@ class _Conversion:
         for name in sorted(self.asked.hosts.keys() - self.names.replaced):
             self._note("note", "--replace-host", f"no host {show(name)} in what is carried over")
         qemu, notes = self.remains.options(self.netdevs)
-        return Converted(self.side, tables, sorted(self.notes + notes, key=_order), qemu)
+        places: dict[tuple[str, ...], str] = {("filter", name): self.objects[name].place for name in filters}
+        places |= {("compare", name): self.objects[name].place for name in compares}
+        places |= {("netdev", name): self.netdevs[name].place for name in netdevs if name in self.netdevs}
+        places |= {("chardev", names[name]): chardevs[name].place for name in used if name in chardevs}
+        return Converted(self.side, tables, sorted(self.notes + notes, key=_order), qemu, places)
 
     def _note(self, kind: str, place: str, text: str) -> None:
         self.notes.append(Note(kind, place, text))
@@ -122,6 +129,8 @@ class _Conversion:
         values = keys(option)
         name = values.get("id", "")
         kind = values.get("qom-type", "")
+        if option.name == "object":
+            check_kind(option, kind)
         if not name:
             if kind in (*FILTERS, COMPARE):
                 raise Trouble(option.place, f"{kind} without an id", "give it one: id=NAME")
@@ -138,6 +147,17 @@ class _Conversion:
             plain = re.sub(r"[${}]", "", name)
             mend = f"give it: --define {plain}=VALUE" if re.fullmatch(r"\w+", plain) else "write its value instead"
             raise Trouble(thing.place, f"the value of {show(name)} is not known here", mend)
+
+    def _side(self, place: str) -> str:
+        """Whose command line it is.  Raises `Trouble` where its objects are the other side's than what is asked for."""
+        found = side_of(o.kind for o in self.ours)
+        primary = [o for kind in (COMPARE, "filter-mirror") for o in self.ours if o.kind == kind]
+        secondary = [o for o in self.ours if o.kind == "filter-rewriter"]
+        if self.asked.side in (None, found) or bool(primary) == bool(secondary):  # both: one that has taken over
+            return self.asked.side or found
+        shown = (primary or secondary)[0]
+        what = f"{place} is the {found}'s ({shown.kind} {show(shown.id)[1:-1]}), not the {self.asked.side}'s"
+        raise Trouble("", what, f"give the {self.asked.side}'s command line, or leave --side out")
 
     def _name(self) -> str:
         if self.asked.name:
@@ -219,7 +239,7 @@ class _Conversion:
         self._known(thing)
         place = thing.place
         table: Table = {"type": thing.kind}
-        for key in _TEXT:
+        for key in TEXT:
             value = thing.values.get(key, "")
             if value:
                 table[key] = names[value] if key in _LINKS else value
@@ -230,14 +250,13 @@ class _Conversion:
             self._note("lost", place, f"position={position}: that filter is not in the pipeline; it stands at the tail")
         if switch(thing.values, "vnet_hdr_support", False, place):
             table["vnet_hdr_support"] = True
-        self._rest(thing, (*_TEXT, "vnet_hdr_support"))
         return table
 
     def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
         self._known(thing)
         place = thing.place
-        table: Table = {key: names[thing.values[key]] for key in _PORTS if thing.values.get(key)}
-        for key in _NUMBERS:
+        table: Table = {key: names[thing.values[key]] for key in PORTS if thing.values.get(key)}
+        for key in NUMBERS:
             if key in thing.values:
                 table[key] = whole(thing.values[key], key, place)
         if switch(thing.values, "vnet_hdr_support", False, place):
@@ -247,13 +266,12 @@ class _Conversion:
             text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
             text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
             self._note("lost", place, f"{text} with notify_dev")
-        self._rest(thing, (*_PORTS, *_NUMBERS, "vnet_hdr_support", "iothread"))
         return table
 
-    def _rest(self, thing: Thing, known: Iterable[str]) -> None:
-        for key, value in thing.values.items():
-            if key not in ("id", "qom-type", *known):
-                self._note("lost", thing.place, f"{key}={value}; no such property here")
+    def _unknown_properties(self) -> None:
+        for thing in self.ours:
+            for key in unknown(thing):
+                self._note("lost", thing.place, f"{key}={thing.values[key]}; no such property here")
 
     def _missing_parts(self, compares: Mapping[str, Table]) -> None:
         kinds = {o.kind for o in self.ours}
@@ -266,6 +284,10 @@ class _Conversion:
         if self.side == SECONDARY and "filter-rewriter" not in kinds:
             text = "no filter-rewriter: sequence numbers of the two guests differ, so every TCP connection will be a"
             self._note("do", "", f"{text} difference; add one with queue=all behind them")
+        compare = next((o for o in self.ours if o.kind == COMPARE), None)
+        if compare is not None and "filter-mirror" not in kinds:
+            text = "no filter-mirror: the secondary's guest gets none of the packets that clients send; add one"
+            self._note("do", compare.place, f"{text} with queue=tx and outdev=")
         if self.side == PRIMARY and not compares:
             self._note("note", "", "no colo-compare in this command line: nothing is compared here")
         for thing in self.objects.values():
@@ -288,8 +310,9 @@ class _Conversion:
         if not self.asked.listens:
             guest["server"] = True
         if thing is None:
+            user = next(o for o in self.ours if o.values.get("netdev") == name)
             text = f"no -netdev has the id {show(name)}; the network side is null until you say what it is"
-            self._note("lost", "", text)
+            self._note("lost", user.place, text)
             return {"network": {"backend": "null"}, "guest": guest}
         self._known(thing)
         values = dict(thing.values)

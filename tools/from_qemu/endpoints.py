@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tools.from_qemu.model import Note, Table
+from tools.from_qemu.properties import meant
 from tools.from_qemu.words import Trouble, show
 
 _ON: Final = frozenset({"on", "yes", "true", "y"})
@@ -138,6 +139,9 @@ def chardev(name: str, given: Mapping[str, str], place: str, stand_in: Table, na
         table |= _reconnect(values, place)
     for key, value in values.items():
         harmless = key in _SOCKET_WITHOUT_LOSS or (key in _SOCKET_OFF and value.lower() in _OFF)
+        near = None if key in _WHY or key in _SOCKET_OFF else meant(key, _SOCKET_WITHOUT_LOSS)
+        if not harmless and near is not None:
+            raise Trouble(place, f"{show(key)[1:-1]}: unknown", f"{near}, perhaps")
         if not harmless and key != "str":
             notes.append(Note("lost", place, f"{key}={value}; {_WHY.get(key, 'no such thing here')}"))
     return {k: v for k, v in table.items() if v is not False}, notes

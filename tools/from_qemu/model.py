@@ -40,12 +40,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Converted:
-    """The result: tables by their path, in order; what there is to say; QEMU's new options, a list of words each."""
+    """The result: tables by their path, in order; what there is to say; QEMU's new options, a list of words each.
+
+    ``places`` says of a table (``filter``, ``m0``) which option it is from.
+    """
 
     side: str
     tables: dict[tuple[str, ...], Table]
     notes: list[Note]
     qemu: list[list[str]]
+    places: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

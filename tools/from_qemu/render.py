@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -14,8 +15,8 @@ TITLES: Final[Mapping[str, str]] = {"lost": "Not carried over", "do": "Left to y
 _WIDTH: Final = 116
 
 
-def toml(result: Converted, source: str, qemu: str | None) -> str:
-    """The config; ``qemu`` is the new command line, for a comment at the end, or None."""
+def toml(result: Converted, source: str, qemu: str | None, has_program: bool = True) -> str:
+    """The config; ``qemu`` is the new command line (or its options alone), for a comment at the end, or None."""
     lines = [f"# {plain(source)}: the {result.side}'s side, by python -m tools.from_qemu"]
     for kind, title in TITLES.items():
         notes = [note for note in result.notes if note.kind == kind]
@@ -25,7 +26,7 @@ def toml(result: Converted, source: str, qemu: str | None) -> str:
         lines += ["", f"[{'.'.join(map(_key, path))}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
     if qemu is not None:
-        lines += ["", "# QEMU's command line from now on; start the pipeline first:", "#"]
+        lines += ["", f"# {_heading(has_program)}; start the pipeline first:", "#"]
         lines += [f"#   {plain(line)}" for line in qemu.rstrip("\n").split("\n")]
     return "\n".join(lines) + "\n"
 
@@ -38,6 +39,18 @@ def command(line: CommandLine, options: Sequence[Sequence[str]]) -> str:
     if line.before:
         rows = [" ".join(word.raw for word in line.before), *(f"  {row}" for row in rows)]
     return " \\\n".join(rows) + "\n"
+
+
+def script(line: CommandLine, qemu: str, config: str | None) -> str:
+    """QEMU's command line as a file: what it is and what is started before it stand at the top."""
+    first = f": python -m pipeline.supervisor {shlex.quote(config)}" if config else ""
+    return f"# {_heading(bool(line.before))}; start the pipeline first{plain(first)}\n{qemu}"
+
+
+def _heading(has_program: bool) -> str:
+    if has_program:
+        return "QEMU's command line from now on"
+    return "Options only, for behind the name of QEMU's program, which the text did not have"
 
 
 def told(notes: Iterable[Note]) -> str:

@@ -15,7 +15,7 @@ from tests.packets import ACK, FIN, PSH, SYN, read, udp_frame, vnet_header
 from tests.rig import Rig
 from tests.stages.test_compare import CLIENT, MS, PARAMS, SERVER, handshake, rig, seg
 from tools import explain
-from tools.divergence import Divergence, load, newest_first
+from tools.divergence import Divergence, load, written
 
 OLD = bytes(range(200))
 
@@ -214,7 +214,7 @@ def test_the_shell_writes_a_file_for_each_difference(keeping: Any, tmp_path: Pat
         c = g.counters()
         assert (c["divergences"], c["records"], c["records_skipped"]) == (count, count, 0)
         g.stage.on_close()
-    files = newest_first(tmp_path / "differences")
+    files = [path for _, path in written(tmp_path / "differences")]
     assert len(files) == 4  # at once: then one a second
     flows = {load(path).verdict["flow"] for path in files}
     assert flows == {f"tcp 10.0.0.2:80 > 10.0.0.1:{5000 + n}" for n in range(4)}

@@ -72,7 +72,7 @@ def test_a_byte_that_differs(keeping: Any, tmp_path: Path) -> None:
         g.feed("secondary_in", theirs)
         g.run(now=5 * MS)
         d = last(g, tmp_path / "x.pcapng")
-    assert d.meaning == "the streams differ at position 213: primary 31 '1', secondary 32 '2'"
+    assert d.meaning == "the streams differ at position 213: primary 0x31 '1', secondary 0x32 '2'"
     assert d.verdict["flow"] == "tcp 10.0.0.2:80 > 10.0.0.1:4000" and d.place == 213
     kept = old[: layout.HISTORY_BYTES]
     assert [row[:2] for row in shown(d)] == [

@@ -135,12 +135,18 @@ class Desk:
 
     def _announce(self, what: str, word: int, kinds: tuple[str, ...]) -> Reply:
         told = [stage for stage in self.it.graph.stages if stage.kind in kinds]
+        if word == layout.CMD_CHECKPOINT:
+            # Two counts do not say which came first: a rewriter that was told of a failover is told of no checkpoint.
+            told = [stage for stage in told if stage.kind != "filter-rewriter" or not self._failed_over(stage.id)]
         for stage in told:
             self.it.segments.stages[stage.id].w[word] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
         self.it.log.info(f"{what} announced", stages=[stage.id for stage in told])
         return {"ok": True, "text": f"{what}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
+
+    def _failed_over(self, stage: str) -> bool:
+        return int(self.it.segments.stages[stage].w[layout.CMD_FAILOVER]) > 0
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""

@@ -78,14 +78,17 @@ def step_through(work: Callable[[], object], watch: Watch, limit: int) -> Iterat
             os.kill(os.getpid(), signal.SIGSTOP)
         finally:
             os._exit(9)
+    lives = True
     try:
         _, status = os.waitpid(pid, 0)
-        assert os.WIFSTOPPED(status), status
+        lives = os.WIFSTOPPED(status)
+        assert lives, status
         watch.changed()
         for count in range(limit):
             _ptrace(_SINGLESTEP, pid)
             _, status = os.waitpid(pid, 0)
-            if not os.WIFSTOPPED(status):
+            lives = os.WIFSTOPPED(status)
+            if not lives:
                 raise ChildProcessError(f"the traced child ended: {os.waitstatus_to_exitcode(status)}")
             if os.WSTOPSIG(status) == signal.SIGSTOP:
                 return
@@ -96,5 +99,6 @@ def step_through(work: Callable[[], object], watch: Watch, limit: int) -> Iterat
         raise TimeoutError(f"more than {limit:,} instructions")
     finally:
         os.sched_setaffinity(0, processors)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        if lives:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

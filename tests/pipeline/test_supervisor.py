@@ -268,6 +268,8 @@ def test_status_set_and_the_events_reach_the_words(tmp_path: Path):
         for _ in range(2):
             assert "rew0" in it.ask("checkpoint")["text"]
         assert it.ask("failover")["ok"]
+        # After a failover it is no secondary any more, and two counts would not say which came first.
+        assert "rew0" not in it.ask("checkpoint")["text"]
         words = segments.StageSegment.attach(f"{it.name}.s.rew0")
         try:
             assert (words.w[layout.CMD_CHECKPOINT], words.w[layout.CMD_FAILOVER]) == (2, 1)

@@ -158,14 +158,17 @@ def _play(options: argparse.Namespace, config: dict[str, Any], report: Report, s
     if not options.keep:
         code = proxy.stop()
         report.check("the pipeline drains and ends with 0", code == 0, f"exit status {code}")
-        _wires(wires.stop(), report)
+        _wires(wires.stop(), options.impairment.loss, report)
         left = state.segments(book.prefix)
         report.check("it leaves nothing in shared memory", not left, ", ".join(path.name for path in left)[:200])
         if options.record:
             _captures(options.record, report)
 
 
-def _wires(done: Mapping[str, Mapping[str, Mapping[str, int]]], report: Report) -> None:
+def _wires(done: Mapping[str, Mapping[str, Mapping[str, int]]], loss: float, report: Report) -> None:
+    frames, lost = (sum(c[what] for c in done.get(scene.CLIENT, {}).values()) for what in ("frames", "lost"))
+    if frames * loss > 20:  # else chance may have spared them all
+        report.check("the client's wire lost frames, as asked", lost > 0, f"{lost:,} of {frames:,}")
     for role, ways in done.items():
         for way, counts in ways.items():
             if counts["lost"] or counts["early"]:

@@ -109,6 +109,8 @@ class Wires:
         done = {}
         for role, process in self._running.items():
             process.terminate()
-            process.wait(20)
+            if process.wait(20) != 0:
+                said = (self._scene.directory / f"wire-{role}.log").read_text().strip()
+                raise host.LabError(f"the {role}'s wire ended with {process.returncode}: {said}")
             done[role] = json.loads(self._counts(role).read_text())
         return done

@@ -8,6 +8,7 @@ a seed, so that frame number N of a direction has the same fate in every run.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -113,8 +114,9 @@ class Wire:
             for _ in range(64):
                 if (early := fate.take(receive(), now)) is not None:
                     out.append(early)
-        except BlockingIOError:
-            pass
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENETDOWN):  # nothing there; the interface is down for a while
+                raise
         for frame in out + fate.due(now):
             try:
                 send(frame)

@@ -33,7 +33,10 @@ _CASES = {
 
 def _run(peer: Callable[[], AbstractContextManager[Any]], stream: traffic.Stream) -> Flow:
     with peer() as p:
-        return push(p.links, stream, p.pid)
+        flow = push(p.links, stream, p.pid)
+        if isinstance(p, Ours):
+            assert p.compared() == stream.frames, "not every packet was compared"
+        return flow
 
 
 def _median(flows: list[Flow]) -> Flow:

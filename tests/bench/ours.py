@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from pipeline.control import ask
 from tests.bench.load import wait_through
 from tools.qemu import Link, connect
 
@@ -66,6 +67,11 @@ class Ours:
     def log(self) -> str:
         """What it has logged so far."""
         return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def compared(self) -> int:
+        """Primary packets that were released after comparison; not those that passed for another reason."""
+        [path] = Path(self._folder.name).glob("bench-*.sock")
+        return int(ask(str(path), "status")["counters"]["comp0"]["released"])
 
     def close(self) -> None:
         """Close the sockets, ask it to leave, and wait."""

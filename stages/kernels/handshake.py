@@ -15,10 +15,11 @@ from ring.layout import R_SCALARS
 from stages.kernels.options import timestamps
 from stages.kernels.serial import add, diff
 from stages.kernels.table import touch
-from stages.kernels.tracking import change, current, keep, leave_alone, new_connection, renew
+from stages.kernels.tracking import change, current, keep, leave_alone, new_alone, new_connection, renew
 from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, RST
 from stages.layout.rewriter import (
     ANSWERED,
+    C_ACK_OUT,
     C_FIRST_SEQ,
     C_GENERATION,
     C_GUEST_OPENED,
@@ -75,15 +76,20 @@ def answered(u8, w, row, c, at):
     if w[c + C_LOCAL_ISN] != seq:
         change(w, c + C_GUEST_OPENED, 0)  # not the SYN+ACK of a simultaneous open, which has the ISN of the SYN
     change(w, c + C_FIRST_SEQ, first)
+    change(w, c + C_ACK_OUT, first)
     tell_isn(u8, w, row, c, at, ANSWERED)
 
 
 @hot
 def asked(u8, w, row, c, at):
     """A SYN of the guest: it opens the connection."""
+    if w[c + C_STATE] == LEFT_ALONE and w[c + C_LOCAL_ISN] == w[SCRATCH_AT + F_SEQ]:
+        return  # sent again, perhaps without its data, which the answer may acknowledge all the same
     if w[SCRATCH_AT + F_DATA_LEN] > 0:
         # The answer may acknowledge the data or not (RFC 7413), so it does not tell the primary's ISN.
         leave_alone(w, row, c)
+        change(w, c + C_LOCAL_ISN, w[SCRATCH_AT + F_SEQ])
+        count(w, row, UNTRACKED, 1)
         return
     if w[c + R_CLOSED] == 1:
         if not renew(w, row, c):
@@ -139,8 +145,10 @@ def accepted(u8, w, row, c, now, at):
     if w[c + C_GUEST_OPENED] == 0:
         return PASSED_UNASKED
     first = add(w[SCRATCH_AT + F_SEQ], 1)
-    if state == OPENING or (state == ANSWERED and w[c + C_FIRST_SEQ] == first):
+    if state == OPENING:
         change(w, c + C_FIRST_SEQ, first)
+        change(w, c + C_ACK_OUT, first)  # the guest is about to send it
+    if state == OPENING or (state == ANSWERED and w[c + C_FIRST_SEQ] == first):
         learn(u8, w, c, at)
     return -1 if w[c + C_STATE] == ESTABLISHED else PASSED_HANDSHAKE
 
@@ -161,7 +169,7 @@ def handshake(u8, w, row, c, now, at, inbound):
         if w[row + R_SCALARS + S_ALONE] == 1:
             return PASSED_UNKNOWN
         with_data = not inbound and flags & ACK == 0 and w[SCRATCH_AT + F_DATA_LEN] > 0
-        c = -1 if with_data else new_connection(w, row, now)
+        c = new_alone(w, row, now) if with_data else new_connection(w, row, now)
         if c < 0:
             count(w, row, UNTRACKED, 1)
             return PASSED_UNKNOWN

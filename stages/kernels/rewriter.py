@@ -53,6 +53,8 @@ from stages.layout.packet import (
     TCP,
 )
 from stages.layout.rewriter import (
+    ANSWERED,
+    C_ACK_OUT,
     C_FIN_IN,
     C_FIN_OUT,
     C_FINS,
@@ -79,6 +81,7 @@ from stages.layout.rewriter import (
     PASSED_OFF,
     PASSED_UNKNOWN,
     RESET,
+    RESET_WINDOW,
     REWRITTEN_IN,
     REWRITTEN_OUT,
     RX_IN,
@@ -105,14 +108,15 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
     """Follow the FINs.  ``wire`` is the segment's seq as the peer sees it, so that no checkpoint moves it.
 
     ``seen``: bit of this direction's FIN, whose end is kept in word ``own``; ``acked``: bit that says that this
-    direction has acknowledged the other one's FIN, which ends at word ``other``.
+    direction has acknowledged the other one's FIN, which ends at word ``other``: exactly there, as nothing follows
+    a FIN.  So a forged one with a number of the past is never acknowledged.
     """
     flags, fins = w[SCRATCH_AT + F_FLAGS], int(w[c + C_FINS])
     if flags & FIN:
         fins |= seen
         change(w, c + own, add(wire, w[SCRATCH_AT + F_DATA_LEN] + 1))
     other_seen = FIN_SEEN_IN + FIN_SEEN_OUT - seen
-    if flags & ACK and fins & other_seen and diff(w[SCRATCH_AT + F_ACK], w[c + other]) >= 0:
+    if flags & ACK and fins & other_seen and w[SCRATCH_AT + F_ACK] == w[c + other]:
         fins |= acked
     change(w, c + C_FINS, fins)
     if fins & (FIN_ACKED_IN | FIN_ACKED_OUT) == FIN_ACKED_IN | FIN_ACKED_OUT:
@@ -143,14 +147,27 @@ def move_in(u8, w, row, c, at, partial):
 
 
 @hot
+def reset_counts(w, c, before):
+    """Whether the inbound RST ends the connection, whose state was ``before``; a blind one must not (RFC 5961).
+
+    The guest takes it at the number that it expects; the last ack seen here may be older than that number.
+    """
+    if before == OPENING:
+        return w[c + C_STATE] == ESTABLISHED  # a refusal has ACK; without it, it ends no attempt (RFC 9293, 3.10.7.3)
+    if before != ANSWERED and before != ESTABLISHED:
+        return False
+    return 0 <= diff(w[SCRATCH_AT + F_SEQ], w[c + C_ACK_OUT]) <= RESET_WINDOW
+
+
+@hot
 def inward(u8, w, row, c, at, partial):
     """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
-    flags = w[SCRATCH_AT + F_FLAGS]
-    if flags & ACK and w[c + C_STATE] != ESTABLISHED:
+    flags, before = w[SCRATCH_AT + F_FLAGS], w[c + C_STATE]
+    if flags & ACK and before != ESTABLISHED:
         establish(u8, w, c, at)
     if w[c + C_STATE] == ESTABLISHED:
         note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
-    if flags & RST and w[c + C_STATE] != OPENING:  # without ACK it ends no attempt to open (RFC 9293, 3.10.7.3)
+    if flags & RST and reset_counts(w, c, before):
         end_connection(w, row, c, RESET)
     if w[c + C_STATE] != ESTABLISHED:
         return PASSED_HANDSHAKE
@@ -167,6 +184,8 @@ def outward(u8, w, row, c, at, partial):
     """
     flags = w[SCRATCH_AT + F_FLAGS]
     seq = w[SCRATCH_AT + F_SEQ]
+    if flags & ACK:
+        change(w, c + C_ACK_OUT, w[SCRATCH_AT + F_ACK])
     offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
     wire = add(seq, -offset)
     if w[c + C_STATE] == ESTABLISHED:

@@ -11,6 +11,7 @@ from stages.layout.rewriter import (
     C_GENERATION,
     C_GUEST_OPENED,
     C_LISTED,
+    C_LOCAL_ISN,
     C_NEWER,
     C_OLDER,
     C_STATE,
@@ -105,13 +106,31 @@ def end_connection(w, row, c, why):
 
 
 @hot
+def new_row(w, row, now):
+    """A row for the key in the scratch words, in state 0; -1 where none is to be had."""
+    c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    if c < 0 and make_room(w, row):
+        c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    return c
+
+
+@hot
+def new_alone(w, row, now):
+    """A row for a connection that is never tracked nor counted as open, in state LEFT_ALONE; -1 where none is left."""
+    c = new_row(w, row, now)
+    if c >= 0:
+        put(w, c + C_LOCAL_ISN, -1)
+        put(w, c + R_CLOSED, 1)
+        spare(w, c)
+    return c
+
+
+@hot
 def new_connection(w, row, now):
     """A row for the key in the scratch words, in state SYN_SEEN; -1 where none is to be had."""
-    c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    c = new_row(w, row, now)
     if c < 0:
-        if not make_room(w, row):
-            return -1
-        c = insert(w, TABLE_AT, SCRATCH_AT, now)
+        return -1
     put(w, c + C_STATE, SYN_SEEN)
     put(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
     spare(w, c)

@@ -5,7 +5,8 @@ then one connection table.  Keys are those of the inbound direction: the source 
 the guest.
 
 Spare rows are those that may go when a new connection needs room: closed ones, and those whose handshake is not over.
-So a flood of SYNs drives out its own rows, never an established connection, however silent.
+So while there is one, a flood of SYNs drives out its own rows and no established connection, however silent.  Where
+none is spare, all rows being established, a SYN costs one of them: the longest silent of 64 that are looked at.
 """
 
 from __future__ import annotations
@@ -91,14 +92,21 @@ C_GUEST_OPENED: Final = 22
 C_LISTED: Final = 23
 C_OLDER: Final = 24
 C_NEWER: Final = 25
-ROW_WORDS: Final = 26
+C_ACK_OUT: Final = 26
+ROW_WORDS: Final = 27
 
 ROW_FIELDS: Final = (
     Field("state", C_STATE, 1, "kernels", "LEFT_ALONE to ESTABLISHED"),
     Field("seq_offset", C_OFFSET, 1, "kernels", "secondary ISN - primary ISN mod 2^32, of `generation`"),
     Field("generation", C_GENERATION, 1, "kernels", "S_GENERATION when local_isn was learnt; older: the offsets are 0"),
     Field("fins", C_FINS, 1, "kernels", "FIN_SEEN_IN, FIN_SEEN_OUT, FIN_ACKED_IN, FIN_ACKED_OUT"),
-    Field("local_isn", C_LOCAL_ISN, 1, "kernels", "the secondary's ISN, from its SYN or SYN+ACK"),
+    Field(
+        "local_isn",
+        C_LOCAL_ISN,
+        1,
+        "kernels",
+        "the secondary's ISN, from its SYN or SYN+ACK, also of one left alone",
+    ),
     Field("first_seq", C_FIRST_SEQ, 1, "kernels", "seq of the peer's first byte, from the SYN+ACK; -1: not known"),
     Field("fin_in", C_FIN_IN, 1, "kernels", "number after the peer's FIN"),
     Field(
@@ -110,6 +118,7 @@ ROW_FIELDS: Final = (
     Field("listed", C_LISTED, 1, "kernels", "1: in the list of spare rows"),
     Field("older", C_OLDER, 1, "kernels", "word index of the next older spare row, 0: none"),
     Field("newer", C_NEWER, 1, "kernels", "word index of the next newer spare row, 0: none"),
+    Field("ack_out", C_ACK_OUT, 1, "kernels", "the last ack that the guest sent: where an inbound RST must be"),
 )
 
 # States.  From, to: why.
@@ -150,6 +159,7 @@ FIN_ACKED_IN: Final = 4
 FIN_ACKED_OUT: Final = 8
 
 FIRST_WINDOW: Final = 0xFFFF  # RFC 7323: the window of a SYN is never scaled, so the first segment lies within it
+RESET_WINDOW: Final = 1 << 20  # how far past the guest's last ack a RST still counts: bytes in flight before it
 MAX_CONNECTIONS: Final = 16_384
 
 # --- room for a burst -------------------------------------------------------------------------------------------

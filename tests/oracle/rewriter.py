@@ -24,7 +24,7 @@ class Connection:
     """What is known of one connection.  ``fin_in`` and ``fin_out`` are numbers as the outside peer sees them.
 
     ``guest_syn``: the ISN with which the guest opens; ``asking``: without an answer yet; ``wire_isn``: the
-    primary's ISN.
+    primary's ISN; ``ack_out``: the guest's last ack; ``alone_isn``: of its SYN with data.
     """
 
     secondary_isn: int | None = None
@@ -40,6 +40,8 @@ class Connection:
     guest_syn: int | None = None
     asking: bool = False
     wire_isn: int | None = None
+    ack_out: int | None = None
+    alone_isn: int | None = None
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Rewriter:
     closed: int = 0
     reset: int = 0
     replaced: int = 0
+    untracked: int = 0
     rewritten_in: int = 0
     rewritten_out: int = 0
 
@@ -95,10 +98,12 @@ class Rewriter:
             return frame
         if c is None:
             return frame
+        refused = False
         if c.asking:
             if p.flags & (ACK | RST) != ACK | RST:
                 return frame
             self._learn(c, p)  # refused: the guest must be able to see it
+            refused = True
         elif p.flags & ACK and c.secondary_isn is not None and not self._established(c):
             assert c.client_next is not None
             if 0 <= serial(p.seq, c.client_next) <= 65535:  # what a window of the handshake can hold
@@ -106,9 +111,10 @@ class Rewriter:
         if self._established(c):
             if p.flags & FIN:
                 c.fin_in = (p.seq + len(p.payload) + 1) % MOD
-            if p.flags & ACK and c.fin_out is not None and serial(p.ack, c.fin_out) >= 0:
+            if p.flags & ACK and c.fin_out is not None and p.ack == c.fin_out:
                 c.fin_out_acked = True
-        self._ended(c, p)
+        near = c.ack_out is not None and 0 <= serial(p.seq, c.ack_out) <= 1_048_576  # else late, or forged
+        self._ended(c, reset=bool(p.flags & RST) and (refused or near))
         if self._established(c) and p.flags & ACK:
             return self._moved_in(frame, p, c, partial)
         return frame
@@ -118,6 +124,8 @@ class Rewriter:
         if c.guest_syn is None:
             return False
         if c.asking or (not self._established(c) and c.client_next == (p.seq + 1) % MOD):
+            if c.asking:
+                c.ack_out = (p.seq + 1) % MOD
             c.client_next = (p.seq + 1) % MOD
             self._learn(c, p)
         return self._established(c)
@@ -160,13 +168,15 @@ class Rewriter:
             return frame
         if c is None or c.asking:
             return frame
+        if p.flags & ACK and c.ack_out is not None:
+            c.ack_out = p.ack
         seq = (p.seq - (c.seq_offset or 0)) % MOD
         if self._established(c):
             if p.flags & FIN:
                 c.fin_out = (seq + len(p.payload) + 1) % MOD
-            if p.flags & ACK and c.fin_in is not None and serial(p.ack, c.fin_in) >= 0:
+            if p.flags & ACK and c.fin_in is not None and p.ack == c.fin_in:
                 c.fin_in_acked = True
-        self._ended(c, p)
+        self._ended(c, reset=bool(p.flags & RST))
         if self._established(c) and p.flags & (ACK | RST) and (c.seq_offset or c.ts_offset):
             self.rewritten_out += 1
             options = moved_options(p.body, sack=0, tsval=-c.ts_offset, tsecr=0)
@@ -177,13 +187,13 @@ class Rewriter:
     def _established(c: Connection) -> bool:
         return c.seq_offset is not None and c.secondary_isn is None
 
-    def _ended(self, c: Connection, p: Packet) -> None:
+    def _ended(self, c: Connection, *, reset: bool) -> None:
         if c.over:
             return
         if c.fin_in_acked and c.fin_out_acked:
             c.over = True
             self.closed += 1
-        elif p.flags & RST:
+        elif reset:
             c.over = True
             self.reset += 1
 
@@ -200,10 +210,13 @@ class Rewriter:
 
     def _asked(self, key: Key, c: Connection | None, p: Packet) -> None:
         """The guest's own SYN."""
+        if c is not None and c.alone_isn == p.seq:
+            return  # the same attempt, perhaps without its data now
         if p.payload:  # whether the answer acknowledges it cannot be told: never tracked
-            if c is not None:
-                self.replaced += not c.over
-                self.connections[key] = Connection(over=True)
+            if c is not None or not self.alone:
+                self.untracked += 1
+                self.replaced += c is not None and not c.over
+                self.connections[key] = Connection(over=True, alone_isn=p.seq)
             return
         if c is not None and self._established(c) and not c.over:
             assert c.seq_offset is not None
@@ -213,7 +226,7 @@ class Rewriter:
         elif c is None or c.over:
             c = self._fresh(key, c)
         if c is not None:
-            c.guest_syn, c.asking, c.client_next = p.seq, True, None
+            c.guest_syn, c.asking, c.client_next, c.ack_out = p.seq, True, None, None
             self._told(key, c, p)
 
     def _told(self, key: Key, c: Connection, p: Packet) -> None:
@@ -234,7 +247,7 @@ class Rewriter:
                 return
         if c.guest_syn is not None and self._answer.get(key) != p.seq:
             c.guest_syn = None
-        c.client_next, c.asking = p.ack, False
+        c.client_next, c.ack_out, c.asking = p.ack, p.ack, False
         self._told(key, c, p)
 
     _answer: dict[Key, int] = field(default_factory=dict)

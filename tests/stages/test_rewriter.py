@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ring import layout
+from stages.layout.rewriter import RESET_WINDOW
 from tests.packets import (
     ACK,
     FIN,
@@ -368,6 +369,63 @@ def test_a_reset_ends_it_and_late_segments_are_still_rewritten(rig: Rig, way: st
     counters = rig.counters()
     assert (counters["connections"], counters["connections_reset"]) == (0, 1)
     assert flow.offset_in() == OFFSET
+
+
+@pytest.mark.parametrize("flags", [RST, RST | ACK], ids=["RST", "RST+ACK"])
+def test_a_reset_outside_the_window_ends_nothing(rig: Rig, flags: int) -> None:
+    """The guest does not take it (RFC 5961), so it is late or forged; the window starts at the guest's last ack."""
+    established, answered = Flow(rig).open(), Flow(rig, 40_001)
+    answered.inbound(SYN, 0)
+    answered.inbound(flags, 1)  # before the guest has answered there is no window at all
+    answered.outbound(SYN | ACK, 0, 1)
+    established.outbound(ACK, 1, 501)
+    for flow, first in ((established, 501), (answered, 1)):
+        for place in (first - 1, first + RESET_WINDOW + 1, MOD // 2, 123_456_789):
+            flow.inbound(flags, place, 1)
+    counters = rig.counters()
+    assert (counters["connections"], counters["connections_reset"]) == (2, 0)
+    established.inbound(flags, 501 + RESET_WINDOW, 1)
+    answered.inbound(flags, 1, 1)
+    counters = rig.counters()
+    assert (counters["connections"], counters["connections_reset"]) == (0, 2)
+
+
+@pytest.mark.parametrize("place", [1, 10])
+def test_the_window_of_a_reset_wraps_and_follows_a_connection_that_the_guest_opened(rig: Rig, place: int) -> None:
+    """It starts at the peer's ISN + 1 before the guest has sent its first ACK."""
+    flow = Flow(rig, isns=(MOD - 3, PRIMARY, SECONDARY))
+    flow.outbound(SYN, 0)
+    flow.inbound(SYN | ACK, 0, 1)
+    flow.inbound(RST, 0)
+    assert rig.counters()["connections"] == 1
+    flow.inbound(RST, place)
+    assert rig.counters()["connections_reset"] == 1
+
+
+def test_a_forged_fin_closes_nothing(rig: Rig) -> None:
+    """What the guest acknowledges later lies behind its number, but is no acknowledgement of it."""
+    flow = Flow(rig).open()
+    flow.outbound(FIN | ACK, 1, 1)
+    flow.inbound(ACK, 1, 2)  # half closed: the client goes on sending
+    for place in (-100_000, -1, MOD // 2 + 1):
+        flow.inbound(FIN | ACK, place, 2)
+        flow.outbound(ACK, 2, 1)
+        flow.outbound(ACK, 2, 51)
+    assert rig.counters()["connections"] == 1
+    flow.inbound(FIN | ACK, 51, 2)
+    flow.outbound(ACK, 2, 52)
+    assert rig.counters()["connections_closed"] == 1
+
+
+def test_a_forged_ack_does_not_acknowledge_the_guests_fin(rig: Rig) -> None:
+    """Only the number after the FIN does, from either side."""
+    flow = Flow(rig).open()
+    flow.inbound(FIN | ACK, 1, 1)
+    flow.outbound(FIN | ACK, 1, 2)
+    flow.inbound(ACK, 2, 70_000)
+    assert rig.counters()["connections"] == 1
+    flow.inbound(ACK, 2, 2)
+    assert rig.counters()["connections_closed"] == 1
 
 
 def test_a_reset_without_ack_from_the_guest_is_rewritten(rig: Rig) -> None:

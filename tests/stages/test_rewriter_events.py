@@ -12,6 +12,7 @@ from stages.kernels.table import find
 from stages.layout import rewriter as numbers
 from tests.packets import (
     ACK,
+    FIN,
     RST,
     SYN,
     read,
@@ -146,6 +147,24 @@ def test_a_flood_of_syns_drives_out_no_live_connection() -> None:
         assert counters["connections_evicted"] == 0
         assert counters["half_open_evicted"] == 300 + 100 - 1
         assert [flow.offset_in() for flow in quiet] == [OFFSET] * 15
+        check_balances(rig)
+
+
+def test_a_flood_after_a_blind_reset_and_a_forged_fin_drives_out_no_live_connection() -> None:
+    """Neither makes the row of a live connection spare."""
+    with Rig("filter-rewriter", {"max_connections": 16}) as rig:
+        reset, half_closed = Flow(rig).open(), Flow(rig, 40_001).open()
+        reset.inbound(RST, 123_456_789)
+        half_closed.outbound(FIN | ACK, 1, 1)
+        half_closed.inbound(ACK, 1, 2)
+        half_closed.inbound(FIN | ACK, -100_000, 2)
+        half_closed.outbound(ACK, 2, 1)
+        for i in range(40):
+            Flow(rig, 1_000 + i).inbound(SYN, 0)
+        assert (reset.offset_in(), half_closed.offset_in()) == (OFFSET, OFFSET)
+        counters = rig.counters()
+        assert (counters["rows_recycled"], counters["connections_evicted"]) == (0, 0)
+        assert counters["half_open_evicted"] == 40 - 14
         check_balances(rig)
 
 

@@ -125,17 +125,23 @@ def test_a_syn_ack_that_nobody_asked_for_passes_and_is_counted(rig: Rig) -> None
 
 def test_a_syn_with_data_is_left_alone(rig: Rig) -> None:
     """TCP Fast Open: the answer acknowledges the data or not, so it does not tell the primary's ISN (RFC 7413)."""
-    flow = Flow(rig)
-    flow.outbound(SYN, 0, payload=b"early")
-    Flow(rig, 40_001).open()
-    Flow(rig, 40_001).outbound(SYN, 0, payload=b"early")
-    for port in (40_000, 40_001):
-        before, after = Flow(rig, port).inbound(SYN | ACK, 0, 6)
-        assert after == before
+    ports = (40_000, 40_001, 40_002, 40_003)
+    for port in ports[2:]:
+        Flow(rig, port).open()
+    for port in ports:
+        Flow(rig, port).outbound(SYN, 0, payload=b"early")
+    for port in ports[1::2]:  # sent again without its data after a timeout, or with it
+        Flow(rig, port).outbound(SYN, 0)
+        Flow(rig, port).outbound(SYN, 0, payload=b"early")
+    for port in ports:
+        for before, after in (Flow(rig, port).inbound(SYN | ACK, 0, 6), Flow(rig, port).outbound(ACK, 6, 1, b"more")):
+            assert after == before
         assert Flow(rig, port).offset_in() == 0
-    assert rig.counters()["connections_untracked"] == 1
-    for port in (40_000, 40_001):
-        assert Flow(rig, port).guest_open().offset_in() == OFFSET
+    counters = rig.counters()
+    assert (counters["connections_untracked"], counters["connections_replaced"]) == (4, 2)
+    assert (counters["connections"], counters["connections_opened"]) == (0, 2)
+    for port in ports:  # a SYN with another ISN is a new connection
+        assert Flow(rig, port, isns=(CLIENT, PRIMARY, SECONDARY + 9)).guest_open().offset_in() == OFFSET + 9
 
 
 def test_a_guests_connection_closes_and_counts_as_closed(rig: Rig) -> None:

@@ -68,7 +68,7 @@ class Compare(Stage):
         if int(w[t + table.T_CAPACITY]) == 0:
             self._format(w, t, options)
         self._logged = self.scalar(compare.SC_EVENTS)
-        self._said_until = self._unsaid = 0
+        self._said_until, self._unsaid = -_LINES * _LINE_NS, 0
         self._evidence = Evidence(str(self.params.get("divergences", "")), self.spec.id, self._files(), self.log)
 
     def _format(self, w: Any, t: int, options: dict[int, int]) -> None:
@@ -118,7 +118,8 @@ class Compare(Stage):
         return self._evidence.offer(e, np.array(self.w[at : at + int(self.w[at + evidence.R_USED])]), mask)
 
     def on_close(self) -> None:
-        """Write what is known of differences to the end."""
+        """Say and write what is known of differences."""
+        self._say_unsaid()
         self._evidence.close()
 
     def _log_event(self, e: Any) -> None:
@@ -166,6 +167,11 @@ class Compare(Stage):
         self._said_until -= _LINE_NS
         return False
 
+    def _say_unsaid(self) -> None:
+        if self._unsaid:
+            self.log.warning("differences not shown", count=self._unsaid)
+            self._unsaid = 0
+
     def _log_difference(self, e: Any, reason: int) -> None:
         mask = rules.rule_name(
             self.w, int(self.w[compare.O_RULES]), self.scalar(compare.SC_RULES_SEEN), int(e[compare.E_RULE])
@@ -186,7 +192,5 @@ class Compare(Stage):
         if not self._may_say(int(e[compare.E_TIME])):
             self._unsaid += 1
             return
-        if self._unsaid:
-            self.log.warning("differences not shown", count=self._unsaid)
-            self._unsaid = 0
+        self._say_unsaid()
         self.log.warning("outputs differ: checkpoint asked", rule=compare.REASONS[reason], **shown)

@@ -287,11 +287,8 @@ REASONS: Final = (
     "unknown message",
     "arming",
     "storm",
-    "rules",
 )
-R_PAYLOAD, R_FLAGS, R_ORDER, R_TIMEOUT, R_STUCK, R_LINK, R_CHECKPOINT, R_MESSAGE, R_ARMING, R_STORM, R_RULES = range(
-    1, 12
-)
+R_PAYLOAD, R_FLAGS, R_ORDER, R_TIMEOUT, R_STUCK, R_LINK, R_CHECKPOINT, R_MESSAGE, R_ARMING, R_STORM = range(1, 11)
 
 
 def slots(params: Mapping[str, Any]) -> tuple[int, int, int]:

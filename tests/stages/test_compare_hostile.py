@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from ring import layout
 from tests.packets import ACK, FIN, RST, SYN, fragments, udp, udp_frame
@@ -192,3 +193,18 @@ def test_a_rule_that_comes_while_datagrams_wait_settles_them(action: str) -> Non
         assert (c["divergences"], c["held"]) == (0, 0) and len(g.take("outdev")) == 1
         assert (c["masked"], c["released_by_rule"]) == ((1, 0) if action == "mask" else (0, 1))
         audit(g)
+
+
+def test_a_thousand_differences_are_not_a_thousand_lines() -> None:
+    """checkpoint = local: some get a line, the rest are counted in one."""
+    with capture_logs() as lines, rig(checkpoint="local", reorder_grace_ms=1) as g:
+        for i in range(200):
+            for side in ("p", "s"):
+                g.feed({"p": "primary_in", "s": "secondary_in"}[side], udp_frame(SERVER, CLIENT, 53, i, side.encode()))
+            g.run(now=(i + 1) * 2 * MS)
+            g.run(now=(i + 1) * 2 * MS + MS)
+        found = check(g)["divergences"]
+        g.stage.on_close()
+        told = [line for line in lines if line["event"].startswith("outputs differ")]
+        left = sum(line["count"] for line in lines if line["event"] == "differences not shown")
+        assert found == 200 == len(told) + left and 32 <= len(told) <= 50

@@ -46,11 +46,23 @@ def format_table(w, t, capacity, buckets, row_words):
 
 
 @hot
+def mix(h):
+    """Bijection of 32-bit numbers that leaves nothing of their order (xor-shift-multiply, as hashes end with)."""
+    h ^= h >> 16
+    h = h * 0x7FEB352D & 0xFFFFFFFF
+    h ^= h >> 15
+    h = h * 0x45D9F3B5 & 0xFFFFFFFF
+    return h ^ h >> 16
+
+
+@hot
 def hash_key(w, secret, s):
     """32-bit hash of the six key words at ``s``, with the SECRETS words at ``secret``.
 
     Multilinear: the upper half of a sum of products modulo 2^64 (Lemire and Kaser, "Strongly universal string hashing
     is fast"): two keys that were chosen without the secret meet once in 2^31 times.  In parts that fit in int64.
+    Then a bijection, since that sum is linear: ports in a row would lie at equal steps, and some secrets make the step
+    so small that linear probing walks over thousands of buckets.
     """
     low = high = 0
     for i in range(KEY_WORDS):
@@ -61,7 +73,7 @@ def hash_key(w, secret, s):
             product = (a & 0x7FFFFFFF) * x
             low += product & 0xFFFFFFFF
             high += (product >> 32) + ((a >> 32) * x & 0xFFFFFFFF)
-    return high + (low >> 32) & 0xFFFFFFFF
+    return mix(high + (low >> 32) & 0xFFFFFFFF)
 
 
 @hot

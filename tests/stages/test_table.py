@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ring.kernels.ledger import begin, commit, put, recover, undo_left
 from ring.layout import UNDO, UNDO_CAPACITY
-from stages.kernels.table import find, format_table, hash_key, insert, remove, remove_cost, touch, victim
+from stages.kernels.table import find, format_table, hash_key, insert, mix, remove, remove_cost, touch, victim
 from stages.layout import table as t_
 from stages.layout.packet import KEY_WORDS
 
@@ -157,7 +158,7 @@ def test_the_hash_is_32_bits_and_the_same_with_and_without_jit(words: list[int])
     halves = [k >> shift & 0xFFFFFFFF for k in words for shift in (0, 32)]
     full = [(a >> 32 << 32) + (a & 0x7FFFFFFF) for a in secret]
     expected = sum(a * x for a, x in zip(full, halves, strict=True)) % (1 << 64) >> 32
-    assert hash_key(w, T + t_.T_SECRET, KEY_AT) == expected
+    assert hash_key(w, T + t_.T_SECRET, KEY_AT) == mix(expected)
 
 
 def test_every_table_has_a_secret_of_its_own() -> None:
@@ -166,19 +167,36 @@ def test_every_table_has_a_secret_of_its_own() -> None:
     assert list(one[T + t_.T_SECRET : T + t_.DESCRIPTOR]) != list(other[T + t_.T_SECRET : T + t_.DESCRIPTOR])
 
 
-def test_the_hash_spreads_one_clients_ports() -> None:
-    """16,384 connections of one client to one server: no bucket gets many."""
+def longest_walk(load: Any) -> int:
+    """The most buckets that linear probing passes before it is at a key's own: ``load`` keys belong to each bucket."""
+    most = waiting = 0
+    for _ in range(2):  # twice around: a run may wrap
+        for n in load.tolist():
+            waiting = max(0, waiting + n - 1)
+            most = max(most, waiting)
+    return most
+
+
+@pytest.mark.parametrize("shift", [16, 0], ids=["client's ports", "server's ports"])
+def test_the_hash_spreads_ports_in_a_row_under_any_secret(shift: int) -> None:
+    """As many connections as the table holds, of one client to one server: about as random numbers would lie."""
     w = make(1)
-    load = np.zeros(32_768, np.int64)
-    for port in range(16_384):
-        w[KEY_AT : KEY_AT + KEY_WORDS] = [
-            0,
-            0xC6336409,
-            0,
-            0x0A000001,
-            6 << 32 | (40_000 + port & 0xFFFF) << 16 | 80,
-            4 << 32,
-        ]
-        load[hash_key(w, T + t_.T_SECRET, KEY_AT) & 32_767] += 1
-    assert load.max() <= 10
-    assert np.count_nonzero(load) > 32_768 * 0.3
+    secrets = random.Random(1)
+    for steps in [None, 1, 3, 0x5555, 0x7FFF, 0x10000, 0x10001]:
+        w[T + t_.T_SECRET : T + t_.T_SECRET + t_.SECRETS] = [secrets.getrandbits(63) for _ in range(t_.SECRETS)]
+        if steps is not None:  # a secret under which one port is so many buckets from the next
+            w[T + t_.T_SECRET + 8] = steps << 32 - shift & ~(1 << 31)
+        load = np.zeros(32_768, np.int64)
+        for port in range(16_384):
+            w[KEY_AT : KEY_AT + KEY_WORDS] = [0, 0xC6336409, 0, 0x0A000001, 6 << 32 | 40_000 + port << shift, 4 << 32]
+            load[hash_key(w, T + t_.T_SECRET, KEY_AT) & 32_767] += 1
+        assert load.max() <= 10
+        assert np.count_nonzero(load) > 32_768 * 0.37  # 1 - exp(-1/2) of them is 0.393
+        assert longest_walk(load) <= 40
+
+
+def test_the_last_step_of_the_hash_lets_no_two_numbers_meet() -> None:
+    """A bijection: what did not meet before it does not meet after it; known values hold with and without JIT."""
+    numbers = [n * 0x9E3779B1 & 0xFFFFFFFF for n in range(20_000)]
+    assert len({mix(n) for n in numbers}) == len(numbers)
+    assert max(mix(n) for n in numbers) < 1 << 32

@@ -58,7 +58,11 @@ class Context:
 
 
 class Stage:
-    """One stage in a process.  Subclasses set ``KIND`` and override the hooks."""
+    """One stage in a process.  Subclasses set ``KIND`` and override the hooks.
+
+    A stage that time alone gives work has ``next_deadline(now)``, too (monotonic ns, 0: none): the process that sleeps
+    is awake by then.
+    """
 
     KIND: ClassVar[Kind]
     extra = 0

@@ -98,6 +98,27 @@ class Compare(Stage):
             self._log_events()
         return result
 
+    def next_deadline(self, now: int) -> int:
+        """When time alone gives the kernel something to do (monotonic ns), 0: never.  After a cycle at ``now``.
+
+        What was due by ``now`` was done, or waits for something else: for room, or for the answer to a request.
+        """
+        w, at = self.w, []
+        timeout = int(w[compare.O_TIMEOUT_NS])
+        for side in range(2):
+            n = self.scalar(compare.SC_OLDEST + side) - 1
+            if n >= 0:
+                x = int(w[compare.O_SLOTS]) + n * compare.SLOT_WORDS
+                at.append(max(int(w[x + compare.S_TIME]), int(w[compare.O_RESUMED])) + timeout)
+        c = self.scalar(compare.SC_GRACE_FIRST)
+        if c:
+            at.append(int(w[c + compare.C_GRACE_SINCE]) + int(w[compare.O_GRACE_NS]))
+        asked = self.scalar(compare.SC_ASKED)
+        if asked:
+            at.append(asked + timeout)
+        at.append(self.scalar(compare.SC_WANTED))
+        return min((time for time in at if time > now), default=0)
+
     def _log_events(self) -> None:
         written = self.scalar(compare.SC_EVENTS)
         first = max(self._logged, written - compare.EVENTS)

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from tests.bench import traffic
-from tests.bench.load import Flow, ping, push
+from tests.bench.load import Flow, lateness, ping, push
 from tests.bench.ours import Ours
 from tools import qemu
 
 pytestmark = pytest.mark.skipif(not qemu.available(), reason=f"needs Debian's package {qemu.PACKAGE}")
 
 _ROUNDS = 3
+_TIMEOUT_MS = 100
+_PROMISED_MS = 10
 _CASES = {
     "udp-64x64": ("udp", 64, 64, 300_000),
     "udp-1000x1400": ("udp", 1000, 1400, 60_000),
@@ -104,3 +106,31 @@ def bench_latency(benchmark: Any, placement: str) -> None:
     benchmark.extra_info["figures"] = {"p50 µs": ours.p50, "p99 µs": ours.p99}
     benchmark.extra_info["peers"] = {"QEMU p50 µs": theirs.p50, "QEMU p99 µs": theirs.p99}
     benchmark.extra_info["ratios"] = {"QEMU's p50 over ours": theirs.p50 / ours.p50}
+
+
+def bench_timeout_notice(benchmark: Any) -> None:
+    """How late a held packet's timeout is noticed: a packet of one side only, until the request for a checkpoint.
+
+    QEMU looks every ``expired_scan_cycle`` ms, 1000 by default; it gets 10, what ours promises.
+    """
+    stream = traffic.make("udp", 20, 64, 20)
+    found: list[tuple[list[float], list[float]]] = []
+
+    def both() -> None:
+        with (
+            qemu.compare(compare_timeout=_TIMEOUT_MS, expired_scan_cycle=10) as q,
+            Ours(compare_timeout=_TIMEOUT_MS, storm_checkpoints=0) as o,
+        ):
+            found.append((lateness(o.links, stream, _TIMEOUT_MS), lateness(q.links, stream, _TIMEOUT_MS)))
+
+    benchmark.pedantic(both, rounds=_ROUNDS)
+    ours, theirs = ([x for pair in found for x in pair[i]] for i in (0, 1))
+    print(f"\ntimeout noticed, ms late\n  ours {_late(ours)}\n  QEMU {_late(theirs)}")
+    benchmark.extra_info["figures"] = {"median ms late": statistics.median(ours), "most ms late": max(ours)}
+    benchmark.extra_info["peers"] = {"QEMU median ms": statistics.median(theirs), "QEMU most ms": max(theirs)}
+    assert min(ours) >= 0, "asked before the timeout"
+    assert statistics.median(ours) <= _PROMISED_MS
+
+
+def _late(values: list[float]) -> str:
+    return f"median {statistics.median(values):.2f}, least {min(values):.2f}, most {max(values):.2f} of {len(values)}"

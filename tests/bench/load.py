@@ -134,6 +134,24 @@ def ping(links: Mapping[str, Link], stream: Stream) -> Latency:
     return Latency(float(np.percentile(took, 50)) / 1000, float(np.percentile(took, 99)) / 1000)
 
 
+def lateness(links: Mapping[str, Link], stream: Stream, timeout_ms: int) -> list[float]:
+    """Milliseconds past ``timeout_ms`` at which a checkpoint is asked for, for each frame that only one side sent.
+
+    Each request is answered, and the frame that it lets go is waited for, before the next frame is sent.
+    """
+    late = []
+    for row in stream.records:
+        began = time.perf_counter()
+        links["primary_in"].sock.sendall(row.tobytes())
+        if links["notify"].take(1, timeout=_STALL_S + timeout_ms / 1000) != [b"DO_CHECKPOINT"]:
+            raise TimeoutError(f"{stream.label}: no checkpoint was asked for")
+        late.append((time.perf_counter() - began) * 1000 - timeout_ms)
+        links["notify"].send(b"COLO_CHECKPOINT")
+        if len(links["outdev"].take(1, timeout=_STALL_S)) != 1:
+            raise TimeoutError(f"{stream.label}: the checkpoint did not let the frame go")
+    return late
+
+
 def _read_exactly(sock: socket.socket, buffer: bytearray) -> None:
     view, got = memoryview(buffer), 0
     while got < len(buffer):

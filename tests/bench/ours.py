@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,12 +23,13 @@ _NAMES: Final = ("primary_in", "secondary_in", "outdev", "notify")
 class Ours:
     """A running pipeline with one compare; ``links`` as those of `tools.qemu.compare`."""
 
-    def __init__(self, placement: str = "dedicated") -> None:
+    def __init__(self, placement: str = "dedicated", **options: int) -> None:
+        """``options`` are further keys of the compare."""
         self.links: dict[str, Link] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="colo-bench-")
         folder = Path(self._folder.name)
         config = folder / "bench.toml"
-        config.write_text(self._config(folder, placement))
+        config.write_text(self._config(folder, placement, options))
         self._log = (folder / "log").open("wb+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.supervisor", str(config)],
@@ -45,14 +47,15 @@ class Ours:
             raise
 
     @staticmethod
-    def _config(folder: Path, placement: str) -> str:
+    def _config(folder: Path, placement: str, options: Mapping[str, int]) -> str:
         head = (
             f'[pipeline]\nname = "bench-{os.getpid()}"\nruntime_dir = "{folder}"\nplacement = "{placement}"\n'
             "[supervisor]\nshutdown_ms = 1000\n"
         )
         chardevs = [f'[chardev.{n}]\nbackend = "socket"\npath = "{folder / n}"\nserver = true\n' for n in _NAMES]
         ports = 'primary_in = "primary_in"\nsecondary_in = "secondary_in"\noutdev = "outdev"\nnotify_dev = "notify"\n'
-        return "".join([head, *chardevs, "[compare.comp0]\n", ports])
+        more = "".join(f"{key} = {value}\n" for key, value in options.items())
+        return "".join([head, *chardevs, "[compare.comp0]\n", ports, more])
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,6 @@
-"""Capture files: pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng), read and written.
+"""Capture files read: pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng).
+
+`stages.capture_writer` writes them.
 
 Times are whole nanoseconds since 1970.  Python's libraries for these formats (dpkt, python-pcapng) give times as
 floats, which at today's date are 240 ns coarse; scapy's licence (GPL) does not fit this project.
@@ -7,13 +9,31 @@ floats, which at today's date are 240 ns coarse; scapy's licence (GPL) does not 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from struct import Struct
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple
 
 from ring.layout import MAX_FRAME
+from stages.layout.capture import (
+    BILLION,
+    BYTE_ORDER,
+    COMMENT,
+    END,
+    EPB,
+    ETHERNET,
+    FLAGS,
+    IDB,
+    IF_NAME,
+    IF_TSOFFSET,
+    IF_TSRESOL,
+    ORDERS,
+    PB,
+    PCAP_NS,
+    PCAP_US,
+    SHB,
+    SPB,
+    Order,
+)
 from stages.layout.record import INBOUND, OUTBOUND, UNKNOWN
 
 __all__ = [
@@ -23,25 +43,13 @@ __all__ = [
     "CaptureError",
     "Packet",
     "Span",
-    "Writer",
     "comments",
     "first_timestamp",
-    "header",
-    "is_classic",
     "load",
     "read",
-    "record",
     "walk",
     "whole_length",
 ]
-
-ETHERNET: Final = 1  # LINKTYPE_ETHERNET
-SNAPLEN: Final = 262_144
-_SHB, _IDB, _PB, _SPB, _EPB = 0x0A0D0D0A, 1, 2, 3, 6
-_BYTE_ORDER = 0x1A2B3C4D
-_PCAP_US, _PCAP_NS = 0xA1B2C3D4, 0xA1B23C4D
-_END, _COMMENT, _FLAGS, _IF_NAME, _APPLICATION, _IF_TSRESOL, _IF_TSOFFSET = 0, 1, 2, 2, 4, 9, 14
-_BILLION = 1_000_000_000
 
 
 class CaptureError(Exception):
@@ -83,19 +91,6 @@ class _Interface(NamedTuple):
     snaplen: int
 
 
-class _Order:
-    """The structures of one byte order (``<`` or ``>``)."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-        self.u32, self.two, self.four = Struct(mark + "I"), Struct(mark + "II"), Struct(mark + "IIII")
-        self.idb, self.packet = Struct(mark + "HHI"), Struct(mark + "IIIII")
-        self.option, self.i64 = Struct(mark + "HH"), Struct(mark + "q")
-
-
-_ORDERS = (_Order("<"), _Order(">"))
-
-
 def load(path: str | os.PathLike[str]) -> bytes:
     """All bytes of a capture file.  Raises `CaptureError` where it cannot be read."""
     try:
@@ -112,12 +107,12 @@ def walk(data: bytes, path: str | os.PathLike[str], *, cut: bool = False) -> Ite
     if len(data) < 8:
         raise CaptureError(path, 0, f"{len(data)} bytes: too short for a capture")
     first = data[:4]
-    if first == _SHB.to_bytes(4, "big"):
+    if first == SHB.to_bytes(4, "big"):
         return _walk_pcapng(data, path, cut)
-    for order in _ORDERS:
+    for order in ORDERS:
         (magic,) = order.u32.unpack_from(data)
-        if magic in (_PCAP_US, _PCAP_NS):
-            return _walk_pcap(data, path, order, 1 if magic == _PCAP_NS else 1000, cut)
+        if magic in (PCAP_US, PCAP_NS):
+            return _walk_pcap(data, path, order, 1 if magic == PCAP_NS else 1000, cut)
     raise CaptureError(path, 0, f"it starts with {first.hex(' ')}: neither pcap nor pcapng")
 
 
@@ -138,7 +133,7 @@ def _check_link(path: str | os.PathLike[str], at: int, link: int) -> None:
         raise CaptureError(path, at, f"link type {link}: only Ethernet ({ETHERNET}) can be replayed")
 
 
-def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: _Order, unit: int, cut: bool) -> Iterator[Span]:
+def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: Order, unit: int, cut: bool) -> Iterator[Span]:
     size = len(data)
     if size < 24:
         raise CaptureError(path, 0, f"{size} bytes: a pcap header has 24")
@@ -153,26 +148,26 @@ def _walk_pcap(data: bytes, path: str | os.PathLike[str], order: _Order, unit: i
         if at + 16 + captured > size:
             raise CaptureError(path, at, f"the file ends within packet {number}: {captured:,} bytes announced")
         start, at = at + 16, at + 16 + captured
-        ns, missing = seconds * _BILLION + fraction * unit, max(0, original - captured)
+        ns, missing = seconds * BILLION + fraction * unit, max(0, original - captured)
         yield Span(ns, start, captured, UNKNOWN, "", (at, at), at, missing)
 
 
-def _blocks(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[_Order, int, int, int]]:
+def _blocks(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[Order, int, int, int]]:
     """(byte order, type, first byte, length) of every block, lengths checked against the file and each other."""
-    at, size, order = 0, len(data), _ORDERS[0]
+    at, size, order = 0, len(data), ORDERS[0]
     while at < size:
         if size - at < 12:
             raise CaptureError(path, at, f"{size - at} bytes are left: a pcapng block has at least 12")
         kind, length = order.two.unpack_from(data, at)
-        if kind == _SHB:  # the same in both byte orders; it says which one its section has
-            found = [o for o in _ORDERS if o.u32.unpack_from(data, at + 8)[0] == _BYTE_ORDER]
+        if kind == SHB:  # the same in both byte orders; it says which one its section has
+            found = [o for o in ORDERS if o.u32.unpack_from(data, at + 8)[0] == BYTE_ORDER]
             if not found:
                 raise CaptureError(
                     path, at + 8, f"byte order mark {data[at + 8 : at + 12].hex(' ')} is neither order's"
                 )
             order = found[0]
             (length,) = order.u32.unpack_from(data, at + 4)
-        if length < (28 if kind == _SHB else 12) or length % 4:
+        if length < (28 if kind == SHB else 12) or length % 4:
             raise CaptureError(path, at, f"a block of type {kind:#x} says that it has {length:,} bytes")
         if at + length > size:
             raise CaptureError(
@@ -181,7 +176,7 @@ def _blocks(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[_Order,
         (again,) = order.u32.unpack_from(data, at + length - 4)
         if again != length:
             raise CaptureError(path, at, f"a block's two lengths differ: {length:,} before it, {again:,} behind it")
-        if kind == _SHB:
+        if kind == SHB:
             major = int.from_bytes(data[at + 12 : at + 14], "little" if order.mark == "<" else "big")
             if major != 1:
                 raise CaptureError(path, at + 12, f"pcapng version {major}: 1 is known")
@@ -189,28 +184,28 @@ def _blocks(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[_Order,
         at += length
 
 
-def _options(data: bytes, order: _Order, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+def _options(data: bytes, order: Order, at: int, end: int) -> Iterator[tuple[int, bytes]]:
     while at + 4 <= end:
         code, length = order.option.unpack_from(data, at)
-        if code == _END or at + 4 + length > end:
+        if code == END or at + 4 + length > end:
             return
         yield code, data[at + 4 : at + 4 + length]
         at += 4 + (length + 3 & ~3)
 
 
-def _interface(data: bytes, path: str | os.PathLike[str], order: _Order, at: int, length: int) -> _Interface:
+def _interface(data: bytes, path: str | os.PathLike[str], order: Order, at: int, length: int) -> _Interface:
     if length < 20:
         raise CaptureError(path, at, f"an interface block of {length} bytes: it has at least 20")
     link, _, snaplen = order.idb.unpack_from(data, at + 8)
     _check_link(path, at + 8, link)
     name, units, offset = "", 1_000_000, 0
     for code, value in _options(data, order, at + 16, at + length - 4):
-        if code == _IF_NAME:
+        if code == IF_NAME:
             name = value.rstrip(b"\0").decode("utf-8", "replace")
-        elif code == _IF_TSRESOL and value:
+        elif code == IF_TSRESOL and value:
             units = 1 << (value[0] & 0x7F) if value[0] & 0x80 else 10 ** value[0]
-        elif code == _IF_TSOFFSET and len(value) == 8:
-            offset = order.i64.unpack(value)[0] * _BILLION
+        elif code == IF_TSOFFSET and len(value) == 8:
+            offset = order.i64.unpack(value)[0] * BILLION
     return _Interface(name, units, offset, snaplen)
 
 
@@ -219,15 +214,15 @@ def _walk_pcapng(data: bytes, path: str | os.PathLike[str], cut: bool) -> Iterat
     number = ns = 0
     for order, kind, at, length in _blocks(data, path):
         end = at + length
-        if kind == _SHB:
+        if kind == SHB:
             interfaces = []
-        elif kind == _IDB:
+        elif kind == IDB:
             interfaces.append(_interface(data, path, order, at, length))
-        elif kind in (_EPB, _PB, _SPB):
+        elif kind in (EPB, PB, SPB):
             number += 1
-            if length < (16 if kind == _SPB else 32):
+            if length < (16 if kind == SPB else 32):
                 raise CaptureError(path, at, f"packet {number} has a block of {length} bytes: too short")
-            if kind == _SPB:  # no time and no interface: the first one, and the time of the packet before it
+            if kind == SPB:  # no time and no interface: the first one, and the time of the packet before it
                 (original,) = order.u32.unpack_from(data, at + 8)
                 which, start = 0, at + 12
                 limit = interfaces[0].snaplen if interfaces else 0
@@ -235,23 +230,23 @@ def _walk_pcapng(data: bytes, path: str | os.PathLike[str], cut: bool) -> Iterat
             else:
                 which, high, low, captured, original = order.packet.unpack_from(data, at + 8)
                 start = at + 28
-                if kind == _PB:  # obsolete: a 16-bit interface and a count of drops
+                if kind == PB:  # obsolete: a 16-bit interface and a count of drops
                     which = order.option.unpack_from(data, at + 8)[0]
             if which >= len(interfaces):
                 raise CaptureError(
                     path, at, f"packet {number} is of interface {which}, of which nothing was said before"
                 )
             card = interfaces[which]
-            if kind != _SPB:
-                ns = card.offset_ns + (high << 32 | low) * _BILLION // card.units
+            if kind != SPB:
+                ns = card.offset_ns + (high << 32 | low) * BILLION // card.units
             _check(path, at, number, captured, original, cut)
             options = start + (captured + 3 & ~3), end - 4
             if options[0] > options[1]:
                 raise CaptureError(path, at, f"packet {number} has {captured:,} bytes in a block of {length:,}")
             direction = UNKNOWN
-            if kind != _SPB:
+            if kind != SPB:
                 for code, value in _options(data, order, *options):
-                    if code == _FLAGS and len(value) == 4:
+                    if code == FLAGS and len(value) == 4:
                         direction = (order.u32.unpack(value)[0] & 3) % 3
             else:
                 options = (end, end)
@@ -263,13 +258,13 @@ def _comment(data: bytes, span: Span) -> str:
     if span.options[0] == span.options[1]:
         return ""
     # The byte order of the section, told by the length that stands before and behind its block.
-    for order in _ORDERS:
+    for order in ORDERS:
         (length,) = order.u32.unpack_from(data, span.end - 4)
         if (
             0 < length <= span.end
             and data[span.end - length + 4 : span.end - length + 8] == data[span.end - 4 : span.end]
         ):
-            found = [v for code, v in _options(data, order, *span.options) if code == _COMMENT]
+            found = [v for code, v in _options(data, order, *span.options) if code == COMMENT]
             return "\n".join(v.rstrip(b"\0").decode("utf-8", "replace") for v in found)
     return ""
 
@@ -289,12 +284,12 @@ def read(path: str | os.PathLike[str], *, cut: bool = False) -> list[Packet]:
 def comments(path: str | os.PathLike[str]) -> list[str]:
     """The comments on a pcapng file as a whole; none on other files.  Raises `CaptureError`."""
     data = load(path)
-    if data[:4] != _SHB.to_bytes(4, "big"):
+    if data[:4] != SHB.to_bytes(4, "big"):
         return []
     found: list[str] = []
     for order, kind, at, length in _blocks(data, path):
-        if kind == _SHB:
-            values = [v for code, v in _options(data, order, at + 24, at + length - 4) if code == _COMMENT]
+        if kind == SHB:
+            values = [v for code, v in _options(data, order, at + 24, at + length - 4) if code == COMMENT]
             found += [v.rstrip(b"\0").decode("utf-8", "replace") for v in values]
     return found
 
@@ -308,7 +303,7 @@ def whole_length(path: str | os.PathLike[str]) -> int:
     """Bytes of a capture up to the last whole block: what is to be kept of a file whose writer was killed."""
     data, end = load(path), 0
     try:
-        if data[:4] == _SHB.to_bytes(4, "big"):
+        if data[:4] == SHB.to_bytes(4, "big"):
             for _, _, at, length in _blocks(data, path):
                 end = at + length
         else:
@@ -318,111 +313,3 @@ def whole_length(path: str | os.PathLike[str]) -> int:
     except CaptureError:
         pass
     return end
-
-
-# --- writing ----------------------------------------------------------------------------------------------------
-def _option(code: int, value: bytes) -> bytes:
-    return _ORDERS[0].option.pack(code, len(value)) + value + bytes(-len(value) % 4)
-
-
-def _block(kind: int, body: bytes) -> bytes:
-    length = len(body) + 12
-    return _ORDERS[0].two.pack(kind, length) + body + _ORDERS[0].u32.pack(length)
-
-
-def is_classic(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of this name is written as pcap (``.pcap``, ``.cap``); all others are pcapng."""
-    return os.fspath(path).endswith((".pcap", ".cap"))
-
-
-def header(
-    interfaces: Sequence[str], *, classic: bool = False, comment: str | Sequence[str] = "", application: str = ""
-) -> bytes:
-    """How a file of ours starts: little-endian, Ethernet, nanoseconds."""
-    little = _ORDERS[0]
-    if classic:
-        return little.u32.pack(_PCAP_NS) + little.option.pack(2, 4) + little.four.pack(0, 0, SNAPLEN, ETHERNET)
-    texts = [(_COMMENT, text) for text in ([comment] if isinstance(comment, str) else comment)]
-    said = b"".join(_option(code, text.encode()) for code, text in [*texts, (_APPLICATION, application)] if text)
-    said += _option(_END, b"") if said else b""
-    out = _block(_SHB, little.u32.pack(_BYTE_ORDER) + little.option.pack(1, 0) + little.i64.pack(-1) + said)
-    for name in interfaces:
-        options = (
-            (_option(_IF_NAME, name.encode()) if name else b"") + _option(_IF_TSRESOL, b"\x09") + _option(_END, b"")
-        )
-        out += _block(_IDB, little.idb.pack(ETHERNET, 0, SNAPLEN) + options)
-    return out
-
-
-def record(
-    data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0, *,
-    classic: bool = False, missing: int = 0,
-) -> bytes:  # fmt: skip
-    """The bytes of one frame: an enhanced packet block, or a record of classic pcap.
-
-    ``missing``: so many bytes of the frame were not kept; ``data`` is its beginning.
-    """
-    little, size = _ORDERS[0], len(data)
-    if classic:
-        return little.four.pack(ns // _BILLION, ns % _BILLION, size, size + missing) + data
-    options = _option(_FLAGS, little.u32.pack(direction)) if direction else b""
-    options += _option(_COMMENT, comment.encode()) if comment else b""
-    options += _option(_END, b"") if options else b""
-    fixed = little.packet.pack(interface, ns >> 32, ns & 0xFFFF_FFFF, size, size + missing)
-    return _block(_EPB, b"".join((fixed, data, bytes(-size % 4), options)))
-
-
-class Writer:
-    """A capture file that grows.  Its name says the format: ``.pcap`` (no directions, no comments), else pcapng.
-
-    ``keep``: bytes of an existing file to go on from; it is cut to that length.  0 starts anew.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], interfaces: Sequence[str] = ("",), keep: int = 0, comment: str = ""
-    ) -> None:
-        self.path, self.classic = os.fspath(path), is_classic(path)
-        try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise CaptureError(path, 0, f"the file cannot be written ({error.strerror})") from None
-        size = os.fstat(self._fd).st_size
-        self.length = keep if 0 < keep <= size else 0
-        self.lost = keep > size  # what was written before is gone: somebody removed or cut the file
-        os.ftruncate(self._fd, self.length)
-        os.lseek(self._fd, self.length, os.SEEK_SET)
-        if self.length == 0:
-            self.append(header(interfaces, classic=self.classic, comment=comment))
-
-    def append(self, data: bytes | memoryview) -> None:
-        """Add whole records.  Raises `CaptureError` (a full disk)."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as error:
-            os.ftruncate(self._fd, self.length)
-            raise CaptureError(self.path, self.length, f"the file cannot be written ({error.strerror})") from None
-        self.length += len(data)
-
-    def write(self, data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0) -> None:
-        """Add one frame, captured ``ns`` nanoseconds after 1970."""
-        self.append(record(data, ns, direction, comment, interface, classic=self.classic))
-
-    def truncate(self, length: int) -> None:
-        """Cut the file to a length that `length` once had."""
-        os.ftruncate(self._fd, length)
-        os.lseek(self._fd, length, os.SEEK_SET)
-        self.length = length
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()

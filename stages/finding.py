@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from stages import captures
+from stages import capture_writer
 from stages.layout import compare, packet
 from stages.layout import evidence as layout
+from stages.layout.capture import SNAPLEN
 
 MARK: Final = "colo_divergence"
 """First key of the JSON object; its value is the version of this format."""
@@ -80,7 +81,7 @@ def kept(record: Any) -> Iterator[Kept]:
             head[layout.K_SIDE] & 1,
             head[layout.K_KIND] == layout.HELD,
             data,
-            min(max(size, head[layout.K_LENGTH]), captures.SNAPLEN),
+            min(max(size, head[layout.K_LENGTH]), SNAPLEN),
             head[layout.K_AT],
         )
         at += -(-size // 8)
@@ -237,12 +238,12 @@ def build(event: Any, record: Any, wall: int, *, compare_id: str = "", mask: str
     v.update(more)
     meaning = sentence(v)
     what = f"rule {v['rule']}" + (f"; flow {v['flow']}" if v["flow"] else "")
-    yield captures.header(
+    yield capture_writer.header(
         SIDES, comment=[f"{meaning}; {what}", json.dumps(v, separators=(",", ":"))], application="colo-compare"
     )
     for start in range(0, len(packets), _AT_A_TIME):
         yield b"".join(
-            captures.record(
+            capture_writer.record(
                 p.data, max(wall + p.ns, 0), comment=_comment(p, v["rule"], meaning, what), interface=p.side,
                 missing=p.length - len(p.data),
             )

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from stages import captures
 from stages.base import Stage
+from stages.capture_writer import Writer
 from stages.kernels.record import record_span
 from stages.layout import record
 
 BYTES: Final = record.BYTES
-INBOUND: Final = captures.INBOUND  # from the outside into the pipeline
-OUTBOUND: Final = captures.OUTBOUND
+INBOUND: Final = record.INBOUND  # from the outside into the pipeline
+OUTBOUND: Final = record.OUTBOUND
 
 
 class Recorder:
@@ -33,7 +34,7 @@ class Recorder:
         self._u8, self._w, self._bytes, self._at = stage.u8, stage.w, stage.arena.bytes, at
         if keep is None:
             keep = captures.whole_length(path) if stage.spec.epoch > 1 and os.path.exists(path) else 0
-        self._writer = captures.Writer(path, [stage.spec.id], keep)
+        self._writer = Writer(path, [stage.spec.id], keep)
         if self._writer.lost:
             stage.log.warning("the capture was cut or removed while it was written: begun anew", path=path)
         self._wall = time.time_ns() - time.monotonic_ns()

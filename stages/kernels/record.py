@@ -1,6 +1,6 @@
 """Frames to capture records, in a buffer that the shell writes with one system call.
 
-The file is little-endian (see `stages.captures.header`); an enhanced packet block has epb_flags as its one option.
+The file is little-endian (`stages.capture_writer.header`); an enhanced packet block has epb_flags as its one option.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from stages import captures, finding
 from stages.finding import MARK, build, describe_flow, sentence
 from stages.layout import compare
 from stages.layout import evidence as layout
+from stages.layout.capture import SNAPLEN
 from tests.packets import arp_frame, read, tcp_frame, udp_frame
 from tests.stages import evidence_words as words
 
@@ -177,7 +178,7 @@ def test_a_damaged_record_makes_a_file_all_the_same(data: st.DataObject) -> None
         event[at] = data.draw(value)
     blob = b"".join(build(event, record, WALL))
     sizes = [span.length + span.missing for span in captures.walk(blob, "x", cut=True)]
-    assert len(sizes) <= len(found.packets) and all(size <= captures.SNAPLEN for size in sizes)
+    assert len(sizes) <= len(found.packets) and all(size <= SNAPLEN for size in sizes)
 
 
 @needs_tshark

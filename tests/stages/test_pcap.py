@@ -14,7 +14,8 @@ import pytest
 
 from ring import layout
 from stages import captures
-from stages.captures import INBOUND, OUTBOUND, UNKNOWN, CaptureError, Writer
+from stages.capture_writer import Writer
+from stages.captures import INBOUND, OUTBOUND, UNKNOWN, CaptureError
 from stages.layout import pcap
 from tests.packets import arp_frame, fragments, icmp_frame, ipv4, tcp_frame, udp_frame
 from tests.rig import Rig

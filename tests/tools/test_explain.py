@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stages import captures
+from stages import capture_writer
 from stages.finding import MARK, SIDES
 from stages.layout import compare
 from tests.packets import tcp_frame
@@ -206,7 +206,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_shown(tmp_path: Path) -> None
     """Missing, empty, no capture, a capture without a verdict: one line each on stderr, exit status 2."""
     good = write(words.flags(), tmp_path / "good.pcapng")
     (tmp_path / "text").write_text("hello, world")
-    with captures.Writer(tmp_path / "other.pcapng") as out:
+    with capture_writer.Writer(tmp_path / "other.pcapng") as out:
         out.write(tcp_frame("10.0.0.1", "10.0.0.2", 1, 2), WALL)
     (tmp_path / "empty").touch()
     done = run(tmp_path / "none", tmp_path / "empty", tmp_path / "text", tmp_path / "other.pcapng", good)
@@ -225,7 +225,7 @@ def test_a_folder_is_listed_newest_first(tmp_path: Path) -> None:
     """Path and rule, then flow and verdict; other captures in it are passed over."""
     for n, scene in enumerate(SCENES):
         os.utime(write(getattr(words, scene)(), tmp_path / f"{scene}.pcapng"), (n, n))
-    (tmp_path / "other.pcapng").write_bytes(captures.header(["a"]))
+    (tmp_path / "other.pcapng").write_bytes(capture_writer.header(["a"]))
     (tmp_path / "notes.txt").write_text("no")
     done = run(tmp_path, COLUMNS="100")
     lines = done.stdout.splitlines()
@@ -314,7 +314,7 @@ def test_json_has_all_that_the_picture_shows(tmp_path: Path) -> None:
 def test_another_version_is_named(tmp_path: Path) -> None:
     """A file of a later program says so."""
     path = tmp_path / "x"
-    path.write_bytes(captures.header(SIDES, comment=["prose", json.dumps({MARK: 2})]))
+    path.write_bytes(capture_writer.header(SIDES, comment=["prose", json.dumps({MARK: 2})]))
     with pytest.raises(NotExplainedError, match="format 2: 1 is known"):
         load(path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import captures
+from stages import capture_writer, captures
 from stages.finding import MARK, SIDES, VERSION
 from tests.packets import icmp_frame, tcp_frame, udp_frame
 from tests.stages import evidence_words as words
@@ -80,9 +80,9 @@ def test_a_wrong_verdict_is_a_line_not_a_traceback(tmp_path: Path, scene: str, d
             verdict[name] = data.draw(anything)
     for name in data.draw(st.lists(st.sampled_from(sorted(verdict)), max_size=1)):
         del verdict[name]
-    out = captures.header(SIDES, comment=["prose", json.dumps(verdict)])
+    out = capture_writer.header(SIDES, comment=["prose", json.dumps(verdict)])
     for p in packets[: data.draw(st.integers(0, len(packets)))]:
-        out += captures.record(p.data, p.ns, interface=SIDES.index(p.interface), missing=p.missing)
+        out += capture_writer.record(p.data, p.ns, interface=SIDES.index(p.interface), missing=p.missing)
     path.write_bytes(out)
     survives(path)
 
@@ -106,9 +106,9 @@ def test_any_packets_can_be_shown(
         MARK: VERSION, "rule": "payload", "time_ns": WALL, "kind": kind, "position": position, "offset": 1,
         "primary": window, "secondary": window, "packets": [[int(held), at] for _, _, held, at in frames],
     }  # fmt: skip
-    out = captures.header(SIDES, comment=["prose", json.dumps(verdict)])
+    out = capture_writer.header(SIDES, comment=["prose", json.dumps(verdict)])
     for n, (data, side, _, _) in enumerate(frames):
-        out += captures.record(heads[n % 4] + data, WALL + n, interface=side, missing=n)
+        out += capture_writer.record(heads[n % 4] + data, WALL + n, interface=side, missing=n)
     path = tmp_path / "x.pcapng"
     path.write_bytes(out)
     assert survives(path)

@@ -221,6 +221,8 @@ def main(argv: list[str] | None = None) -> int:
         print(show_profile(reply))
     else:
         print(reply.get("text", "done"))
+        if "warning" in reply:
+            print(f"{given.name}: warning: {reply['warning']}", file=sys.stderr)
     return 0
 
 

@@ -269,7 +269,7 @@ def _digest(stages: Iterable[StageNode], rings: Iterable[Ring]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the graph of a config; 2 where the config is wrong."""
-    from pipeline import draw
+    from pipeline import breadth, draw
 
     parser = argparse.ArgumentParser(prog="python -m pipeline.graph", description="Show what a config would run.")
     parser.add_argument("config", help="a config.toml")
@@ -283,6 +283,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    for name, what in breadth.warnings(graph.config.rules).items():
+        print(f"{asked.config}: warning: rule.{name}: {what}", file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):  # the reader (head, less) has seen enough
         print(asked.form(graph), flush=True)
         return 0

@@ -15,6 +15,8 @@ from typing import Final
 
 MAX_LENGTH: Final = 1_000  # characters of one expression
 MAX_NESTING: Final = 30
+_SHOWN: Final = 60  # characters of an expression in a message
+_REST: Final = 16  # and from the place on that is wrong
 
 ALL: Final = (1 << 256) - 1  # a set of bytes is an int, bit b for byte b
 START: Final = 1 << 256  # the symbol before the first byte
@@ -22,7 +24,35 @@ MANY: Final = -1
 
 
 class BadRegex(ValueError):
-    """An expression that cannot become an automaton: why, and where in it."""
+    """An expression that cannot become an automaton: why, and where in it; ``at`` is the index, if there is one."""
+
+    def __init__(self, why: str, text: str = "", at: int | None = None) -> None:
+        self.at = at
+        super().__init__(why if at is None else f"{_place(text, at)}: {why}")
+
+
+def _plain(text: str) -> str:
+    """Text on one line; a backslash stays one, so that an expression looks as it does in single quotes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _place(text: str, at: int) -> str:
+    """Where index ``at`` is, counted from 1 in what `show` shows, and what stands there."""
+    rest = _plain(text[at:])
+    if not rest:
+        return "at its end"
+    return f"at character {len(_plain(text[:at])) + 1}, '{rest if len(rest) <= _REST else rest[: _REST - 1] + '…'}'"
+
+
+def show(text: str, at: int | None = None) -> str:
+    """An expression in a message: in single quotes, where TOML and a shell change nothing.
+
+    At most 60 characters of it, those around index ``at``.
+    """
+    shown, place = _plain(text), len(_plain(text[: at or 0]))
+    first = max(0, min(place - _SHOWN // 2, len(shown) - _SHOWN))
+    last = first + _SHOWN
+    return f"'{'…' * (first > 0)}{shown[first:last]}{'…' * (last < len(shown))}'"
 
 
 def _set(members: bytes | range) -> int:
@@ -94,13 +124,13 @@ def _check_syntax(text: str) -> None:
     try:
         raw = text.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise BadRegex(f"at {error.start}: {text[error.start]!r} is no byte; write its bytes as \\xNN") from None
+        raise BadRegex("no byte, but a character; write its bytes as \\xNN", text, error.start) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "possible nested set": what it means here is what it meant always
         try:
             re.compile(raw)
         except re.error as error:
-            raise BadRegex(f"at {error.pos}: {error.msg}" if error.pos is not None else error.msg) from None
+            raise BadRegex(error.msg, text, error.pos) from None
         except (OverflowError, RecursionError):
             raise BadRegex("too large or nested too deeply") from None
 
@@ -114,8 +144,7 @@ class _Reader:
         self.fold = self.dotall = False
 
     def _fail(self, why: str, at: int | None = None) -> BadRegex:
-        at = self.at if at is None else at
-        return BadRegex(f"at {at}: {why}")
+        return BadRegex(why, self.text, self.at if at is None else at)
 
     def _next(self, token: str) -> bool:
         if self.text.startswith(token, self.at):

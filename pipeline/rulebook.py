@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline import registry, rules
+from pipeline import breadth, registry, rules
 from pipeline.children import State
 from pipeline.commands import Later, Refused, Reply, unknown
 from pipeline.rules import L, RuleSet
@@ -81,15 +81,24 @@ class Rulebook:
         self.digest, self.revision = rules.digest(configured), 0
         self.rules = RuleSet()
         self._foreign = False  # the words in force are of another process, perhaps of another version of the compiler
-        if opened.taken_over and self._take_over(configured):
-            return
-        if opened.taken_over:
+        if not (opened.taken_over and self._take_over(configured)):
+            self._begin(configured, opened.taken_over)
+        for name, what in breadth.warnings({one.name: one.rule for one in self.rules.kept}).items():
+            self._warn(name, what)
+
+    def _begin(self, configured: Mapping[str, Rule], taken_over: bool) -> None:
+        """With the config's rules; ``taken_over``: over segments in which others were in force."""
+        if taken_over:
             # Not numbers that the dead one's rules may have had: connections would take the new rules for them.
             self.rules = RuleSet(serial=int(time.time()))
         self.rules = self.rules.extended(configured, self._counted())
-        if self.areas and (self.rules.kept or opened.taken_over):
+        if self.areas and (self.rules.kept or taken_over):
             # Nothing runs: what was written but not yet taken can be written over.
-            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1 if opened.taken_over else 0)
+            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1 if taken_over else 0)
+
+    def _warn(self, name: str, what: str) -> None:
+        if what:
+            self.log.warning("a rule leaves nothing to compare", rule=name, what=what)
 
     def _counted(self) -> dict[int, dict[str, tuple[int, int]]]:
         """What has been counted so far, by number and compare: a new rule's counters begin there."""
@@ -145,7 +154,7 @@ class Rulebook:
             raise unknown("rule command", str(what)[:64], ["add", "del", "list"])
         if not isinstance(name, str):
             raise Refused("a rule has a name", 2)
-        change = self._adding(name, args) if what == "add" else self._deleting(name)
+        change, warning = self._adding(name, args) if what == "add" else (self._deleting(name), "")
         for compare, child in children.items():
             if child.state is State.STOPPED:
                 raise Refused(f"{compare} is stopped, so it cannot take new rules: start it first")
@@ -153,10 +162,11 @@ class Rulebook:
         if isinstance(changed, dict):
             raise Refused(changed["error"], changed["code"])
         return self._applied(
-            what, name, change, lambda: list(map(wake, {child.spec.id for child in children.values()}))
+            what, name, change, warning, lambda: list(map(wake, {child.spec.id for child in children.values()}))
         )
 
-    def _adding(self, name: str, args: Mapping[str, Any]) -> Callable[[], RuleSet]:
+    def _adding(self, name: str, args: Mapping[str, Any]) -> tuple[Callable[[], RuleSet], str]:
+        """How the set changes, and what the new rule does to the protection."""
         table, before = args.get("table"), args.get("before")
         if not rules.good_name(name):
             raise Refused(f"{name[:80]!r} is no name of a rule: 1 to 64 of A-Z a-z 0-9 _ . -", 2)
@@ -175,7 +185,8 @@ class Rulebook:
                 raise unknown("rule", str(before)[:64], [one.name for one in self.rules.kept])
             return self.rules.added(name, rule, before, self._counted())
 
-        return change
+        behind = bool(self.rules.kept) and before != self.rules.kept[0].name
+        return change, breadth.warning(rule, behind=behind)
 
     def _deleting(self, name: str) -> Callable[[], RuleSet]:
         def change() -> RuleSet:
@@ -198,7 +209,9 @@ class Rulebook:
         except Refused as refused:
             return {"ok": False, "error": str(refused), "code": refused.code}
 
-    def _applied(self, what: str, name: str, change: Callable[[], RuleSet], wake: Callable[[], object]) -> Later:
+    def _applied(
+        self, what: str, name: str, change: Callable[[], RuleSet], warning: str, wake: Callable[[], object]
+    ) -> Later:
         """The reply once every compare has taken the change; it is written once they have taken the one before."""
         written = False
 
@@ -214,9 +227,11 @@ class Rulebook:
                 self._write(lambda area: area.written + 1)
                 wake()
                 self.log.info("rule added" if what == "add" else "rule deleted", rule=name, rules=len(self.rules.kept))
+                self._warn(name, warning)
                 later.late = f"{name}: written, but not every compare has taken it yet: see status"
                 return None
-            return {"ok": True, "text": f"{name} is {'in force' if what == 'add' else 'deleted'}"}
+            told = {"warning": f"rule.{name}: {warning}"} if warning else {}
+            return {"ok": True, "text": f"{name} is {'in force' if what == 'add' else 'deleted'}", **told}
 
         later = Later(
             done,

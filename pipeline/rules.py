@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from pipeline import ntuple, registry
+from pipeline import ntuple, regex, registry
 from pipeline.automaton import Automaton, compile_mask
 from pipeline.regex import BadRegex
 from pipeline.schema import ID, Mistake, Reader, nearest, show
@@ -71,7 +71,7 @@ def mistakes(name: str, rule: Rule, compares: Sequence[str], *, sure: bool = Tru
         try:
             automaton(rule.regex)
         except BadRegex as error:
-            found.append(Mistake(f"{path}.regex", show(list(rule.regex)), str(error)))
+            found.append(Mistake(f"{path}.regex", ", ".join(map(regex.show, rule.regex)), str(error)))
     return found
 
 

@@ -51,7 +51,14 @@ class ConfigError(ValueError):
 
 
 class Wrong(ValueError):
-    """A value that a check does not take; the message, where there is one, says what would be right."""
+    """A value that a check does not take; the message, where there is one, says what would be right.
+
+    ``found``: what stands there, where another form of it than `show` makes is easier to read.
+    """
+
+    def __init__(self, expected: str = "", found: str = "") -> None:
+        self.found = found
+        super().__init__(expected)
 
 
 class Check(NamedTuple):
@@ -174,8 +181,8 @@ def _regex(value: Any, _: Path) -> tuple[str, ...]:
         try:
             regex.read(text)
         except regex.BadRegex as error:
-            which = f"in number {n + 1}, " if len(texts) > 1 else ""
-            raise Wrong(f"{REGEX.expected}; {which}{error}") from None
+            which = f"number {n + 1}, " if len(texts) > 1 else ""
+            raise Wrong(f"{REGEX.expected}; {error}", which + regex.show(text, error.at)) from None
     return tuple(texts)
 
 
@@ -272,7 +279,7 @@ class Reader:
         try:
             kept[name] = check.read(found, self.folder)
         except Wrong as wrong:
-            self.note(f"{path}.{name}", show(found), str(wrong) or check.expected)
+            self.note(f"{path}.{name}", wrong.found or show(found), str(wrong) or check.expected)
 
     def _unknown(
         self, path: str, name: str, found: Any, known: tuple[str, ...], others: Mapping[str, type[Any]]

@@ -80,8 +80,8 @@ WRONG = [
     ('action = "mask"\nbytes = "-1"', "bytes", '"-1"', "offsets"),
     ('action = "mask"\nregex = 3', "regex", "3", "a regular expression"),
     ('action = "mask"\nregex = []', "regex", "[]", "a regular expression"),
-    ("action = \"mask\"\nregex = 'a(b'", "regex", '"a(b"', "at 1: missing )"),
-    ("action = \"mask\"\nregex = ['a', 'b$']", "regex", "b$", "in number 2, at 1: $ looks ahead"),
+    ("action = \"mask\"\nregex = 'a(b'", "regex", "'a(b'", "at character 2, '(b': missing )"),
+    ("action = \"mask\"\nregex = ['a', 'b$']", "regex", "number 2, 'b$'", "at character 2, '$': $ looks ahead"),
     ("action = \"mask\"\nregex = '(?:a|b)*a(?:a|b){12}(c)'", "regex", "{12}", "more than 4,096 states"),
     ("action = \"mask\"\nregex = 'a{0,2000}'", "regex", "2000", "1,000 bytes"),
     ("action = \"mask\"\nregex = '[^\\x00-\\xff]'", "regex", "xff", "masks nothing"),
@@ -197,27 +197,27 @@ def test_a_digest_follows_every_key_and_the_order() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("(", "at 0: missing )"),
-        ("a)", "at 1: unbalanced parenthesis"),
-        ("*a", "at 0: nothing to repeat"),
-        ("a{3,2}", "at 2: min repeat greater than max"),
-        ("[b-a]", "at 1: bad character range"),
-        (r"\1", "at 1: invalid group reference"),
-        ("a$", "at 1: $ looks ahead"),
-        (r"\bx", r"at 0: \b looks at more than one byte"),
-        ("a(?=b)", "at 1: only (...) and (?:...)"),
-        ("(?P<n>a)", "at 0: only (...) and (?:...)"),
-        ("(?m)a", "at 0: of the flags only i and s"),
-        ("a+?", "at 2: neither lazy nor possessive"),
-        ("(a)b", "at 3: something behind the group"),
-        ("(a)(b)", "at 3: something behind the group"),
-        ("x(?:(a))", "at 4: a second group or one within another"),
-        ("a|(b)", "at 2: the masked group is one of several ways"),
-        ("x(a)*", "at 1: the masked group is repeated"),
-        ("x^a", "at 1: ^ means the first byte"),
-        ("(?:^|x)^a", "at 7: ^ means the first byte"),
+        ("(", "at character 1, '(': missing )"),
+        ("a)", "at character 2, ')': unbalanced parenthesis"),
+        ("*a", "at character 1, '*a': nothing to repeat"),
+        ("a{3,2}", "at character 3, '3,2}': min repeat greater than max"),
+        ("[b-a]", "at character 2, 'b-a]': bad character range"),
+        (r"\1", "at character 2, '1': invalid group reference"),
+        ("a$", "at character 2, '$': $ looks ahead"),
+        (r"\bx", r"at character 1, '\bx': \b looks at more than one byte"),
+        ("a(?=b)", "at character 2, '(?=b)': only (...) and (?:...)"),
+        ("(?P<n>a)", "at character 1, '(?P<n>a)': only (...) and (?:...)"),
+        ("(?m)a", "at character 1, '(?m)a': of the flags only i and s"),
+        ("a+?", "at character 3, '?': neither lazy nor possessive"),
+        ("(a)b", "at character 4, 'b': something behind the group"),
+        ("(a)(b)", "at character 4, '(b)': something behind the group"),
+        ("x(?:(a))", "at character 5, '(a))': a second group or one within another"),
+        ("a|(b)", "at character 3, '(b)': the masked group is one of several ways"),
+        ("x(a)*", "at character 2, '(a)*': the masked group is repeated"),
+        ("x^a", "at character 2, '^a': ^ means the first byte"),
+        ("(?:^|x)^a", "at character 8, '^a': ^ means the first byte"),
         ("(?:^|x)(?:^a)", "^ behind ^"),
-        ("a\u20ac", "at 1: '\u20ac' is no byte"),
+        ("a\u20ac", "at character 2, '\u20ac': no byte, but a character"),
         ("x" * 1001, "1,001 characters"),
         ("(?:" * 31 + "a" + ")" * 31, "nested too deeply"),
         ("(?:" * 240 + "a" + ")" * 240, "nested too deeply"),
@@ -233,6 +233,29 @@ def test_an_expression_that_cannot_be_a_mask_says_why_and_where(text: str, why: 
     with pytest.raises(BadRegex) as caught:
         compile_mask([text])
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown", "place"),
+    [
+        (r"'\r\nDate: \d+(.*'", r"'\r\nDate: \d+(.*'", "at character 14, '(.*'"),  # of TOML's strings the literal one
+        (r'"\\r\\nDate: \\d+(.*"', r"'\r\nDate: \d+(.*'", "at character 14, '(.*'"),  # the basic one, where \\ is one
+        (r'"\r\nDate: (.*"', r"'\r\nDate: (.*'", "at character 11, '(.*'"),  # and where \r is one byte
+        ("'" + "x" * 90 + "(a" + "y" * 90 + "'", "'…" + "x" * 30 + "(a" + "y" * 28 + "…'", "at character 91, '(ayyyy"),
+    ],
+)
+def test_the_place_in_an_expression_is_counted_in_what_is_shown(typed: str, shown: str, place: str) -> None:
+    """A backslash is one character, as it was typed; of a long expression what is around the place is shown."""
+    [(_, found, expected)] = mistakes(f'{COMPARE}[rule.r]\naction = "mask"\nregex = {typed}\n')
+    assert found == shown
+    assert place in expected
+    assert "missing )" in expected
+
+
+def test_a_mask_that_is_too_large_is_shown_as_it_was_typed() -> None:
+    """Every expression of it, for which of them is too much cannot be said."""
+    [(_, found, _)] = mistakes(rf"{COMPARE}[rule.r]{chr(10)}action = 'mask'{chr(10)}regex = ['\d{{600}}', '\w{{600}}']")
+    assert found == r"'\d{600}', '\w{600}'"
 
 
 def run(text: str, stream: bytes, state: int = 0) -> str:

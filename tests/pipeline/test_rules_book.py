@@ -278,6 +278,26 @@ def test_a_text_that_cannot_be_read_gives_way_to_the_config(world: World) -> Non
     assert forces(after) == {"comp0": ["a", "b"], "comp1": ["a", "b"]}
 
 
+def test_a_rule_that_leaves_nothing_to_compare_is_logged_at_the_start_and_when_it_is_added(world: World) -> None:
+    """By name, and whoever added it is told; by the next supervisor, too.  It is in force all the same."""
+    everything = '[rule.all]\naction = "pass"\n'
+    book = world.supervisor(A + everything)
+    [line] = world.log
+    assert (line["event"], line["rule"]) == ("a rule leaves nothing to compare", "all")
+    assert "every packet that no rule before it takes" in line["what"]
+    world.log.clear()
+    later = world.ask(book, what="add", name="blind", table={"action": "mask", "regex": ".*"}, before="a")
+    assert later.done() is None
+    assert [one["event"] for one in world.log] == ["rule added", "a rule leaves nothing to compare"]
+    world.take(book)
+    reply = later.done()
+    assert reply["ok"] and reply["warning"].startswith("rule.blind: it masks every byte but 0x0a in every packet")
+    assert forces(book)["comp0"] == ["blind", "a", "all"]
+    world.log.clear()
+    world.supervisor(A + everything)
+    assert [one.get("rule") for one in world.log] == [None, "blind", "all"]
+
+
 def test_a_pipeline_without_a_compare_has_no_rules() -> None:
     """Nothing to write, nothing to wait for; a rule is refused."""
     net = '[pipeline]\nname = "t"\nruntime_dir = "/run/colo"\n[netdev.hn0]\n'

@@ -129,6 +129,10 @@ def test_rules_are_listed_added_and_deleted_through_the_program(made: Set, capsy
     assert "2 mistakes" in error
     assert "rule.bad.regex" in error
     assert "rule.bad.vlan" in error
+    code, shown, error = made.command(capsys, "add", "all", "action=pass")
+    assert (code, shown) == (0, "all is in force")
+    assert "warning: rule.all: it lets every packet that no rule before it takes pass uncompared" in error
+    assert made.command(capsys, "del", "all") == (0, "all is deleted", "")
     assert made.command(capsys, "del", "nobody")[0] == 2
     assert made.command(capsys, "del", "ntp") == (0, "ntp is deleted", "")
     assert made.command(capsys, "del", "dns")[0] == 0

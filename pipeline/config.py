@@ -95,7 +95,10 @@ def _syntax(text: str, message: str) -> Mistake:
     column = int(at[2] or len(lines[-1]) + 1)
     stands = lines[line - 1].strip() if line <= len(lines) else ""
     found = f"{message[: at.start()]}: {show(stands)}" if stands else message[: at.start()]
-    return Mistake(f"line {line}, column {column}", found, "valid TOML, see toml.io")
+    mend = "valid TOML, see toml.io"
+    if message.startswith("Unescaped '\\'"):
+        mend = "single quotes around the string (in them a backslash is one), or two backslashes for each"
+    return Mistake(f"line {line}, column {column}", found, mend)
 
 
 def _read(raw: Mapping[str, Any], path: str, reader: Reader) -> tuple[Config, dict[str, tuple[str, ...]]]:

@@ -59,7 +59,7 @@ def _span(low: int, high: int) -> Callable[[str], tuple[Range]]:
         a = _number(first.strip(), low, high)
         b = _number(last.strip(), low, high) if dash else a
         if a > b:
-            raise Wrong
+            raise Wrong(f'"{b}-{a}", the smaller number first')
         return ((a, b),)
 
     return read
@@ -74,9 +74,13 @@ def _net(word: str) -> tuple[Net]:
     if "%" in word:
         raise Wrong("an address without a zone: it means nothing on another machine")
     try:
-        return (ipaddress.ip_network(word),)
+        network = ipaddress.ip_network(word)
     except ValueError:
         pass
+    else:
+        if network.version == 6 and network.prefixlen == 128 and (plain := network.network_address.ipv4_mapped):
+            raise Wrong(f'"{plain}": a packet has that address as one of IPv4')
+        return (network,)
     try:
         network = ipaddress.ip_network(word, strict=False)
     except ValueError:

@@ -122,9 +122,10 @@ def _check_syntax(text: str) -> None:
     if len(text) > MAX_LENGTH:
         raise BadRegex(f"{len(text):,} characters: at most {MAX_LENGTH:,}")
     try:
-        raw = text.encode("latin-1")
+        raw = text.encode("ascii")  # not latin-1: whoever writes é means the two bytes of UTF-8, most likely
     except UnicodeEncodeError as error:
-        raise BadRegex("no byte, but a character; write its bytes as \\xNN", text, error.start) from None
+        octets = "".join(f"\\x{b:02x}" for b in text[error.start].encode("utf-8", "surrogatepass"))
+        raise BadRegex(f"no byte, but a character; in UTF-8 it is {octets}", text, error.start) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "possible nested set": what it means here is what it meant always
         try:
@@ -269,6 +270,8 @@ class _Reader:
 
     def _member(self) -> int:
         start, c = self.at, self.text[self.at]
+        if re.compile(r"\[[:.=]\^?\w+[:.=]\]").match(self.text, start):
+            raise self._fail("a class of POSIX, which means something else here: \\d, \\w, \\s, [A-Za-z]", start)
         self.at += 1
         return self._escape(start, within=True) if c == "\\" else 1 << ord(c)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from ring.layout import MAX_FRAME
@@ -44,8 +43,10 @@ __all__ = [
     "Packet",
     "Span",
     "comments",
+    "comments_in",
     "first_timestamp",
     "load",
+    "packets",
     "read",
     "walk",
     "whole_length",
@@ -91,12 +92,16 @@ class _Interface(NamedTuple):
     snaplen: int
 
 
-def load(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a capture file.  Raises `CaptureError` where it cannot be read."""
+def load(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """All bytes of a capture file.  Raises `CaptureError` where it cannot be read, or has more than ``most``."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(most + 1 if most >= 0 else -1)
     except OSError as error:
         raise CaptureError(path, 0, f"the file cannot be read ({error.strerror})") from None
+    if 0 <= most < len(data):
+        raise CaptureError(path, 0, f"more than {most:,} bytes")
+    return data
 
 
 def walk(data: bytes, path: str | os.PathLike[str], *, cut: bool = False) -> Iterator[Span]:
@@ -274,7 +279,11 @@ def read(path: str | os.PathLike[str], *, cut: bool = False) -> list[Packet]:
 
     ``cut``: frames of which a part is missing are taken too.
     """
-    data = load(path)
+    return packets(load(path), path, cut=cut)
+
+
+def packets(data: bytes, path: str | os.PathLike[str], *, cut: bool = False) -> list[Packet]:
+    """The same of ``data``, the bytes of the file ``path``."""
     return [
         Packet(s.ns, data[s.start : s.start + s.length], s.direction, s.interface, _comment(data, s), s.missing)
         for s in walk(data, path, cut=cut)
@@ -283,7 +292,11 @@ def read(path: str | os.PathLike[str], *, cut: bool = False) -> list[Packet]:
 
 def comments(path: str | os.PathLike[str]) -> list[str]:
     """The comments on a pcapng file as a whole; none on other files.  Raises `CaptureError`."""
-    data = load(path)
+    return comments_in(load(path), path)
+
+
+def comments_in(data: bytes, path: str | os.PathLike[str]) -> list[str]:
+    """The same of ``data``, the bytes of the file ``path``."""
     if data[:4] != SHB.to_bytes(4, "big"):
         return []
     found: list[str] = []

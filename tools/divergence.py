@@ -18,6 +18,7 @@ from stages.finding import KINDS, MARK, SIDES, VERSION, sentence, tcp_at, transp
 
 _MOD: Final = 1 << 32
 _MOST: Final = 1000  # packets; the compare writes fewer than 100
+_MOST_BYTES: Final = 16 << 20  # and less than 100 KB
 _REACH: Final = 256  # bytes before and behind the difference that are looked at
 RULES: Final = ("payload", "flags", "order", "timeout", "stuck")
 
@@ -87,16 +88,17 @@ def _signed(number: int) -> int:
 
 # --- reading ------------------------------------------------------------------------------------------------------
 def load(path: str | os.PathLike[str]) -> Divergence:
-    """Read one file.  Raises `CaptureError`, or `NotExplainedError` where it holds no verdict."""
+    """Read one file, once: it may be a pipe.  Raises `CaptureError`, or `NotExplainedError` where it has no verdict."""
     try:
-        read = captures.read(path, cut=True)
+        data = captures.load(path, _MOST_BYTES)
+        if not data:
+            raise NotExplainedError("the file is empty")
+        read = captures.packets(data, path, cut=True)
+        v = _verdict(captures.comments_in(data, path))
     except CaptureError as error:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise NotExplainedError("the file is empty") from None
         if error.offset == 0:  # there is no place in the file to name
             raise NotExplainedError(error.found) from None
         raise
-    v = _verdict(path)
     if len(read) > _MOST:
         raise NotExplainedError(f"{len(read):,} packets: no file of the compare has more than {_MOST:,}")
     marks = v["packets"] if len(v["packets"]) == len(read) else [[0, -1]] * len(read)
@@ -108,8 +110,8 @@ def load(path: str | os.PathLike[str]) -> Divergence:
     return _placed(os.fspath(path), v, tuple(packets))
 
 
-def _verdict(path: str | os.PathLike[str]) -> dict[str, Any]:
-    for text in captures.comments(path):
+def _verdict(comments: Sequence[str]) -> dict[str, Any]:
+    for text in comments:
         try:
             found = json.loads(text) if text.startswith("{") else None
         except (ValueError, RecursionError):

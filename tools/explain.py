@@ -40,6 +40,11 @@ _STYLES: Final = ("cyan", "magenta")  # of the sides
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------
+def plain(path: str) -> str:
+    """A path that a terminal takes for text, whatever characters are in it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
+
+
 def clock(ns: int) -> str:
     """``2026-11-23 07:34:31.123456 UTC`` of ns since 1970."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(ns // 10**9))}.{ns // 1000 % 10**6:06} UTC"
@@ -47,14 +52,26 @@ def clock(ns: int) -> str:
 
 def _heading(d: Divergence, width: int) -> Iterator[Text]:
     v = d.verdict
-    name, when = os.path.basename(d.path), clock(v["time_ns"])
+    name, when = plain(os.path.basename(d.path)), clock(v["time_ns"])
     gap = width - len(name) - len(when)
     yield Text.assemble((name, "bold"), " " * gap if gap > 1 else "\n", (when, "dim"))
     parts = [Text.assemble(("rule ", "dim"), (v["rule"], "bold red"))]
     if v["flow"]:
         parts.append(Text(v["flow"]))
     parts += [Text.assemble((f"{k} ", "dim"), v[k]) for k in ("compare", "mask") if v.get(k)]
-    yield Text("   ").join(parts)
+    yield from _row(parts, width)
+
+
+def _row(parts: Sequence[Text], width: int) -> Iterator[Text]:
+    """Pieces on one line, or on as many as they need."""
+    line = parts[0]
+    for part in parts[1:]:
+        if line.cell_len + 3 + part.cell_len > width:
+            yield line
+            line = part
+        else:
+            line = Text("   ").join((line, part))
+    yield line
 
 
 def _printable(value: int) -> str:
@@ -69,7 +86,7 @@ def _byte_rows(d: Divergence, width: int) -> Iterator[Text]:
         return
     waits = d.verdict["rule"] == "timeout"
     label = len(f"{place + 64:,}")
-    count = next((n for n in (16, 12, 8, 4) if label + 5 + 2 * (4 * n + 1) <= width), 4)
+    count = next((n for n in (16, 12, 8, 4, 3) if label + 5 + 2 * (4 * n + 1) <= width), 3)
     first = place // count * count
     near = range(first - _ROWS_BEFORE * count, first + (_ROWS_BEHIND + 1) * count, count)
     rows = [r for r in near if any(p in side for side in known for p in range(r, r + count))]
@@ -198,7 +215,9 @@ def _packet_rows(d: Divergence, width: int, everything: bool) -> Iterator[Text]:
     if last < len(lines):
         yield Text(f" … {len(lines) - last} lines behind: --all", "dim")
     marked = "waits alone" if d.verdict["rule"] == "timeout" else "differs"
-    yield Text(f" ▸ {marked}   • waits   others: passed before   ms: counted from the verdict", "dim")
+    legend = (f" ▸ {marked}", "• waits", "others: passed before", "ms: counted from the verdict")
+    for row in _row([Text(text) for text in legend], width):
+        yield Text(row.plain if row.plain.startswith(" ") else f" {row.plain}", "dim")
 
 
 def _notes(d: Divergence) -> Iterator[Text]:
@@ -285,33 +304,45 @@ def _listing(folders: Sequence[str], console: Console, *, everything: bool, data
             continue
         found |= set(here)
         if not here and not data:
-            console.print(f"{folder}: no pcapng files", soft_wrap=True)
+            console.print(f"{plain(folder)}: no pcapng files", soft_wrap=True)
     paths = [path for _, path in sorted(found, reverse=True)]
     looked_at = sys.stdout.isatty()
-    shown = paths[:_LISTED] if looked_at and not everything and not data else paths
-    for path in shown:
+    most = _LISTED if looked_at and not everything and not data else len(paths)
+    shown = 0
+    for at, path in enumerate(paths):
+        if shown == most:
+            console.print(Text(f"… {len(paths) - at} older: --all", "dim"))
+            break
         try:
             d = load(path)
         except (CaptureError, NotExplainedError):
             continue  # a folder may hold other captures
+        shown += 1
         if data:
             print(json.dumps(as_json(d)))
             continue
-        first = Text.assemble((path, "bold"), "  ", (d.verdict["rule"], "red"))
+        first = Text.assemble((plain(path), "bold"), "  ", (d.verdict["rule"], "red"))
         console.print(first, soft_wrap=True)
         second = Text(f"    {d.verdict['flow']}  {d.meaning}" if d.verdict["flow"] else f"    {d.meaning}", "dim")
         if looked_at:
             second.truncate(console.width, overflow="ellipsis")
         console.print(second, soft_wrap=True)
-    if len(shown) < len(paths):
-        console.print(Text(f"… {len(paths) - len(shown)} older: --all", "dim"))
+    if paths and not shown and not data:
+        console.print(f"{', '.join(map(plain, folders))}: no file that explains a difference", soft_wrap=True)
     return status
 
 
 def _refused(path: str, error: Exception) -> int:
     where = "" if isinstance(error, CaptureError) else f"{path}: "
-    print(f"tools.explain: {where}{error}", file=sys.stderr)
+    print(f"tools.explain: {plain(f'{where}{error}')}", file=sys.stderr)
     return 2
+
+
+class _Console(Console):
+    """Rich's console, which leaves it to us what happens when the reader (head, less) has seen enough."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -326,10 +357,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it; the exit status."""
     args = _arguments(argv)
+    try:
+        status = _explain(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        status = 0
+    except OSError as error:
+        print(f"tools.explain: the output cannot be written ({error.strerror})", file=sys.stderr)
+        status = 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush would complain
+    return status
+
+
+def _explain(args: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no UTF-8
-    plain = args.no_color or bool(os.environ.get("NO_COLOR"))
-    console = Console(highlight=False, markup=False, emoji=False, color_system=None if plain else "auto")
+    colours = not (args.no_color or os.environ.get("NO_COLOR"))
+    console = _Console(highlight=False, markup=False, emoji=False, color_system="auto" if colours else None)
     folders = [path for path in args.files if os.path.isdir(path)]
     status = _listing(folders, console, everything=args.all, data=args.json) if folders else 0
     for path in args.files:

@@ -93,6 +93,11 @@ SAME = [
     f"$QEMU {NETDEV} {CHARDEV} {MIRROR}",
     f"{LINE} > log 2>&1",
     f"# {LINE}",
+    f"#!/bin/sh\n# {LINE.replace('c0', 'old')}\n{LINE}",
+    f"# {LINE.replace('c0', 'old')}\n{LINE}",
+    f"qemu is started so:\n# {LINE}",
+    LINE.replace("10.0.0.1", "${host:-10.0.0.1}"),
+    f"host=10.0.0.1 port=\n{LINE.replace('10.0.0.1', '${host-x}').replace('9003', '${port:-9003}')}",
     f"  $ {LINE}",
     LINE.replace("server=on,wait=off", "server,nowait"),
     LINE.replace("server=on,wait=off", "server=yes,wait=n,server=on"),
@@ -110,6 +115,10 @@ SAME = [
         "socket,id=c0,host=10.0.0.1,port=9003,server=on,wait=off",
         """'{"id":"c0","backend":{"type":"socket","data":{"addr":{"type":"inet","data":{"host":"10.0.0.1","port":"9003"}},"""
         """"server":true,"wait":false}}}'""",
+    ),
+    LINE.replace(  # as chardev-add takes it: a server that waits for nobody, unless it says otherwise
+        "socket,id=c0,host=10.0.0.1,port=9003,server=on,wait=off",
+        """'{"id":"c0","backend":{"type":"socket","data":{"addr":{"type":"inet","data":{"host":"10.0.0.1","port":"9003"}}}}}'""",
     ),
 ]
 

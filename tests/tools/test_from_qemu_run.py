@@ -21,6 +21,7 @@ from tests.namespaces import namespace, root
 from tests.packets import udp_frame
 from tests.pipeline.running import PATIENCE_S, Running, frame, read_frames, until
 from tools import qemu
+from tools.from_qemu.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = Path(__file__).with_name("from_qemu")
@@ -221,6 +222,30 @@ def test_the_name_of_a_running_qemus_tap_device_is_found(tmp_path: Path) -> None
     got = parse(done.stdout)
     assert re.fullmatch(r"tap\d+", got.netdevs["hn0"].network.ifname)
     assert got.chardevs["c0"].path == str(tmp_path / "c0")
+
+
+@root
+def test_of_another_users_process_it_is_said_that_its_tap_device_is_not_seen(capsys) -> None:
+    """Its command line is for everybody, its open files are not: a name that was guessed would be the wrong one."""
+    words = (
+        "-netdev tap,id=hn0,script=no -chardev socket,id=c0,path=/c0 -object filter-mirror,id=m0,netdev=hn0,outdev=c0"
+    )
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", *words.split()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        until(lambda: b"hn0" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "it is that program")
+        try:
+            os.seteuid(65534)
+            status = main(["--pid", str(process.pid)])
+        finally:
+            os.seteuid(0)
+            process.communicate()
+    assert status == 1
+    assert "only QEMU's user and root may see which TAP device it has" in capsys.readouterr().err
+
+
+def test_a_process_that_is_no_qemu_is_called_by_its_name(capsys) -> None:
+    assert main(["--pid", str(os.getpid())]) == 2
+    assert "without a filter or colo-compare; give a QEMU that has some" in capsys.readouterr().err
 
 
 def test_a_process_that_is_none_is_one_clear_line() -> None:

@@ -31,6 +31,8 @@ PORTS = " ".join(f"-chardev socket,id=c{n},path=/c{n}" for n in range(1, 5))
         (with_parts(chardev="-chardev pipe,id=c0,path=/x"), 'line 1, -chardev c0: it is of backend "pipe"'),
         (with_parts(chardev=f"{CHARDEV},tls-creds=t0"), "tls-creds=t0; the link goes unencrypted"),
         (with_parts(chardev=f"{CHARDEV},websocket=on"), "websocket=on"),
+        (with_parts(netdev="-netdev tap,id=hn0,ifname=t0,script=no,colour=red"), "colour=red; no such thing here"),
+        (with_parts(netdev="-netdev vhost-user,id=hn0,chardev=x"), 'it is of type "vhost-user"'),
         (with_parts(chardev=""), 'no -chardev has the id "c0"'),
         (with_parts(netdev=""), 'line 1, filter-mirror m0: no -netdev has the id "hn0"'),
         (with_parts(more=f"{MIRROR},speed=9"), "line 1, filter-mirror m0: speed=9; no such property here"),
@@ -76,6 +78,32 @@ def test_what_cannot_be_carried_over_is_named_and_is_status_1(run, text: str, to
             LINE.replace("queue=tx", "queue=up"),
             'line 1, filter-mirror m0: queue: found "up"; expected "tx", "rx"',
         ),
+        (LINE.replace("wait=off", "wait=off,path=/x"), "c0: path and port; give one of them: it has one address"),
+        (LINE.replace("wait=off", "reconnect=5"), "c0: reconnect of a server; leave reconnect out"),
+        (LINE.replace("server=on,wait=off", "reconnect=5,reconnect-ms=4"), "c0: reconnect and reconnect-ms; give one"),
+        (LINE.replace("socket,id=c0", "sockt,id=c0"), 'line 1, -chardev c0: "sockt": no such backend; socket, perhaps'),
+        (
+            LINE.replace("outdev=c0", "outdev=mirro0").replace("id=c0", "id=mirror0"),
+            "line 1, filter-mirror m0: outdev=mirro0: there is none of that id; mirror0, perhaps",
+        ),
+        (
+            LINE.replace("id=hn0,ifname", "id=guestnet,ifname").replace("m0,netdev=hn0", "m0,netdev=guestnt"),
+            "line 1, filter-mirror m0: netdev=guestnt: there is none of that id; guestnet, perhaps",
+        ),
+        (with_parts(netdev="-netdev tpa,id=hn0"), 'line 1, -netdev hn0: "tpa": no such type of a netdev; tap, perhaps'),
+        (with_parts(netdev="-netdev tap,id=hn0,ifnme=t0"), "line 1, -netdev hn0: ifnme: unknown; ifname, perhaps"),
+        (
+            with_parts(netdev="-netdev stream,id=hn0,sever=on,addr.type=unix,addr.path=/x"),
+            "sever: unknown; server, perh",
+        ),
+        (
+            with_parts(netdev="-netdev stream,id=hn0,server=on,addr.type=unix,addr.path=/x,reconnect=1"),
+            "line 1, -netdev hn0: reconnect of a server; leave reconnect out",
+        ),
+        (
+            "<qemu:arg value='-object'/>\n<qemu:arg value='filter-mirror,id=m0,netdev=hn0,outdev=c0'/>",
+            "filter-mirror is named, but in no QEMU command line; write the command line as for a shell",
+        ),
         (b"-netdev x\n\xff", "standard input: not a text: line 2 has the byte 0xff; give"),
         (b"-netdev x\n\0", "standard input: not a text: line 2 has the byte 0x00; give"),
     ],
@@ -90,10 +118,15 @@ def test_what_is_not_understood_is_one_line_with_place_and_mend(run, text: str |
     ("options", "told"),
     [
         (["--tap", "hn1=t1"], '--tap: no filter is on a netdev "hn1"; one of: hn0'),
-        (["--tap", "hn0"], '--tap: "hn0"; write it as OLD=NEW'),
+        (["--tap", "hn0"], '--tap: "hn0"; write it as NETDEV=IFNAME'),
+        (["--define", "HOST"], '--define: "HOST"; write it as NAME=VALUE'),
+        (["--tap", "hn0=" + "t" * 16], '--tap: found "tttttttttttttttt"; expected a name of an interface'),
         (["--qemu-version", "new"], '--qemu-version: "new"; write it as 9.2'),
-        (["--name", "A b"], 'pipeline.name: found "A b"'),
-        (["--runtime", "/" + "x" * 100], "at most 107 bytes"),
+        (
+            ["--name", "A b"],
+            '--name: found "A b"; expected a name: 1 to 32 of a-z 0-9 -, not starting with -',
+        ),
+        (["--runtime", "/" + "x" * 100], "--runtime: found"),
     ],
 )
 def test_a_wrong_option_of_ours_is_named_too(run, options: list[str], told: str) -> None:
@@ -131,6 +164,12 @@ def test_other_objects_of_qemu_are_left_alone(run) -> None:
     done = run(f"{LINE} {kept}")
     assert done.status == 1
     assert " ".join(done.qemu.split()).endswith(kept.replace(" -", " \\ -"))
+
+
+def test_a_compares_iothread_that_is_not_there_is_told_and_not_missed(run) -> None:
+    text = f"{LINE} {PORTS} {COMPARE},iothread=io1"
+    assert 'colo-compare comp0: no -object has the id "io1"' in run(text).told
+    assert "io1" not in run(f"{text} -object iothread,id=io1").told
 
 
 def test_a_compare_without_a_mirror_is_told(run) -> None:
@@ -257,6 +296,18 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, capsys, content: bytes 
     assert capsys.readouterr().err.startswith(f"from_qemu: {file}: {told}")
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("Is a directory; give a file that can be read\n")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """On standard output, too: status 2, no traceback."""
+    (tmp_path / "line").write_text(LINE)
+    command = [sys.executable, "-m", "tools.from_qemu", str(tmp_path / "line")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "from_qemu: standard output: No space left on device; give a file to write to\n"
 
 
 def test_the_program_runs_as_one_types_it(tmp_path: Path) -> None:

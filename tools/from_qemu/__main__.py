@@ -18,6 +18,7 @@ from pipeline.config import ConfigError, Mistake, parse
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
+from tools.from_qemu.properties import COMPARE, FILTERS
 from tools.from_qemu.words import CommandLine, Trouble, listed, show, split
 
 _MOST = 1 << 18  # bytes of a text: a page about a command line has far less
@@ -33,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = convert(line, more)
         qemu = render.command(line, result.qemu)
         text = render.toml(result, source, None if asked.qemu_out else qemu, bool(line.before))
-        _check(text, asked.output or "config.toml", result)
+        _check(text, asked, result)
         _write(asked, text, render.script(line, qemu, asked.output))
     except Trouble as trouble:
         print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hush()
         return 2
     _tell(asked, result, bool(line.before))
     return 1 if any(note.kind == "lost" for note in result.notes) else 0
@@ -69,10 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
+def _pairs(words: Sequence[str], option: str, form: str) -> dict[str, str]:
     wrong = next((word for word in words if not word.partition("=")[0] or "=" not in word), None)
     if wrong is not None:
-        raise Trouble(option, show(wrong), "write it as OLD=NEW: a name, =, and a value")
+        raise Trouble(option, show(wrong), f"write it as {form}")
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
@@ -85,7 +86,7 @@ def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str,
     version = re.fullmatch(r"(\d{1,3})\.(\d{1,3})(?:\.\d+)?", asked.qemu_version or "0.0")
     if version is None:
         raise Trouble("--qemu-version", show(asked.qemu_version), "write it as 9.2")
-    running: list[str] = []
+    running: list[str] | None = []
     folder = None
     if asked.pid is not None:
         source, line = f"process {asked.pid}", _process(asked.pid)
@@ -94,17 +95,19 @@ def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str,
         source, line = "the command line given", listed(after, "word")
     else:
         source = "standard input" if asked.file == "-" else asked.file
-        line = _chosen(split(_read(asked.file), _pairs(asked.define, "--define")), asked)
+        text = _read(asked.file)
+        line = _chosen(split(text, _pairs(asked.define, "--define", "NAME=VALUE")), text, asked)
         source += f", {line.place}"
     more = Asked(
         side=asked.side,
         name=asked.name,
         runtime=os.path.abspath(asked.runtime),
-        hosts=_pairs(asked.replace_host, "--replace-host"),
-        taps=_pairs(asked.tap, "--tap"),
+        hosts=_pairs(asked.replace_host, "--replace-host", "OLD=NEW"),
+        taps=_pairs(asked.tap, "--tap", "NETDEV=IFNAME"),
         qemu=(int(version[1]), int(version[2])) if asked.qemu_version else None,
         listens=asked.qemu_listens,
-        running=running,
+        running=running or (),
+        hidden=running is None,
         folder=folder,
     )
     return source, line, more
@@ -137,12 +140,15 @@ def _bytes(file: str) -> bytes:
         return opened.read(_MOST + 1)
 
 
-def _chosen(found: list[CommandLine], asked: argparse.Namespace) -> CommandLine:
-    """The one command line that is meant."""
+def _chosen(found: list[CommandLine], text: str, asked: argparse.Namespace) -> CommandLine:
+    """The one command line of ``text`` that is meant."""
     kinds = {id(line): colo_objects(line) for line in found}
     usable = [line for line in found if kinds[id(line)]]
     if not usable:
         what = "a QEMU command line, but no filter and no colo-compare in it" if found else "no QEMU command line"
+        if not found and (named := next((kind for kind in (*FILTERS, COMPARE) if kind in text), None)):
+            mend = "write the command line as for a shell, or give --pid PID of the QEMU that runs"
+            raise Trouble("", f"{named} is named, but in no QEMU command line", mend)
         raise Trouble("", what, "give a text with -object filter-... or -object colo-compare,...")
     if asked.line is not None:
         before = [line for line in usable if int(line.place.split()[1]) <= asked.line]
@@ -167,19 +173,32 @@ def _process(pid: int) -> CommandLine:
     if not words:
         raise Trouble(f"process {pid}", "no command line (it has ended, or is the kernel's)", "give a QEMU that runs")
     try:
-        return listed([word.decode() for word in words], f"process {pid}, word")
+        line = listed([word.decode() for word in words], f"process {pid}, word")
     except UnicodeDecodeError as error:
         raise Trouble(f"process {pid}", f"the byte 0x{error.object[error.start]:02x}", "words in UTF-8") from None
+    if not colo_objects(line):
+        program = os.path.basename(words[0].decode())
+        raise Trouble(
+            f"process {pid}",
+            f"it is {show(program)[1:-1]}, without a filter or colo-compare",
+            "give a QEMU that has some",
+        )
+    return line
 
 
-def _taps(pid: int) -> list[str]:
-    """The TAP devices that a process has open, in the order of its descriptors: proc(5), fdinfo, ``iff``."""
+def _taps(pid: int) -> list[str] | None:
+    """The TAP devices that a process has open, in the order of its descriptors: proc(5), fdinfo, ``iff``.
+
+    None where that is not for us to see.
+    """
     names: list[str] = []
     try:
         for file in sorted(Path(f"/proc/{pid}/fdinfo").iterdir(), key=lambda path: int(path.name)):
             m = re.search(r"^iff:\s*(\S+)", file.read_text(), re.MULTILINE)
             if m and m[1] not in names:
                 names.append(m[1])
+    except PermissionError:
+        return None
     except OSError:
         return []
     return names
@@ -192,17 +211,31 @@ def _folder(pid: int) -> str | None:
         return None
 
 
-def _check(text: str, path: str, result: Converted) -> None:
+def _check(text: str, asked: argparse.Namespace, result: Converted) -> None:
     """What comes out must be right as a config; what is wrong in it was wrong in QEMU's command line."""
     try:
-        parse(text, path)
+        parse(text, asked.output or "config.toml")
     except ConfigError as error:
-        found = "; ".join(_mistake(mistake, result) for mistake in error.mistakes)
-        raise Trouble("", found, "mend that in QEMU's command line") from None
+        own = [_own(mistake, asked) for mistake in error.mistakes]
+        found = "; ".join(_mistake(mistake, result, ours) for mistake, ours in zip(error.mistakes, own, strict=True))
+        raise Trouble("", found, "mend that" if all(own) else "mend that in QEMU's command line") from None
 
 
-def _mistake(mistake: Mistake, result: Converted) -> str:
+def _own(mistake: Mistake, asked: argparse.Namespace) -> str:
+    """Which option of ours a mistake is from; none: it was in QEMU's command line."""
+    table, _, name = mistake.path.partition(".")
+    if mistake.path == "pipeline.name":
+        return "--name"
+    if table == "pipeline" or mistake.path.endswith(".guest.path"):
+        return "--runtime"
+    netdev = name.removesuffix(".network.ifname")
+    return "--tap" if netdev != name and netdev in _pairs(asked.tap, "--tap", "NETDEV=IFNAME") else ""
+
+
+def _mistake(mistake: Mistake, result: Converted, own: str) -> str:
     """A mistake with the option that it is from, not the config's key, which nobody has seen yet."""
+    if own:
+        return f"{own}: found {mistake.found}; expected {mistake.expected}"
     for table, place in result.places.items():
         own = ".".join(table)
         if mistake.path == own or mistake.path.startswith(f"{own}."):
@@ -219,13 +252,23 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
         if path != "-" and os.path.lexists(path) and not asked.force:
             raise Trouble(path, "a file that is there", "another name, or --force to overwrite it")
     for path, content in wanted:
-        if path == "-":
-            print(content, end="", flush=True)
-            continue
         try:
-            Path(path).write_text(content)
+            if path == "-":
+                print(content, end="", flush=True)
+            else:
+                Path(path).write_text(content)
+        except BrokenPipeError:
+            raise
         except (OSError, ValueError) as error:
-            raise Trouble(path, getattr(error, "strerror", None) or str(error), "give a file to write to") from None
+            if path == "-":
+                _hush()
+            called = "standard output" if path == "-" else path
+            raise Trouble(called, getattr(error, "strerror", None) or str(error), "give a file to write to") from None
+
+
+def _hush() -> None:
+    """Nothing more to standard output: the interpreter's own flush would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:

@@ -20,6 +20,7 @@ from tools.from_qemu.properties import (
     check_kind,
     intended,
     kind_of,
+    meant,
     unknown,
 )
 from tools.from_qemu.remains import Remains
@@ -173,7 +174,8 @@ class _Conversion:
         stand_in = {"path": f"{self.asked.runtime}/{self.name}-{name}.sock", "server": True}
         thing = self.chardevs.get(name)
         if thing is None:
-            user = next(o for o in self.ours if name in (o.values.get(key) for key in _LINKS))
+            user, key = next((o, key) for o in self.ours for key in _LINKS if o.values.get(key) == name)
+            self._near(user, key, self.chardevs)
             text = f"no -chardev has the id {show(name)}; a unix socket, {stand_in['path']}, stands in for it"
             self._note("lost", user.place, text)
             return {"backend": "socket", **stand_in}
@@ -273,7 +275,23 @@ class _Conversion:
             for key in unknown(thing):
                 self._note("lost", thing.place, f"{key}={thing.values[key]}; no such property here")
 
+    def _near(self, thing: Thing, key: str, known: Mapping[str, Thing]) -> None:
+        """Raise `Trouble` where an id that is not there was meant to be one that nobody of ours names."""
+        value = thing.values[key]
+        named = {o.values.get(k, "") for o in self.ours for k in (*_LINKS, "netdev")}
+        near = meant(value, known.keys() - named)
+        if near is not None:
+            raise Trouble(thing.place, f"{key}={show(value)[1:-1]}: there is none of that id", f"{near}, perhaps")
+
     def _missing_parts(self, compares: Mapping[str, Table]) -> None:
+        for thing in self.ours:
+            thread = thing.values.get("iothread", "")
+            if thread and thread not in self.objects:
+                self._note(
+                    "note",
+                    thing.place,
+                    f"no -object has the id {show(thread)}: QEMU would refuse it, here it needs none",
+                )
         kinds = {o.kind for o in self.ours}
         wrong = next(iter(self.asked.taps.keys() - set(self._filtered())), None)
         if wrong is not None:
@@ -311,6 +329,7 @@ class _Conversion:
             guest["server"] = True
         if thing is None:
             user = next(o for o in self.ours if o.values.get("netdev") == name)
+            self._near(user, "netdev", self.netdevs)
             text = f"no -netdev has the id {show(name)}; the network side is null until you say what it is"
             self._note("lost", user.place, text)
             return {"network": {"backend": "null"}, "guest": guest}
@@ -320,6 +339,11 @@ class _Conversion:
             taps = [n for n in self._filtered() if self._is_tap(n)]
             if len(taps) == len(self.asked.running):
                 values["ifname"] = self.asked.running[taps.index(name)]
+        if values.get("type") == "tap" and self.asked.hidden and not (values.get("ifname") or name in self.asked.taps):
+            text = (
+                f"only QEMU's user and root may see which TAP device it has: ask as one of them, or --tap {name}=NAME"
+            )
+            self._note("lost", thing.place, text)
         made = endpoints.network(name, values, thing.place, self.names)
         self.notes += made.notes
         self._resolve(made.table, thing)

@@ -96,6 +96,11 @@ _SOCKET_WITHOUT_LOSS: Final = frozenset({
 _SOCKET_OFF: Final = frozenset({
     "telnet", "tn3270", "websocket", "abstract", "mux", "logappend", "keep-alive", "mptcp",
 })
+_BACKENDS: Final = frozenset({
+    "null", "socket", "udp", "msmouse", "hub", "vc", "ringbuf", "memory", "file", "pipe", "pty", "stdio", "serial",
+    "tty", "parallel", "parport", "spicevmc", "spiceport", "braille", "wctablet", "testdev", "console", "mux", "dbus",
+    "qemu-vdagent",
+})
 # fmt: on
 _WHY: Final[Mapping[str, str]] = {
     "tls-creds": "the link goes unencrypted; let a tunnel (stunnel, WireGuard) carry it",
@@ -109,18 +114,34 @@ _WHY: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
+def _exclude(values: Mapping[str, str], server: bool, place: str) -> None:
+    """Raise `Trouble` for keys of which QEMU takes one at most."""
+    at = [key for key in ("path", "fd", "port") if values.get(key)]
+    again = [key for key in ("reconnect", "reconnect-ms") if values.get(key, "0") != "0"]
+    if len(at) > 1:
+        raise Trouble(place, " and ".join(at), "give one of them: it has one address")
+    if len(again) > 1:
+        raise Trouble(place, " and ".join(again), "give one of them")
+    if again and server:
+        raise Trouble(place, f"{again[0]} of a server", f"leave {again[0]} out: a server waits until it is called")
+
+
 def chardev(name: str, given: Mapping[str, str], place: str, stand_in: Table, names: Names) -> tuple[Table, list[Note]]:
     """``[chardev.ID]`` for a -chardev; ``stand_in`` is the address where QEMU's cannot be carried over."""
     values = {re.sub(r"^(?:backend\.)?(?:data\.)?(?:addr\.data\.|addr\.(?!type))?", "", k): v for k, v in given.items()}
     backend = given.get("backend") or given.get("backend.type", "")
     notes: list[Note] = []
     if backend != "socket":
+        if backend not in _BACKENDS and (near := meant(backend, _BACKENDS)) is not None:
+            raise Trouble(place, f"{show(backend)}: no such backend", f"{near}, perhaps")
         at = stand_in["path"]
         found = f"it is of backend {show(backend)}" if backend else "it has no backend"
         return {"backend": "socket", **stand_in}, [
             Note("lost", place, f"{found}; a unix socket, {at}, stands in for it")
         ]
-    server = switch(values, "server", False, place)
+    qapi = "backend.type" in given  # chardev-add's form: a server unless it says otherwise, and it waits for nobody
+    server = switch(values, "server", qapi, place)
+    _exclude(values, server, place)
     table: Table = {"backend": "socket"}
     if values.get("path"):
         table["path"] = values["path"]
@@ -133,7 +154,7 @@ def chardev(name: str, given: Mapping[str, str], place: str, stand_in: Table, na
         raise Trouble(place, "no address", "give host= and port=, or path=")
     if server:
         table["server"] = True
-        if "wait" not in values or switch(values, "wait", True, place):
+        if switch(values, "wait", not qapi, place):
             table["wait"] = "fd" not in values
     else:
         table |= _reconnect(values, place)
@@ -150,6 +171,28 @@ def chardev(name: str, given: Mapping[str, str], place: str, stand_in: Table, na
 # --- the network side of a netdev ---------------------------------------------------------------------------------
 
 
+# fmt: off
+_NIC: Final = frozenset({"id", "type", "name", "model", "mac", "macaddr", "addr", "vectors"})
+_KEYS: Final[Mapping[str, frozenset[str]]] = {
+    "tap": frozenset({
+        "ifname", "script", "downscript", "br", "helper", "fd", "fds", "sndbuf", "vnet_hdr", "vhost", "vhostforce",
+        "vhostfd", "vhostfds", "queues", "poll-us",
+    }),
+    "bridge": frozenset({"br", "helper"}),
+    "stream": frozenset({
+        "server", "reconnect", "reconnect-ms", "addr.type", "addr.host", "addr.port", "addr.path", "addr.str",
+        "addr.abstract", "addr.tight", "addr.ipv4", "addr.ipv6", "addr.numeric",
+    }),
+    "socket": frozenset({"listen", "connect", "mcast", "localaddr", "udp", "fd"}),
+}
+_TYPES: Final = frozenset({
+    *_KEYS, "none", "nic", "user", "passt", "dgram", "l2tpv3", "vde", "hubport", "netmap", "af-xdp", "vhost-user",
+    "vhost-vdpa", "vmnet-host", "vmnet-shared", "vmnet-bridged",
+})
+_TYPES_ALIKE: Final = 0.6  # "tpa" and "tap" have 0.67
+# fmt: on
+
+
 class Network(NamedTuple):
     """The network side of a netdev, and what there is to say about it."""
 
@@ -161,12 +204,29 @@ def network(name: str, given: Mapping[str, str], place: str, names: Names) -> Ne
     """What the ``network`` side of ``[netdev.ID]`` is for a -netdev or -nic."""
     kind = given.get("type", "")
     made = _KINDS.get(kind)
+    if kind not in _TYPES and (near := meant(kind, _TYPES, _TYPES_ALIKE)) is not None:
+        raise Trouble(place, f"{show(kind)}: no such type of a netdev", f"{near}, perhaps")
     if made is None:
         mend = "a TAP device with NAT on the host does the same" if kind in ("user", "passt") else ""
         mend = mend or "its network side is null, which swallows everything: put another backend there"
         text = f"it is of type {show(kind)}, which the pipeline cannot join; {mend}"
         return Network({"backend": "null"}, [Note("lost", place, text)])
-    return made(name, given, place, names)
+    notes = _unknown(given, kind, place)
+    table, more = made(name, given, place, names)
+    return Network(table, more + notes)
+
+
+def _unknown(given: Mapping[str, str], kind: str, place: str) -> list[Note]:
+    """What is said of keys that a netdev of this type does not have.  Raises `Trouble` for a slip of the pen."""
+    notes = []
+    for key in sorted(given.keys() - _KEYS[kind] - _NIC):
+        near = meant(key, _KEYS[kind])
+        if near is not None:
+            raise Trouble(place, f"{show(key)[1:-1]}: unknown", f"{near}, perhaps")
+        notes.append(
+            Note("lost", place, f"{key}={given[key]}; {_WHY.get(key.removeprefix('addr.'), 'no such thing here')}")
+        )
+    return notes
 
 
 def _tap(name: str, given: Mapping[str, str], place: str, names: Names) -> Network:
@@ -223,6 +283,7 @@ def _bridge(name: str, given: Mapping[str, str], place: str, names: Names) -> Ne
 
 def _stream(name: str, given: Mapping[str, str], place: str, names: Names) -> Network:
     server = switch(given, "server", False, place)
+    _exclude(given, server, place)
     table: Table = {"backend": "stream"}
     kind = given.get("addr.type", "")
     notes: list[Note] = []

@@ -34,7 +34,8 @@ class Asked:
     taps: Mapping[str, str] = field(default_factory=dict)
     qemu: tuple[int, int] | None = None
     listens: bool = False  # whether QEMU listens for the pipeline, and not the other way round
-    running: Sequence[str] = ()
+    running: Sequence[str] = ()  # TAP devices that a process has open
+    hidden: bool = False  # whether they could not be looked up
     folder: str | None = None
 
 

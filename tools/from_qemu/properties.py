@@ -28,9 +28,9 @@ _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
 _ALIKE: Final = 0.75  # of difflib's ratio: "filter-miror" has 0.96, "filter-dump" and "filter-mirror" 0.67
 
 
-def meant(word: str, known: Iterable[str]) -> str | None:
+def meant(word: str, known: Iterable[str], alike: float = _ALIKE) -> str | None:
     """The known word of which ``word`` is a slip of the pen."""
-    return next(iter(difflib.get_close_matches(word, list(known), 1, _ALIKE)), None)
+    return next(iter(difflib.get_close_matches(word, sorted(known), 1, alike)), None)
 
 
 def kind_of(option: Option) -> str:

@@ -96,6 +96,15 @@ def _plain(text: str) -> str:
         rest = _PROMPT.sub("", line, count=1)
         return bool(_PROMPT.match(line)) and _HAS_PROGRAM.search(rest) is not None and " -" in rest
 
+    def commented(line: str) -> bool:
+        return line.lstrip().startswith("#")
+
+    def typed(line: str) -> bool:
+        first = line.split(None, 1)[0].strip("\"'") if line.strip() else ""
+        return _PROGRAM.fullmatch(first) is not None and re.search(r"\s--?[A-Za-z]", line) is not None
+
+    if lines[0].startswith("#!") or any(map(typed, lines)):  # not a root prompt: an old command that was put aside
+        lines = ["#" if commented(line) and at_prompt(line) else line for line in lines]
     if any(at_prompt(line) for line in lines):
         lines = [
             _PROMPT.sub(r"\1", line, count=1)
@@ -300,6 +309,10 @@ class _Splitter:
                     raise Trouble(place, found, "write their values instead")
                 return self.variables[name], [], True
             return m[0], [name], False
+        if m := re.compile(r"\$\{([A-Za-z_]\w*)(:?)-([^}$`\"'\\]*)\}").match(self.text, start):
+            self.at = m.end()
+            value = self.variables.get(m[1])
+            return (m[3] if value is None or (m[2] and not value) else value), [], True
         closing = {"$(": ")", "${": "}"}.get(self.text[start : start + 2], "`" if self.text[start] == "`" else "")
         if not closing:
             self.at += 1

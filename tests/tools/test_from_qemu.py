@@ -89,6 +89,8 @@ SAME = [
     f'net="{NETDEV} {CHARDEV}"\n{LINE.replace(f"{NETDEV} {CHARDEV}", "$net")}',
     f'args=(\n {NETDEV}\n {CHARDEV} # a note\n {MIRROR}\n)\nexec qemu "${{args[@]}}"\n',
     f"args=({NETDEV} {CHARDEV} {MIRROR})",
+    f'net=(\n {NETDEV} # a note\n # -netdev user,id=hn0\n)\nqemu -m 512 "${{net[@]}}" \\\n {CHARDEV} {MIRROR}',
+    f'all=({NETDEV})\nall+=({CHARDEV})\nlocal obj=(\n {MIRROR})\nqemu "${{all[@]}}" ${{obj[*]}}; echo done',
     f"It's prose.\n\n{NETDEV}\n\n{CHARDEV}\n{MIRROR}\n\nDon't read this.",
     f"$QEMU {NETDEV} {CHARDEV} {MIRROR}",
     f"{LINE} > log 2>&1",

@@ -12,7 +12,9 @@ import pytest
 from pipeline.config import parse
 from tests.tools.from_qemu import converting
 from tests.tools.from_qemu.converting import CHARDEV, INPUTS, LINE, MIRROR, NETDEV, PAPER, ROOT, with_parts
+from tools.from_qemu import render
 from tools.from_qemu.__main__ import main
+from tools.from_qemu.model import Note
 
 run = converting.run
 REWRITER = "-object filter-rewriter,id=w0,netdev=hn0"
@@ -296,6 +298,15 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, capsys, content: bytes 
     assert capsys.readouterr().err.startswith(f"from_qemu: {file}: {told}")
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("Is a directory; give a file that can be read\n")
+
+
+def test_a_narrow_terminal_gets_lines_of_its_width() -> None:
+    """No word is cut; a pipe gets lines of the usual width."""
+    notes = [Note("lost", "line 1, -netdev hn0", "it is of type x, which the pipeline cannot join; put another there")]
+    lines = render.told(notes, 40).splitlines()
+    assert len(lines) > 3 and all(len(line) <= 40 for line in lines)
+    assert " ".join(" ".join(lines[1:]).split()) == f"- {notes[0]}"
+    assert len(render.told(notes).splitlines()) == 2
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

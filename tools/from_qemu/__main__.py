@@ -272,7 +272,8 @@ def _hush() -> None:
 
 
 def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:
-    print(render.told(result.notes), end="", file=sys.stderr)
+    columns = [os.get_terminal_size(sys.stderr.fileno()).columns] if sys.stderr.isatty() else []
+    print(render.told(result.notes, *columns), end="", file=sys.stderr)
     if asked.pid is not None:
         print(
             f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.",

@@ -53,20 +53,20 @@ def _heading(has_program: bool) -> str:
     return "Options only, for behind the name of QEMU's program, which the text did not have"
 
 
-def told(notes: Iterable[Note]) -> str:
-    """The notes for a terminal."""
+def told(notes: Iterable[Note], width: int = _WIDTH) -> str:
+    """The notes for a terminal ``width`` columns wide."""
     kept = list(notes)
     lines: list[str] = []
     for kind, title in TITLES.items():
         mine = [note for note in kept if note.kind == kind]
         if mine:
-            lines += [f"{title}:", *(line for note in mine for line in _wrapped(note, "  - ", "    "))]
+            lines += [f"{title}:", *(line for note in mine for line in _wrapped(note, "  - ", "    ", width))]
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def _wrapped(note: Note, first: str, following: str) -> list[str]:
+def _wrapped(note: Note, first: str, following: str, width: int = _WIDTH) -> list[str]:
     return textwrap.wrap(
-        plain(str(note)), _WIDTH, initial_indent=first, subsequent_indent=following,
+        plain(str(note)), max(30, min(width, _WIDTH)), initial_indent=first, subsequent_indent=following,
         break_long_words=False, break_on_hyphens=False,
     ) or [first]  # fmt: skip
 

@@ -56,7 +56,8 @@ _PROGRAM: Final = re.compile(r"(?:.*/)?(?:qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu
 _HAS_PROGRAM: Final = re.compile(r"(?:^|[\s/\"'])(?:qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)[\"']?(?=\s|\\?$)")
 _OPTION: Final = re.compile(r"--?[A-Za-z][\w.-]*(?=[\s=\\)]|$)")
 _ASSIGNMENT: Final = re.compile(r"(?:(?:export|local|readonly|declare)\s+)?[A-Za-z_]\w*=(?!\s*\()")
-_ARRAY: Final = re.compile(r"\s*[A-Za-z_]\w*\+?=\(")
+_ARRAY: Final = re.compile(r"\s*(?:(?:export|local|readonly|declare(?:\s+-a)?)\s+)?([A-Za-z_]\w*)\+?=\(")
+_ALL_OF_ARRAY: Final = re.compile(r"(\"?)\$\{([A-Za-z_]\w*)\[[@*]\]\}\1(?=[\s;&|<>()]|\Z)")
 _BEFORE: Final = re.compile(
     r"(?:sudo|doas|env|exec|nohup|nice|ionice|taskset|numactl|setsid|strace|time|chrt|cd|ulimit|ip|systemd-run|nsenter"
     r"|stdbuf|gdb|valgrind|unshare|ssh|[A-Za-z_]\w*=\S*)\s"
@@ -122,6 +123,8 @@ class _Splitter:
         self.text, self.at, self.line = text, 0, 1
         self.variables, self.given = variables, frozenset(variables)
         self.found: list[CommandLine] = []
+        self.arrays: dict[str, CommandLine] = {}  # a command line, too, unless another one takes it in
+        self.array = ""  # in which we are
         self.spent = 0  # characters that variables have put in
         self.open = False  # whether an option on a line of its own belongs to the last command line
 
@@ -133,11 +136,12 @@ class _Splitter:
             if array:
                 self.at += array.end()
                 line = line[array.end() :]
+                self.array, self.open = array[1], False
             if self._is_command(line):
                 self._command()
                 continue
             if line.strip() and not line.lstrip().startswith("#") and not array:
-                self.open = False
+                self.open, self.array = False, "" if line.lstrip().startswith(")") else self.array
             self.at += len(line) + 1
             self.line += 1
         return self.found
@@ -155,12 +159,16 @@ class _Splitter:
         start = f"line {self.line}"
         words = self._words()
         parts: list[list[Word]] = [[]]
+        within = self.array
         for word in words:
             if word.operator and word.value[0] in ";&|()":
                 parts.append([])
+                self.array = "" if word.value[0] == ")" else self.array
             else:
                 parts[-1].append(word)
-        for part in filter(None, parts):
+        for n, part in enumerate(parts):
+            if not part:
+                continue
             program = next((n for n, w in enumerate(part) if _PROGRAM.fullmatch(w.value)), None)
             leading = next((n for n, w in enumerate(part) if not _ASSIGNMENT.match(w.raw + " ")), len(part))
             if program is None and leading < len(part) and "$" in part[leading].raw:
@@ -168,7 +176,7 @@ class _Splitter:
             if leading == len(part) or part[0].value in ("export", "local", "readonly", "declare"):
                 self._assign(part)
             elif _OPTION.fullmatch(part[0].value):
-                self._take(start, [], part)
+                self._take(start, [], part, within if n == 0 else "")
             elif program is not None:
                 self.open = False
                 self._take(start, part[: program + 1], part[program + 1 :])
@@ -179,7 +187,13 @@ class _Splitter:
             if sign and name not in self.given:
                 self.variables[name] = value
 
-    def _take(self, place: str, before: list[Word], words: list[Word]) -> None:
+    def _take(self, place: str, before: list[Word], words: list[Word], array: str = "") -> None:
+        if array:
+            if array not in self.arrays:
+                self.arrays[array] = CommandLine(place)
+                self.found.append(self.arrays[array])
+            self.arrays[array].words += words
+            return
         if not self.open:
             self.found.append(CommandLine(place, before))
             self.open = True
@@ -214,6 +228,10 @@ class _Splitter:
                     end += 1
                 words.append(Word(self.text[self.at : end], self.text[self.at : end], f"line {self.line}", (), True))
                 self.at = end
+            elif (m := _ALL_OF_ARRAY.match(self.text, self.at)) and m[2] in self.arrays:
+                self.at = m.end()
+                words += self.arrays[m[2]].words
+                self.found = [line for line in self.found if line is not self.arrays[m[2]]]
             else:
                 words += self._word()
         return words

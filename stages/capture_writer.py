@@ -105,7 +105,7 @@ class Writer:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            os.ftruncate(self._fd, self.length)
+            self.truncate(self.length)
             raise CaptureError(self.path, self.length, f"the file cannot be written ({error.strerror})") from None
         self.length += len(data)
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from stages.backoff import Backoff
 
+_FILE_NS: Final = 1_000_000_000  # between two looks whether a server's socket file is still there
 _CONNECT_NS: Final = 5_000_000_000  # then another try: the kernel's own pauses between SYNs grow to a minute
 _BUFFER: Final = 1 << 20  # the kernel doubles it; more only lets more get lost with a link
 _PENDING: Final = (errno.EINPROGRESS, errno.EALREADY)
@@ -95,7 +96,8 @@ class Dialer:
         self._sock: socket.socket | None = None
         self._names: _Names | None = None
         self._not_before = 0
-        self._told = ""
+        self._told: set[str] = set()
+        self._failures = 0
 
     @property
     def listening(self) -> bool:
@@ -110,6 +112,7 @@ class Dialer:
             return self._try(now)
         except (OSError, UnicodeError) as error:
             self._drop()
+            self._failures += 1
             self._not_before = now + self._backoff.delay()
             self._tell(error)
             return None
@@ -149,12 +152,16 @@ class Dialer:
         found = names.found or []
         # "localhost" is ::1 first on many machines where the peer listens on 127.0.0.1: IPv4 first, IPv6 has literals.
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+        return self._choose(found)
+
+    def _choose(self, found: list[Any]) -> tuple[int, Any]:
+        """Family and address of the entry to take: the first, so that a server is where its peers look first."""
         return found[0][0], found[0][4]
 
     def _tell(self, error: OSError | UnicodeError) -> None:
         reason = getattr(error, "strerror", None) or str(error)
-        if reason != self._told:
-            self._told = reason
+        if reason not in self._told:
+            self._told.add(reason)
             self._log.warning(self._COMPLAINT, address=str(self.address), reason=reason, **self._mend(error))
 
     def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
@@ -213,8 +220,14 @@ class Client(Dialer):
         if sock.family != socket.AF_UNIX and peer == sock.getsockname():
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         self._watch(sock.fileno(), 0, None)
-        self._sock, self._told = None, ""
+        self._sock, self._failures = None, 0
+        self._told.clear()
         return sock
+
+    def _choose(self, found: list[Any]) -> tuple[int, Any]:
+        """A name may have several addresses: with each failure it is the next one's turn."""
+        entry = found[self._failures % len(found)]
+        return entry[0], entry[4]
 
 
 class _NoFolder(FileNotFoundError):
@@ -226,6 +239,7 @@ class Server(Dialer):
 
     _COMPLAINT = "cannot listen, trying again"
     _file: tuple[int, int] | None = None
+    _file_at = 0
     _pausing = False
 
     @property
@@ -255,15 +269,33 @@ class Server(Dialer):
             if where is None:
                 return None
             self._sock = self._bind(*where)
-            self._told = ""
+            self._told.clear()
             self._backoff.reset()
             self._pausing = True
             self._log.info("listening", address=str(self.address))
         try:
             sock, _peer = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
+            self._look_at_file(now)
             return None
         return sock
+
+    def _look_at_file(self, now: int) -> None:
+        """Where somebody removed the unix socket's file nobody can connect any more: listen anew."""
+        if self._file is None or now < self._file_at:
+            return
+        self._file_at = now + _FILE_NS
+        if not self._owns_file():
+            self._log.warning("socket file is gone, listening again", address=str(self.address))
+            self._drop()
+
+    def _owns_file(self) -> bool:
+        """Whether the address is the file that this server made."""
+        try:
+            status = os.stat(self.address.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._file
 
     def _bind(self, family: int, address: Any) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -289,12 +321,10 @@ class Server(Dialer):
     def close(self) -> None:
         """Stop listening, and remove the unix socket's file if it is still this one."""
         self._drop()
-        if self._file is not None:
+        if self._file is not None and self._owns_file():
             with contextlib.suppress(OSError):
-                status = os.stat(self.address.path)
-                if (status.st_dev, status.st_ino) == self._file:
-                    os.unlink(self.address.path)
-            self._file = None
+                os.unlink(self.address.path)
+        self._file = None
 
 
 def remove_stale(path: str) -> None:
@@ -304,7 +334,8 @@ def remove_stale(path: str) -> None:
             raise FileExistsError(errno.EEXIST, f"{path} exists and is no socket", path)
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    # Of another type: a living server refuses it with EPROTOTYPE, where a stream would be a peer that goes at once.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
         code = probe.connect_ex(path)
     if code == errno.ECONNREFUSED:
         os.unlink(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from stages.captures import CaptureError
 from stages.kernels.table import make_secret
 from stages.layout import pcap, record
 from stages.recorder import Recorder
+
+_NEVER: Final = 1 << 62  # ns: slower than the years of a capture with one wrong time may be
 
 
 class Pcap(Stage):
@@ -85,7 +88,7 @@ class Pcap(Stage):
         make_secret(self.w, self.extra + pcap.SECRET)
         first = self.extra + pcap.HEADER
         columns = {
-            pcap.TIME: [0 if asap else int((s.ns - self._base) / self._speed) for s in spans],
+            pcap.TIME: [0 if asap else self._due(s.ns) for s in spans],
             pcap.AT: [at + s.start for s in spans],
             pcap.LENGTH: [s.length for s in spans],
             pcap.NEED: [-1 if s.direction == captures.OUTBOUND else 0 for s in spans],
@@ -94,6 +97,10 @@ class Pcap(Stage):
             w[first + column * n : first + (column + 1) * n] = np.array(values, np.int64)
         flows = int(self.kernel.replay_index(self.u8, w, 0))
         self.log.info("capture loaded", path=path, packets=n, flows=flows)
+
+    def _due(self, ns: int) -> int:
+        """When a frame of the capture's time ``ns`` is due, in ns of the pipeline's clock."""
+        return int(max(-_NEVER, min(_NEVER, (ns - self._base) / self._speed)))
 
     def _check_fingerprint(self, path: str) -> None:
         """The positions in the segment belong to one capture: refuse another that came under its name."""

@@ -130,6 +130,20 @@ def icmp_echo(
     return body[:2] + checksum(body).to_bytes(2, "big") + body[4:]
 
 
+def icmp_error(src: str, about: bytes, kind: tuple[int, int], *, quote: int = 1000, rest: int = 1400) -> bytes:
+    """Frame with the ICMP or ICMPv6 error (type, code) of router ``src`` to the sender of the frame ``about``.
+
+    It quotes the first ``quote`` bytes from the IP header on; ``rest``: the header's other 4 bytes, such as an MTU.
+    """
+    p = read(about)
+    body = struct.pack("!BBHI", *kind, 0, rest) + about[14 + 4 * len(p.vlans) :][:quote]
+    if p.version == 6:
+        body = _summed(src, p.src, P_ICMPV6, body, 2, partial=False)
+        return ip_frame(src, p.src, P_ICMPV6, body, vlans=p.vlans)
+    body = body[:2] + checksum(body).to_bytes(2, "big") + body[4:]
+    return ip_frame(src, p.src, P_ICMP, body, vlans=p.vlans)
+
+
 def _summed(src: str, dst: str, proto: int, body: bytes, at: int, *, partial: bool) -> bytes:
     head = pseudo(packed(src), packed(dst), proto, len(body))
     value = ones_sum(head) if partial else checksum(head + body)

@@ -31,6 +31,7 @@ from stages.kernels.forward import copy_frames, fitting, forward
 from stages.kernels.handshake import establish, handshake, header
 from stages.kernels.options import move, move_sack, move_timestamp
 from stages.kernels.packet import parse, reverse_key
+from stages.kernels.quoted import rewrite_error
 from stages.kernels.serial import add, diff
 from stages.kernels.table import find, touch
 from stages.kernels.tracking import change, current, end_connection
@@ -48,6 +49,7 @@ from stages.layout.packet import (
     F_SEQ,
     FIN,
     FRAGMENT,
+    ICMP,
     RST,
     SYN,
     TCP,
@@ -95,6 +97,7 @@ from stages.layout.rewriter import (
     TX_IN,
     TX_OUT,
 )
+from stages.layout.table import R_CLOSED
 
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
 _TCP = 6  # protocol number
@@ -180,7 +183,8 @@ def inward(u8, w, row, c, at, partial):
 def outward(u8, w, row, c, at, partial):
     """A segment without SYN from the guest, on a known connection; the counter that it falls under.
 
-    A RST without ACK carries a number too: the ack of what it answers (RFC 9293, 3.5.2), which was rewritten here.
+    A RST without ACK carries a number too: the ack of what it answers (RFC 9293, 3.5.2), which was rewritten here.  One
+    with ACK and number 0 on a connection that is over answers what has no ack, a SYN again: it has no number.
     """
     flags = w[SCRATCH_AT + F_FLAGS]
     seq = w[SCRATCH_AT + F_SEQ]
@@ -190,8 +194,11 @@ def outward(u8, w, row, c, at, partial):
     wire = add(seq, -offset)
     if w[c + C_STATE] == ESTABLISHED:
         note_fins(w, row, c, wire, FIN_SEEN_OUT, FIN_ACKED_IN, C_FIN_OUT, C_FIN_IN)
-    if flags & RST and w[c + C_STATE] != OPENING:  # it answers something older, and the guest's own attempt goes on
-        end_connection(w, row, c, RESET)
+    if flags & RST:
+        if flags & ACK and seq == 0 and w[c + R_CLOSED] == 1:
+            return PASSED_NO_NUMBER
+        if w[c + C_STATE] != OPENING:  # it answers something older, and the guest's own attempt goes on
+            end_connection(w, row, c, RESET)
     if w[c + C_STATE] != ESTABLISHED:
         return PASSED_HANDSHAKE
     if flags & (ACK | RST) == 0:
@@ -238,7 +245,7 @@ def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
         if not first_fragment(u8, w, at):
             return PASSED_FRAGMENT
     elif verdict != TCP:
-        return PASSED_NOT_TCP
+        return rewrite_error(u8, w, row, at, partial) if inbound and verdict == ICMP else PASSED_NOT_TCP
     if not inbound:
         reverse_key(w, SCRATCH_AT)
     c = find(w, TABLE_AT, SCRATCH_AT)

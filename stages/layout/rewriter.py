@@ -32,6 +32,7 @@ S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
 (
     REWRITTEN_IN,
     REWRITTEN_OUT,
+    REWRITTEN_ERRORS,
     PASSED_ALIGNED,
     PASSED_HANDSHAKE,
     PASSED_NO_NUMBER,
@@ -51,14 +52,18 @@ S_ALONE: Final = 3  # 1: failed over, this side is no secondary any more
     UNTRACKED,
     CHECKPOINTS,
     FAILOVERS,
-) = range(OWN_COUNTERS, OWN_COUNTERS + 21)
+) = range(OWN_COUNTERS, OWN_COUNTERS + 22)
 
 COUNTERS: Final = (
     Counter("rewritten_in", "inbound segments moved to the secondary's numbers: ack, SACK blocks, TSecr"),
     Counter("rewritten_out", "outbound segments moved to the primary's numbers: seq, TSval"),
+    Counter("rewritten_errors", "inbound ICMP errors whose quoted segment was moved to the secondary's numbers"),
     Counter("passed_aligned", "segments of known connections in which both replicas use the same numbers"),
     Counter("passed_handshake", "SYN segments, and segments before a connection's seq_offset is known"),
-    Counter("passed_no_number", "segments of known connections without a number to rewrite (no ACK flag)"),
+    Counter(
+        "passed_no_number",
+        "segments of known connections without a number to rewrite: no ACK, a SYN refused",
+    ),
     Counter("passed_unknown", "TCP segments of connections whose start was not seen here"),
     Counter("passed_unasked", "inbound SYN+ACKs for which no SYN of the guest was seen here"),
     Counter("passed_fragment", "IP fragments without a TCP header: all but the first, and other protocols"),
@@ -196,7 +201,12 @@ KIND: Final = Kind(
         Balance(
             "every packet was rewritten or passed for a reason",
             ("tx_in_frames", "rx_in_frames"),
-            ("rewritten_in", "rewritten_out", *(c.name for c in COUNTERS if c.name.startswith("passed_"))),
+            (
+                "rewritten_in",
+                "rewritten_out",
+                "rewritten_errors",
+                *(c.name for c in COUNTERS if c.name.startswith("passed_")),
+            ),
         ),
         Balance(
             "every connection is open or ended for a reason",

@@ -19,6 +19,7 @@ from tests.packets import (
     SYN,
     checksum_faults,
     fragments,
+    icmp_error,
     ip_frame,
     read,
     tcp_frame,
@@ -127,6 +128,18 @@ def test_row_reset_without_ack_from_the_guest_qemu_leaves_it_ours_moves_it(pair:
     s = t.down(RST, 1)
     theirs, ours = theirs_and_ours(pair, s)
     assert (theirs, moved(s.sent, ours)) == (s.sent, ((t.primary - t.secondary) % MOD, 0))
+
+
+@pytest.mark.parametrize("size", [8, 700])
+def test_row_icmp_errors_qemu_leaves_them_ours_moves_the_quoted_number(pair: Both, size: int) -> None:
+    """Row: "packet too big" about the guest's segment quotes the primary's number, which is not one of the guest's."""
+    t = Talk()
+    same(pair, *t.handshake(), t.up(ACK, 1, 1))
+    s = t.down(ACK, 1, 1, b"d" * 600)
+    same(pair, s)
+    too_big, of_its_own = (icmp_error("192.0.2.1", f, (3, 4), quote=20 + size) for f in (s.right, s.sent))
+    theirs, ours = pair.apart("net", too_big)
+    assert (theirs, ours) == ({"guest": [too_big]}, {"guest": [of_its_own]})
 
 
 def test_row_syn_sent_again_on_a_live_connection_qemu_loses_the_offset_ours_keeps_it(pair: Both) -> None:

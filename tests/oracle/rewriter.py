@@ -170,6 +170,7 @@ class Rewriter:
             return frame
         if p.flags & ACK and c.ack_out is not None:
             c.ack_out = p.ack
+        refusal = c.over and p.flags & (RST | ACK) == RST | ACK and p.seq == 0  # of a SYN, so it has no number
         seq = (p.seq - (c.seq_offset or 0)) % MOD
         if self._established(c):
             if p.flags & FIN:
@@ -177,7 +178,7 @@ class Rewriter:
             if p.flags & ACK and c.fin_in is not None and p.ack == c.fin_in:
                 c.fin_in_acked = True
         self._ended(c, reset=bool(p.flags & RST))
-        if self._established(c) and p.flags & (ACK | RST) and (c.seq_offset or c.ts_offset):
+        if self._established(c) and p.flags & (ACK | RST) and (c.seq_offset or c.ts_offset) and not refusal:
             self.rewritten_out += 1
             options = moved_options(p.body, sack=0, tsval=-c.ts_offset, tsecr=0)
             return renumber(frame, p, seq, p.ack, options, partial)

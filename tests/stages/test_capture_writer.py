@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +67,30 @@ def test_go_on_after_a_cut(tmp_path: Path, suffix: str) -> None:
         out.write(some()[1].data, some()[1].ns)
         out.truncate(out.length)
     assert [p.data for p in captures.read(path)] == [some()[0].data, some()[2].data, some()[1].data]
+
+
+@pytest.mark.parametrize("suffix", [".pcap", ".pcapng"])
+def test_what_a_full_disk_took_in_part_is_taken_back(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file ends behind the last whole record, and the next one is written there."""
+    path, write, full = tmp_path / f"x{suffix}", os.write, False
+
+    def half(fd: int, data: bytes) -> int:
+        nonlocal full
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        full = True
+        return write(fd, data[:20])
+
+    with Writer(path) as out:
+        out.write(b"\1" * 60, 1)
+        monkeypatch.setattr(os, "write", half)
+        with pytest.raises(CaptureError, match="No space left"):
+            out.write(b"\2" * 60, 2)
+        monkeypatch.undo()
+        out.write(b"\3" * 60, 3)
+    assert [p.data[0] for p in captures.read(path)] == [1, 3]
 
 
 def test_a_file_that_lost_its_start(tmp_path: Path) -> None:

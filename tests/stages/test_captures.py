@@ -73,6 +73,7 @@ def test_pcapng_orders_resolutions_and_unknown_blocks(tmp_path: Path, order: str
     ]
 
 
+FAR = struct.pack("<HHq", 14, 8, 1 << 60)  # seconds to add to each time
 BROKEN = {
     "empty": (b"", 0, "too short"),
     "text": (b"hello, world", 0, "neither pcap nor pcapng"),
@@ -93,6 +94,7 @@ BROKEN = {
     "ng interface": (section("<")[:28] + enhanced("<", 1, b"\1" * 60), 28, "interface 0"),
     "ng snaplen": (section("<") + enhanced("<", 1, b"\1" * 60, original=90), 48, "packet 1 was cut"),
     "ng simple cut": (section("<", snaplen=64) + block("<", 3, struct.pack("<I", 90) + bytes(64)), 48, "cut to 64"),
+    "ng far": (section("<", FAR) + enhanced("<", 1, b"\1" * 60), 60, "no such time"),
     "ng lies": (section("<") + block("<", 6, struct.pack("<IIIII", 0, 0, 0, 900, 900) + bytes(8)), 48, "900 bytes in"),
 }  # fmt: skip
 

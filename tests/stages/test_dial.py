@@ -104,6 +104,32 @@ def test_a_look_up_that_fails_over_the_name_itself_is_not_pending_for_ever(monke
     assert logs[0]["reason"] == "no name"
 
 
+def test_a_client_tries_every_address_of_a_name(monkeypatch):
+    """One after the other; each reason is told once, not with each change between them."""
+    with socket.socket() as closed, closing(socket.create_server(("127.0.0.1", 0))) as sock:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        entries = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", where)
+            for where in (closed.getsockname(), ("255.255.255.255", 9), sock.getsockname())
+        ]
+        present = entries[:2]
+
+        def look_up(*_args, flags=0, **_more):
+            if flags:
+                raise socket.gaierror(socket.EAI_NONAME, "not a number")
+            return list(present)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        params = {"host": "name", "port": 9, "reconnect": 0.05}
+        with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+            until(rig, lambda: rig.stage._dialer._failures == 5)
+            assert len(logs) == 2
+            present.append(entries[2])
+            until(rig, lambda: up(rig))
+            assert rig.stage._dialer._failures == 0
+            sock.accept()[0].close()
+
+
 def test_a_failure_that_repeats_is_told_once(tmp_path):
     params = {"path": str(tmp_path / "s"), "reconnect": 0.05}
     with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
@@ -134,6 +160,29 @@ def test_a_stale_socket_file_is_replaced_and_removed_at_the_end(tmp_path):
     assert not path.exists()
 
 
+def test_a_server_whose_file_was_removed_listens_anew(tmp_path, monkeypatch):
+    """Else it would wait for ever where nobody can find it.  What another server has put there is left alone."""
+    monkeypatch.setattr("stages.dial._FILE_NS", 0)
+    path = tmp_path / "s"
+    params = {"path": str(path), "server": True, "reconnect": 0.05}
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        path.unlink()
+        until(rig, path.exists)
+        with closing(socket.socket(socket.AF_UNIX)) as peer:
+            peer.connect(str(path))
+            until(rig, lambda: up(rig))
+            path.unlink()
+        until(rig, lambda: not up(rig) and path.exists())
+        path.unlink()
+        with listener(path):
+            until(rig, lambda: not rig.stage.ready())
+            until(rig, lambda: logs[-1]["event"] == "cannot listen, trying again")
+            assert path.exists()
+        until(rig, rig.stage.ready)
+    assert [line["event"] for line in logs].count("socket file is gone, listening again") == 3
+    assert not path.exists()
+
+
 def test_a_server_without_its_folder_says_which_and_listens_when_it_is_made(tmp_path):
     folder = tmp_path / "run" / "a vm"
     params = {"path": str(folder / "s"), "server": True, "reconnect": 0.05}
@@ -157,6 +206,23 @@ def test_the_socket_of_a_living_server_is_left_alone(tmp_path):
             assert not rig.stage.ready()
         assert logs[0]["reason"] == os.strerror(98)
         assert path.exists()
+
+
+def test_a_living_server_does_not_notice_who_asks_whether_it_lives(tmp_path):
+    """Not as a peer either, that would come and go with every try; and between bind and listen it lives already."""
+    path = str(tmp_path / "s")
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)) as living:
+        living.bind(path)
+        with pytest.raises(OSError, match="in use"):
+            remove_stale(path)
+        living.listen(1)
+        for _ in range(5):
+            with pytest.raises(OSError, match="in use"):
+                remove_stale(path)
+        with pytest.raises(BlockingIOError):
+            living.accept()
+    remove_stale(path)
+    assert not os.path.exists(path)
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path):

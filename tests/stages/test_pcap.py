@@ -91,6 +91,15 @@ def test_speed_and_base(path: Path) -> None:
         assert b.at(150) == [udp(0, 2)]
 
 
+def test_a_frame_of_another_century_waits_at_any_speed(path: Path) -> None:
+    """One packet with a wrong time does not stop the others, and its due time is still a number of 64 bits."""
+    century = 100 * 365 * 86_400 * 1000
+    capture(path, [(0, INBOUND, udp(0, 1)), (century - T0 // MS, INBOUND, udp(0, 2))])
+    with Bench(read=path, speed=0.001) as b:
+        assert b.at(0) == [udp(0, 1)]
+        assert not b.finished
+
+
 def test_no_clock_no_frames(path: Path) -> None:
     """Before the supervisor starts the clock nothing is emitted, at any pace."""
     capture(path, [(0, INBOUND, udp(0, 1))])

@@ -436,6 +436,31 @@ def test_a_reset_without_ack_from_the_guest_is_rewritten(rig: Rig) -> None:
     assert checksum_faults(after) == []
 
 
+@pytest.mark.parametrize("way", ["closed", "reset"])
+def test_the_refusal_of_a_syn_on_ports_used_before_has_no_number(rig: Rig, way: str) -> None:
+    """The server is gone, the client comes back from the same port: RST+ACK with seq 0 (RFC 9293, 3.10.7.1)."""
+    flow = Flow(rig).open()
+    if way == "closed":
+        closing(flow, "client")
+    else:
+        flow.inbound(RST, 1)
+    again = Flow(rig, isns=(900_000, 0, 0))
+    again.inbound(SYN, 0)
+    before, after = again.outbound(RST | ACK, 0, 1)
+    assert after == before
+    _, moved = flow.outbound(RST | ACK, 1, 1)
+    assert read(moved).seq == PRIMARY + 1
+    assert rig.counters()["passed_no_number"] == 1 + (way == "reset")
+
+
+def test_a_reset_at_number_0_of_a_live_connection_is_rewritten(rig: Rig) -> None:
+    """0 is an ordinary number there."""
+    flow = Flow(rig, isns=(CLIENT, PRIMARY, MOD - 1)).open()
+    _, after = flow.outbound(RST | ACK, 1, 1)
+    assert read(after).seq == PRIMARY + 1
+    assert rig.counters()["connections_reset"] == 1
+
+
 def test_a_reset_without_ack_from_the_client_passes(rig: Rig) -> None:
     """It carries only the client's own number."""
     flow = Flow(rig).open()

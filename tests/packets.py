@@ -309,7 +309,7 @@ def read(frame: bytes) -> Packet:
         size = (offset >> 4) * 4
         fields |= {"sport": sport, "dport": dport, "seq": seq, "ack": ack, "flags": flags}
         fields |= {"options": read_options(body[20:size]), "payload": body[size:]}
-    elif proto == P_UDP and not fragment:
+    elif proto == P_UDP and not fragment and len(body) >= 8:
         fields |= {"sport": body[0] << 8 | body[1], "dport": body[2] << 8 | body[3], "payload": body[8:]}
     return Packet(**fields)  # type: ignore[arg-type]
 

@@ -300,6 +300,15 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, capsys, content: bytes 
     assert capsys.readouterr().err.endswith("Is a directory; give a file that can be read\n")
 
 
+def test_where_one_file_cannot_be_written_the_other_is_not(run, tmp_path: Path) -> None:
+    """Status 2 means that nothing was written."""
+    for wrong, found in ((tmp_path / "none" / "qemu.sh", "no folder"), (tmp_path, "a folder")):
+        done = run(LINE, "-o", str(tmp_path / "config.toml"), "--qemu-out", str(wrong), "--force")
+        assert done.status == 2
+        assert done.told.startswith(f"from_qemu: {wrong}: {found}")
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_narrow_terminal_gets_lines_of_its_width() -> None:
     """No word is cut; a pipe gets lines of the usual width."""
     notes = [Note("lost", "line 1, -netdev hn0", "it is of type x, which the pipeline cannot join; put another there")]

@@ -251,6 +251,10 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
     for path, _ in wanted:
         if path != "-" and os.path.lexists(path) and not asked.force:
             raise Trouble(path, "a file that is there", "another name, or --force to overwrite it")
+        folder = os.path.dirname(path) or "."
+        if path != "-" and (os.path.isdir(path) or not os.path.isdir(folder)):  # before anything is written
+            found = "a folder" if os.path.isdir(path) else f"no folder {show(folder)}"
+            raise Trouble(path, found, "give a file to write to")
     for path, content in wanted:
         try:
             if path == "-":

@@ -111,12 +111,13 @@ def _flags(d: Divergence) -> str:
 
 def _bytes(d: Divergence) -> Advice:
     if looks_encrypted(d):
-        return Advice(
+        text = (
             "The bytes look like TLS or SSH, which each replica encrypts with random numbers of its own. No mask "
-            "helps: end TLS before the replicas, or let such flows pass uncompared:",
-            "encrypted",
-            (("action", "pass"), *_where(d)),
+            "helps: end TLS before the replicas, or let such flows pass uncompared"
         )
+        if not _where(d):  # a rule for everything would leave nothing to compare
+            return Advice(f"{text}.")
+        return Advice(f"{text}:", "encrypted", (("action", "pass"), *_where(d)))
     known = around(d)
     if d.place is None or any(d.place not in side for side in known):
         return _plain(d)

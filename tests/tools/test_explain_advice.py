@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import tomllib
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_what_is_encrypted_may_pass(tmp_path: Path) -> None:
     first, second = (b"\x16\x03\x03\0\x40" + bytes(60) + last for last in (b"a", b"b"))
     advice = advise(load(write(words.tcp_difference(first, second), tmp_path / "x")))
     assert "TLS" in advice.text and rule_of(advice).action == "pass"
+
+
+def test_no_rule_that_lets_everything_pass_is_suggested(tmp_path: Path) -> None:
+    """Of a file that does not say which flow it was: the sentence alone."""
+    first, second = (b"\x16\x03\x03\0\x40" + bytes(60) + last for last in (b"a", b"b"))
+    found = load(write(words.tcp_difference(first, second), tmp_path / "x"))
+    advice = advise(dataclasses.replace(found, verdict={**found.verdict, "flow": ""}))
+    assert advice.text.endswith("let such flows pass uncompared.")
+    assert advice.config == advice.command == ()
 
 
 def test_advice_for_what_is_no_byte(tmp_path: Path) -> None:

@@ -316,6 +316,8 @@ def test_a_chardev_with_an_objects_id_gets_another(run) -> None:
 def test_variables_that_grow_without_end_are_refused(run) -> None:
     doubled = "a=0123456789\n" + "".join("a=$a$a\n" for _ in range(60))
     assert "variables that grow to more than 1,048,576 characters" in run(f"{doubled}{LINE} -name $a").told
+    doubled = f"a=({NETDEV})\n" + 'a+=(-x y "${a[@]}")\n' * 60
+    assert "variables that grow to more than" in run(f'{doubled}{LINE} "${{a[@]}}"').told
 
 
 def test_tap_devices_without_a_name_get_different_ones(run) -> None:

@@ -230,6 +230,7 @@ class _Splitter:
                 self.at = end
             elif (m := _ALL_OF_ARRAY.match(self.text, self.at)) and m[2] in self.arrays:
                 self.at = m.end()
+                self._spend(sum(len(word.value) + 1 for word in self.arrays[m[2]].words), f"line {self.line}")
                 words += self.arrays[m[2]].words
                 self.found = [line for line in self.found if line is not self.arrays[m[2]]]
             else:
@@ -315,16 +316,19 @@ class _Splitter:
             self._pass(self.at + 1)
         raise Trouble(place, 'a quote (") that is never closed', "close it, or give the command line alone")
 
+    def _spend(self, characters: int, place: str) -> None:
+        self.spent += characters
+        if self.spent > _MOST_EXPANDED:
+            found = f"variables that grow to more than {_MOST_EXPANDED:,} characters"
+            raise Trouble(place, found, "write their values instead")
+
     def _variable(self, place: str) -> tuple[str, list[str], bool]:
         start = self.at
         if m := re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})").match(self.text, start):
             self.at = m.end()
             name = m[1] or m[2]
             if name in self.variables:
-                self.spent += len(self.variables[name])
-                if self.spent > _MOST_EXPANDED:
-                    found = f"variables that grow to more than {_MOST_EXPANDED:,} characters"
-                    raise Trouble(place, found, "write their values instead")
+                self._spend(len(self.variables[name]), place)
                 return self.variables[name], [], True
             return m[0], [name], False
         if m := re.compile(r"\$\{([A-Za-z_]\w*)(:?)-([^}$`\"'\\]*)\}").match(self.text, start):

@@ -55,7 +55,7 @@ class CommandLine:
 _PROGRAM: Final = re.compile(r"(?:.*/)?(?:qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
 _HAS_PROGRAM: Final = re.compile(r"(?:^|[\s/\"'])(?:qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)[\"']?(?=\s|\\?$)")
 _OPTION: Final = re.compile(r"--?[A-Za-z][\w.-]*(?=[\s=\\)]|$)")
-_ASSIGNMENT: Final = re.compile(r"(?:(?:export|local|readonly|declare)\s+)?[A-Za-z_]\w*=(?!\s*\()")
+_ASSIGNMENT: Final = re.compile(r"(?:(?:export|local|readonly|declare)\s+)?[A-Za-z_]\w*\+?=(?!\s*\()")
 _ARRAY: Final = re.compile(r"\s*(?:(?:export|local|readonly|declare(?:\s+-a)?)\s+)?([A-Za-z_]\w*)\+?=\(")
 _ALL_OF_ARRAY: Final = re.compile(r"(\"?)\$\{([A-Za-z_]\w*)\[[@*]\]\}\1(?=[\s;&|<>()]|\Z)")
 _BEFORE: Final = re.compile(
@@ -63,6 +63,8 @@ _BEFORE: Final = re.compile(
     r"|stdbuf|gdb|valgrind|unshare|ssh|[A-Za-z_]\w*=\S*)\s"
 )
 _RUN_VARIABLE: Final = re.compile(r"\"?\$\{?(\w+)\}?\"?\s+(?:--?[A-Za-z]|\\$)")
+_IS_VARIABLE: Final = re.compile(r"(?:(?:eval|exec|sudo)\s+)*\$\{?(\w+)\}?\s*&?")  # of which the text says what it is
+_EVAL: Final = re.compile(r"^(\s*eval\s+)\"(\$\{?\w+\}?)\"", re.MULTILINE)
 _PROMPT: Final = re.compile(r"(\s*)[#$%>]\s+")
 _MOST_EXPANDED: Final = 1 << 20
 _BREAKS: Final = frozenset(";&|<>()")
@@ -88,7 +90,7 @@ def listed(arguments: Iterable[str], place: str) -> CommandLine:
 
 def _plain(text: str) -> str:
     """The text without a diff's ``+`` and with prompts before QEMU's program taken off."""
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = _EVAL.sub(r"\1\2", text.replace("\r\n", "\n")).split("\n")
     signed = [line for line in lines if re.match(r"\+\s*--?[a-z]", line)]
     if signed and not any(re.match(r"\s*--?[a-z]", line) for line in lines):
         lines = [line[1:] if line.startswith("+") else line for line in lines]
@@ -153,6 +155,9 @@ class _Splitter:
         if _HAS_PROGRAM.search(line):
             first = line.split(None, 1)[0].strip("\"'")
             return bool(_PROGRAM.fullmatch(first) or _BEFORE.match(line))
+        whole = _IS_VARIABLE.fullmatch(line)
+        if whole and _HAS_PROGRAM.search(self.variables.get(whole[1], "")):
+            return True
         return bool(_RUN_VARIABLE.match(line))
 
     def _command(self) -> None:
@@ -170,7 +175,7 @@ class _Splitter:
             if not part:
                 continue
             program = next((n for n, w in enumerate(part) if _PROGRAM.fullmatch(w.value)), None)
-            leading = next((n for n, w in enumerate(part) if not _ASSIGNMENT.match(w.raw + " ")), len(part))
+            leading = next((n for n, w in enumerate(part) if not _ASSIGNMENT.match(w.raw.lstrip("'") + " ")), len(part))
             if program is None and leading < len(part) and "$" in part[leading].raw:
                 program = leading  # "$QEMU" whose value the text does not say
             if leading == len(part) or part[0].value in ("export", "local", "readonly", "declare"):
@@ -184,8 +189,9 @@ class _Splitter:
     def _assign(self, words: Sequence[Word]) -> None:
         for word in words:
             name, sign, value = word.value.partition("=")
-            if sign and name not in self.given:
-                self.variables[name] = value
+            plain = name.removesuffix("+")
+            if sign and plain not in self.given:
+                self.variables[plain] = self.variables.get(plain, "") + value if name != plain else value
 
     def _take(self, place: str, before: list[Word], words: list[Word], array: str = "") -> None:
         if array:
@@ -331,7 +337,7 @@ class _Splitter:
                 self._spend(len(self.variables[name]), place)
                 return self.variables[name], [], True
             return m[0], [name], False
-        if m := re.compile(r"\$\{([A-Za-z_]\w*)(:?)-([^}$`\"'\\]*)\}").match(self.text, start):
+        if m := re.compile(r"\$\{([A-Za-z_]\w*)(:?)[-=]([^}$`\"'\\]*)\}").match(self.text, start):
             self.at = m.end()
             value = self.variables.get(m[1])
             return (m[3] if value is None or (m[2] and not value) else value), [], True

@@ -27,7 +27,7 @@ class BadRegex(ValueError):
     """An expression that cannot become an automaton: why, and where in it; ``at`` is the index, if there is one."""
 
     def __init__(self, why: str, text: str = "", at: int | None = None) -> None:
-        self.at = at
+        self.at, why = at, _plain(why)  # what `re` says quotes the expression
         super().__init__(why if at is None else f"{_place(text, at)}: {why}")
 
 

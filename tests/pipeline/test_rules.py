@@ -221,6 +221,7 @@ def test_a_digest_follows_every_key_and_the_order() -> None:
         ("a\u20ac", r"at character 2, '€': no byte, but a character; in UTF-8 it is \xe2\x82\xac"),
         ("\xe9", r"at character 1, 'é': no byte, but a character; in UTF-8 it is \xc3\xa9"),
         ("\ud800", "no byte, but a character"),
+        ("[b-\n]", r"at character 2, 'b-\n]': bad character range b-\n"),
         ("x[[:alpha:]]+", "at character 3, '[:alpha:]]+': a class of POSIX"),
         ("[^a[:^digit:]]", "at character 4, '[:^digit:]]': a class of POSIX"),
         ("x" * 1001, "1,001 characters"),

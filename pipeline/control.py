@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgpack
 
 from pipeline.config import default_runtime_dir
+from pipeline.output import show
 
 TIMEOUT_S: Final = 30.0
 
@@ -211,23 +212,23 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{given.name}: {reply.get('error')}", file=sys.stderr)
         return int(reply.get("code", 1))
     reply.pop("error", None)
+    if "warning" in reply and not getattr(given, "json", False):
+        print(f"{given.name}: warning: {reply['warning']}", file=sys.stderr)
+    text = _text(given, reply)
+    return show("pipeline.control", lambda: print(text))
+
+
+def _text(given: argparse.Namespace, reply: dict[str, Any]) -> str:
     if getattr(given, "json", False):
-        print(json.dumps(reply, ensure_ascii=False))
-    elif given.command == "status":
-        print(show_status(reply))
-    elif given.command == "rule" and given.what == "list":
-        print(show_rules(reply))
-    elif given.command == "profile":
-        print(show_profile(reply))
-    else:
-        print(reply.get("text", "done"))
-        if "warning" in reply:
-            print(f"{given.name}: warning: {reply['warning']}", file=sys.stderr)
-    return 0
+        return json.dumps(reply, ensure_ascii=False)
+    if given.command == "status":
+        return show_status(reply)
+    if given.command == "rule" and given.what == "list":
+        return show_rules(reply)
+    if given.command == "profile":
+        return show_profile(reply)
+    return str(reply.get("text", "done"))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BrokenPipeError:
-        sys.exit(141)
+    sys.exit(main())

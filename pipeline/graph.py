@@ -6,10 +6,8 @@ python -m pipeline.graph config.toml [--dot | --mermaid]
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 from pipeline import registry, wiring
 from pipeline.check import process_of
 from pipeline.config import ConfigError, load
+from pipeline.output import show
 from pipeline.schema import MIN_RING, Mistake
 from pipeline.tables import Compare, Config, Filter, Null, Pcap, Side, Socket
 from pipeline.wiring import Edge, Port
@@ -285,11 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for name, what in breadth.warnings(graph.config.rules).items():
         print(f"{asked.config}: warning: rule.{name}: {what}", file=sys.stderr)
-    with contextlib.suppress(BrokenPipeError):  # the reader (head, less) has seen enough
-        print(asked.form(graph), flush=True)
-        return 0
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush would complain
-    return 0
+    text = asked.form(graph)
+    return show("pipeline.graph", lambda: print(text))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.output import show
 from stages.captures import CaptureError
 from stages.finding import SIDES
 from tools.advice import Advice, advise
@@ -357,17 +358,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it; the exit status."""
     args = _arguments(argv)
-    try:
-        status = _explain(args)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        status = 0
-    except OSError as error:
-        print(f"tools.explain: the output cannot be written ({error.strerror})", file=sys.stderr)
-        status = 2
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush would complain
-    return status
+    return show("tools.explain", lambda: _explain(args))
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import ConfigError, Mistake, parse
+from pipeline.output import hush
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        _hush()
+        hush()
         return 2
     _tell(asked, result, bool(line.before))
     return 1 if any(note.kind == "lost" for note in result.notes) else 0
@@ -265,14 +266,9 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
             raise
         except (OSError, ValueError) as error:
             if path == "-":
-                _hush()
+                hush()
             called = "standard output" if path == "-" else path
             raise Trouble(called, getattr(error, "strerror", None) or str(error), "give a file to write to") from None
-
-
-def _hush() -> None:
-    """Nothing more to standard output: the interpreter's own flush would complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:

@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from ring import layout
 from ring.kernels.frames import scan
-from tests.packets import vnet_header
+from tests.fuzz.mutate import CLIENT, CLIENT6, SERVER, SERVER6, Mutator
+from tests.packets import ACK, SYN, icmp_error, opt_sack, opt_timestamp, tcp_frame, vnet_header
 from tests.rig import Rig
 from tests.stages.compare_audit import audit
 
 _MS: Final = 1_000_000
+_OPTIONS: Final = opt_timestamp(123, 4_000_000_000) + opt_sack((10, 20), (30, 40))
 COMPARE: Final = {
     "compare_timeout": 300,
     "expired_scan_cycle": 1000,
@@ -78,6 +80,9 @@ class Bench:
     def check(self) -> None:
         """What is too slow to be checked at each turn."""
 
+    def reached(self) -> None:
+        """The frames have reached what they are for: asked at the end of a campaign."""
+
     def fire(self, frames: list[bytes]) -> None:
         """One round."""
         raise NotImplementedError
@@ -134,9 +139,24 @@ class FilterBench(Bench):
         ports = ("tx_in", "rx_in", "tx_out", "rx_out") if vnet else ()
         super().__init__(kind, params, seed, ports)
         self.rig.command(layout.CMD_STATUS, 1)
+        self._opens = kind == "filter-rewriter"
+        self._talk = Mutator(seed, [*_talk("tx_in"), *_talk("rx_in")])
+
+    def _open(self) -> None:
+        """Connections with an offset: without one hardly a frame would be rewritten."""
+        ours, theirs = (self.random.getrandbits(32) for _ in range(2))
+        for port, flags, seq, ack in (
+            ("tx_in", SYN, -1, 0), ("rx_in", SYN | ACK, ours, 0), ("tx_in", ACK, 0, theirs),
+        ):  # fmt: skip
+            self.write(port, [tcp_frame(*ends, seq=seq, ack=ack, flags=flags, **how) for ends, how in _flows(port)])
+            self.turn()
 
     def fire(self, frames: list[bytes]) -> None:
         """Half of the frames go each way; now and then an event."""
+        if self._opens:
+            self._open()
+            frames = [*frames, *self._talk.burst(len(frames) // 2)]
+            self.random.shuffle(frames)
         half = len(frames) // 2
         lengths = []
         for port, part in (("tx_in", frames[:half]), ("rx_in", frames[half:])):
@@ -152,6 +172,31 @@ class FilterBench(Bench):
         after = [int(self.rig.rings[port].w[layout.TAIL]) for port in ("tx_out", "rx_out")]
         assert [b - a for a, b in zip(out, after, strict=True)] == lengths
 
+    def reached(self) -> None:
+        """Some of them were rewritten, each way, and ICMP errors."""
+        counters = self.rig.counters()
+        names = ("rewritten_in", "rewritten_out", "rewritten_errors") if self._opens else ()
+        assert all(counters[name] > 0 for name in names), counters
+
+
+def _flows(port: str) -> list[tuple[tuple[str, str, int, int], dict[str, Any]]]:
+    """Ends and looks of a few connections, as their frames come in at ``port`` of a rewriter."""
+    found: list[tuple[tuple[str, str, int, int], dict[str, Any]]] = []
+    for guest, peer in ((SERVER, CLIENT), (SERVER6, CLIENT6)):
+        ends = (peer, guest, 4000, 80) if port == "tx_in" else (guest, peer, 80, 4000)
+        found += [(ends, {"vlans": vlans, "options": _OPTIONS}) for vlans in ((), (5,), (5, 6))]
+    return found
+
+
+def _talk(port: str) -> list[bytes]:
+    """Segments of those connections, and ICMP errors about them."""
+    frames = []
+    for ends, how in _flows(port):
+        frames.append(tcp_frame(*ends, seq=7, ack=9, payload=b"payload", **how))
+        if port == "rx_in":
+            frames.append(icmp_error(ends[1], frames[-1], (2, 0) if ":" in ends[0] else (3, 4)))
+    return frames
+
 
 BENCHES: Final = {
     "compare": CompareBench,
@@ -164,8 +209,6 @@ BENCHES: Final = {
 
 def campaign(name: str, frames: list[bytes], count: int, seed: int, burst: int = 250, audits: int = 20) -> int:
     """Fire ``count`` mutated frames at a bench; how many were written.  Raises AssertionError where it is not sound."""
-    from tests.fuzz.mutate import Mutator
-
     bench = BENCHES[name](seed)
     mutator = Mutator(seed, frames)
     rounds = 0
@@ -176,4 +219,5 @@ def campaign(name: str, frames: list[bytes], count: int, seed: int, burst: int =
             if rounds % audits == 0:
                 bench.check()
         bench.check()
+        bench.reached()
     return bench.frames

@@ -18,7 +18,7 @@ NUMBERS: Final = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 
 
 def seeds() -> list[bytes]:
-    """Good frames: TCP with every flag and option, UDP, ICMP, IPv6 with extension headers, tags, fragments, ARP."""
+    """Good frames: TCP with every flag and option, UDP, ICMP with errors, IPv6 with headers, tags, fragments, ARP."""
     options = p.opt_mss() + p.opt_sack_permitted() + p.opt_timestamp(7, 9)
     sack = p.opt_timestamp(1, 2) + p.opt_sack((10, 20), (30, 40), (50, 60))
     made = []
@@ -30,6 +30,8 @@ def seeds() -> list[bytes]:
                     p.tcp_frame(src, dst, 80, 4000, seq=1000, ack=5000, flags=flags, payload=data, vlans=vlans,
                                 options=options if flags & SYN else sack)
                 )  # fmt: skip
+        too_big = (2, 0) if ":" in src else (3, 4)
+        made.append(p.icmp_error(dst, p.tcp_frame(src, dst, 80, 4000, seq=1000, ack=5000, options=sack), too_big))
         made.append(p.udp_frame(src, dst, 53, 4000, b"answer" * 9))
         made.append(p.icmp_frame(src, dst, data=b"ping" * 5))
     extended = [p.hop_by_hop(), p.destination_options(16)]

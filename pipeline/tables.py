@@ -190,6 +190,7 @@ class Mirror(Filter):
 
     TYPE: ClassVar[str] = "filter-mirror"
     outdev: str = key(IDENT, required=True)
+    stall_timeout: int = key(integer(0, _MS, "ms"), 5_000)
 
 
 @dataclass(frozen=True, kw_only=True)

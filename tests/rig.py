@@ -90,9 +90,9 @@ class Rig:
                 break
         return total
 
-    def take(self, port: str) -> list[bytes]:
-        """Everything published in an output ring."""
-        return self._consumers[port].recv_many(1 << 30, timeout=0)
+    def take(self, port: str, most: int = 1 << 30) -> list[bytes]:
+        """Everything published in an output ring, or so many frames of it."""
+        return self._consumers[port].recv_many(most, timeout=0)
 
     def counters(self) -> dict[str, int]:
         """Committed counters by name."""

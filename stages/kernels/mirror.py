@@ -1,12 +1,56 @@
-"""filter-mirror: every packet goes on unchanged, and a copy of it to outdev."""
+"""filter-mirror: every packet goes on unchanged, and a copy of it to outdev.
+
+A full outdev holds the packets back, so that no copy is lost; but not for ever: the client's packets must not wait for
+a secondary that takes nothing (a QEMU in -incoming does not read its netdev, a host may hang).
+"""
 
 from __future__ import annotations
 
+from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
-from ring.layout import BLOCKED, CMD_STATUS, P_OUTPUTS
+from ring.layout import BLOCKED, CMD_STATUS, HEAD, P_OUTPUTS
 from stages.kernels.forward import connected, forward
-from stages.layout.mirror import NO_PEER, OUTDEV, RX_IN, RX_OUT, TX_IN, TX_OUT
+from stages.layout.mirror import (
+    LOOK_NS,
+    NO_PEER,
+    O_FULL_NS,
+    O_LOOKED,
+    O_STALL_NS,
+    O_TAKEN,
+    OUTDEV,
+    RX_IN,
+    RX_OUT,
+    STALLED,
+    TX_IN,
+    TX_OUT,
+)
+
+
+@hot
+def outdev_is_full(w):
+    """Whether this burst found no room in outdev."""
+    return w[BLOCKED] >> OUTDEV & 1 == 1
+
+
+@hot
+def stalled(w):
+    """Whether outdev has taken nothing for so long that nobody waits for it any more."""
+    return w[O_STALL_NS] != 0 and w[O_FULL_NS] >= w[O_STALL_NS]
+
+
+@hot
+def look_at_outdev(w, now):
+    """Note for how long a full outdev has taken nothing; it has not where its head stands still."""
+    if not outdev_is_full(w) and w[O_FULL_NS] == 0:
+        return
+    taken = load_acquire(w, w[P_OUTPUTS + OUTDEV] + HEAD)  # partner: the process behind outdev
+    if taken != w[O_TAKEN] or w[O_FULL_NS] == 0:
+        w[O_TAKEN] = taken
+        w[O_FULL_NS] = int(outdev_is_full(w))  # more than nothing: it has begun
+    elif outdev_is_full(w):
+        w[O_FULL_NS] += min(now - w[O_LOOKED], LOOK_NS)
+    w[O_LOOKED] = now
 
 
 @hot
@@ -14,7 +58,11 @@ def mirror_direction(u8, w, row, i, o):
     """Pass a burst from input ``i`` to output ``o`` and a copy of it to outdev; the number of frames."""
     mirroring = w[P_OUTPUTS + OUTDEV] != 0 and w[CMD_STATUS] == 1
     if mirroring and connected(w, OUTDEV):
-        return forward(u8, w, row, i, o, OUTDEV)
+        frames = forward(u8, w, row, i, o, OUTDEV)
+        if frames == 0 and outdev_is_full(w) and stalled(w):
+            frames = forward(u8, w, row, i, o, -1)
+            count(w, row, STALLED, frames)
+        return frames
     frames = forward(u8, w, row, i, o, -1)
     if mirroring:
         count(w, row, NO_PEER, frames)
@@ -29,6 +77,7 @@ def mirror_burst(u8, w, now):
         return 0
     row = begin(w)
     work = mirror_direction(u8, w, row, TX_IN, TX_OUT) + mirror_direction(u8, w, row, RX_IN, RX_OUT)
+    look_at_outdev(w, now)
     if work == 0:
         return 0
     return commit(w, row, now, work)

@@ -1,16 +1,29 @@
-"""filter-mirror: ports, counters, options."""
+"""filter-mirror: ports, counters, options.
+
+The three words behind O_STALL_NS are the kernel's notes: not committed, and a new incarnation begins with zeros.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from ring.layout import P_OPTIONS
 from stages.layout.kind import OWN_COUNTERS, Balance, Counter, Kind
 
 TX_IN, RX_IN = range(2)
 TX_OUT, RX_OUT, OUTDEV = range(3)
 
-NO_PEER: Final = OWN_COUNTERS
-COUNTERS: Final = (Counter("dropped_no_peer", "copies not made because outdev had no peer connected"),)
+NO_PEER, STALLED = range(OWN_COUNTERS, OWN_COUNTERS + 2)
+COUNTERS: Final = (
+    Counter("dropped_no_peer", "copies not made because outdev had no peer connected"),
+    Counter("dropped_stalled", "copies not made because outdev was full and took nothing for stall_timeout"),
+)
+
+O_STALL_NS: Final = P_OPTIONS  # stall_timeout in ns, 0: wait for ever
+O_TAKEN: Final = P_OPTIONS + 1  # outdev's head at the last look
+O_FULL_NS: Final = P_OPTIONS + 2  # for how long outdev has been full and has taken nothing
+O_LOOKED: Final = P_OPTIONS + 3  # monotonic ns of the last look at a full outdev
+LOOK_NS: Final = 50_000_000  # counts at most between two looks: who was not running has not seen a peer stall
 
 KIND: Final = Kind(
     name="filter-mirror",

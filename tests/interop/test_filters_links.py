@@ -318,3 +318,26 @@ def test_a_rewriter_as_a_process_gives_what_qemus_gives(tmp_path: Path) -> None:
             assert ours.counter("w0", "connections") == 5
     finally:
         theirs.close()
+
+
+def test_clients_are_served_while_a_secondary_reads_nothing(tmp_path: Path) -> None:
+    """A QEMU in -incoming reads no netdev: what the socket and the rings take is all that waits for it."""
+    tables = [chardev("outdev"), filter_table("m0", "filter-mirror", outdev='"outdev"', stall_timeout="100")]
+    many = [marked("net", i, 1500) for i in range(8000)]  # more than twice what is on the way at most
+    with Piped(tmp_path, tables, {**PLAIN, "outdev": False}) as ours:
+        assert at_full_speed_to_guest(ours, many) == many
+        dropped = ours.counter("m0", "dropped_stalled")
+        assert dropped > 0
+        copies = receive(ours.links, {"outdev": len(many) - dropped})["outdev"]
+        assert copies == sorted(set(copies), key=many.index)
+        last = marked("net", 8000, 1500)
+        ours.links["net"].send(last)
+        assert receive(ours.links, {"guest": 1, "outdev": 1}) == {"guest": [last], "outdev": [last]}
+        until(lambda: ours.lines("outdev takes copies again"), "the line")
+        assert len(ours.lines("outdev takes nothing: copies are dropped until it does")) == 1
+
+
+def at_full_speed_to_guest(ours: Piped, frames: list[bytes]) -> list[bytes]:
+    """What the guest gets; nobody reads the copies."""
+    with sending(ours.links, {"net": frames}):
+        return receive(ours.links, {"guest": len(frames)})["guest"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ring import layout
 from tests.oracle.mirror import MirrorOracle
@@ -86,3 +88,80 @@ def test_a_full_outdev_holds_both_directions_because_no_copy_may_be_lost():
         rig.take("outdev")
         assert rig.run() == 1
         assert rig.take("rx_out") == rig.take("outdev") == [b"r"]
+
+
+MS = 1_000_000
+FULL = [b"c" * 252] * 16  # all that outdev takes
+HELD = bytes(1020)  # as much as four of them
+
+
+def look_for(rig: Rig, since: int, ms: int, step: int = 10) -> int:
+    """Duty cycles every ``step`` ms; frames moved."""
+    return sum(rig.run(now=(since + at) * MS) for at in range(0, ms + 1, step))
+
+
+def fill(rig: Rig, now: int) -> None:
+    """Outdev is full from ``now`` (ms) on, and one more packet waits."""
+    rig.feed("tx_in", *FULL)
+    rig.run(now=now * MS)
+    assert rig.take("tx_out") == FULL
+    rig.feed("tx_in", HELD)
+    assert rig.run(now=now * MS) == 0
+
+
+def stalling(stall_timeout: int) -> Rig:
+    return Rig("filter-mirror", {"stall_timeout": stall_timeout}, ring_size=1 << 12)
+
+
+def test_a_peer_that_takes_nothing_is_not_waited_for_again_and_again():
+    """Held for stall_timeout, then everything passes without copies, until outdev takes something."""
+    with capture_logs() as logs, stalling(1000) as rig:
+        fill(rig, 10_000)
+        assert look_for(rig, 10_000, 990) == 0
+        assert not logs
+        assert look_for(rig, 11_000, 10) == 1
+        assert rig.take("tx_out") == [HELD]
+        rig.feed("rx_in", b"other")
+        assert rig.run(now=90_000 * MS) == 1, "a minute of silence is no sign of life"
+        assert rig.take("rx_out") == [b"other"]
+        assert (rig.counters()["dropped_stalled"], rig.counters()["outdev_frames"]) == (2, 16)
+        assert rig.take("outdev") == FULL
+        rig.feed("tx_in", b"copied")
+        assert rig.run(now=90_010 * MS) == 1
+        assert rig.take("outdev") == rig.take("tx_out") == [b"copied"]
+        fill(rig, 90_020)
+        assert look_for(rig, 90_020, 990) == 0
+    assert [line["event"] for line in logs] == [
+        "outdev takes nothing: copies are dropped until it does",
+        "outdev takes copies again",
+    ]
+
+
+def test_a_peer_that_takes_little_is_waited_for():
+    """Every frame that it takes begins the time anew."""
+    with stalling(1000) as rig:
+        fill(rig, 0)
+        for n in range(1, 5):
+            assert look_for(rig, n * 1000, 900) == 0
+            assert rig.take("outdev", 1) == FULL[:1]
+        assert look_for(rig, 5000, 0) == 1
+        assert rig.counters()["dropped_stalled"] == 0
+
+
+@pytest.mark.parametrize("status", ["slept", "restarted"])
+def test_a_mirror_that_was_not_running_has_seen_no_stall(status: str):
+    with stalling(1000) as rig:
+        fill(rig, 0)
+        assert look_for(rig, 0, 900) == 0
+        if status == "restarted":
+            rig.restart()
+            assert look_for(rig, 1000, 900) == 0
+        else:
+            assert rig.run(now=5_000_000 * MS) == 0
+        assert rig.counters()["dropped_stalled"] == 0
+
+
+def test_nobody_gives_up_where_it_is_switched_off():
+    with stalling(0) as rig:
+        fill(rig, 0)
+        assert look_for(rig, 0, 100_000, 40) == 0

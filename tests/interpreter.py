@@ -19,6 +19,6 @@ def fresh_python(code: str, **environment: str | None) -> subprocess.CompletedPr
         env={name: value for name, value in changed.items() if value is not None},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # a kernel that is compiled on a busy machine
         check=False,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from ring import layout
 from tests.rig import Rig
 
+PATIENCE_S = 120.0
 ETHERNET = bytes.fromhex("525400123456 525400abcdef 0800") + b"E" * 46
 
 
@@ -36,7 +37,7 @@ def turn(rig: Rig) -> None:
 
 def until(rig: Rig, condition: Callable[[], Any]) -> Any:
     """Turn until ``condition`` holds; what it returned."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
         assert time.monotonic() < deadline, (condition, rig.counters())
         turn(rig)

@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TESTS = """
 import os, socket, subprocess
+import tests.conftest
 import ring
 from ring import ledger
+
+tests.conftest._PATIENCE_S = 0.5  # the sleep below does not end by itself
 
 
 def test_segment():
@@ -61,12 +64,15 @@ def test_what_a_test_leaves_behind_fails_it(tmp_path: Path) -> None:
             "tests.conftest",
             "-p",
             "no:cacheprovider",
+            "--color=no",
             str(file),
         ],
         cwd=ROOT,
         env={
-            name: value for name, value in os.environ.items() if name != "CI"
-        },  # under CI pytest says everything twice
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS")  # under CI pytest says everything twice
+        },
         capture_output=True,
         text=True,
         timeout=120,

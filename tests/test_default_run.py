@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline import control
+from tests.pipeline.running import TIMELESS
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600.0  # a cold cache on a busy machine compiles for minutes
@@ -29,7 +30,9 @@ class Run:
         text = (ROOT / "config.toml").read_text().replace('"samples/', f'"{ROOT}/samples/')
         name = f'name = "sample-{os.getpid()}"\nruntime_dir = "{folder}"'
         config = folder / "config.toml"
-        config.write_text(text.replace('name = "sample"', name) + more)
+        # A stage that gets no processor for a while is not dead: here only the test kills.
+        patient = "[supervisor]\n" + "".join(f"{key} = {value}\n" for key, value in TIMELESS.items())
+        config.write_text(text.replace('name = "sample"', name) + more + patient)
         self.socket = folder / f"sample-{os.getpid()}.sock"
         command = [sys.executable, "-m", "pipeline.supervisor", str(config), "--log-format", "json"]
         self.errors = (folder / "stderr").open("w+")

@@ -30,7 +30,7 @@ BINARY: Final = "qemu-system-x86_64"
 PACKAGE: Final = "qemu-system-x86"
 MAX_FRAME: Final = 69_632  # the largest L that QEMU takes
 _PR_SET_PDEATHSIG: Final = 1
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 
 
 class QemuError(RuntimeError):
@@ -73,7 +73,7 @@ class Link:
         lead = vnet_hdr_len.to_bytes(4, "big") if self.vnet else b""
         self.sock.sendall(b"".join(len(frame).to_bytes(4, "big") + lead + frame for frame in frames))
 
-    def take(self, count: int | None = None, timeout: float = 5.0, quiet: float = 0.05) -> list[bytes]:
+    def take(self, count: int | None = None, timeout: float = 60.0, quiet: float = 0.05) -> list[bytes]:
         """Frames that came out (a virtio-net header is left in place).
 
         With ``count``: waits for that many, at most ``timeout`` seconds.  Without: until ``quiet`` seconds were quiet.

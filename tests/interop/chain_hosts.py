@@ -27,10 +27,11 @@ from pipeline.config import load
 from pipeline.graph import plan
 from pipeline.summary import summarise
 from tests.interop.chain_plan import COMPARE, ENDS, LINKS, QUEUES, SERVERS, Chain, Host, filter_type
+from tests.pipeline.running import TIMELESS
 from tools import qemu
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 COMPILE_S: Final = 600.0  # a cold cache on a busy machine
 TIMEOUT_MS: Final = 600_000  # compare_timeout: no packet of a slow machine is ever too old
 _PR_SET_PDEATHSIG: Final = 1
@@ -193,7 +194,7 @@ class OurHost:
         """config.toml."""
         host, rings = self.host, self._inside()
         head: dict[str, Any] = {"name": self.name, "runtime_dir": str(self._at.folder), "ring_size": "256KiB"}
-        tables: dict[str, dict[str, Any]] = {"pipeline": head}
+        tables: dict[str, dict[str, Any]] = {"pipeline": head, "supervisor": dict(TIMELESS)}
         for dev, link, _ in host.chardevs():
             if link in rings:
                 tables[f"chardev.{link}"] = {"backend": "ring"}
@@ -263,7 +264,7 @@ class OurHost:
     def _end(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

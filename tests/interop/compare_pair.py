@@ -38,7 +38,7 @@ MS: Final = 1_000_000
 S: Final = 1_000 * MS
 HOUR_MS: Final = 3_600_000
 _QEMUS_TABLE: Final = 16_384  # connections that QEMU knows before it wipes them all
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 120.0
 PARAMS: Final[dict[str, Any]] = {
     **{f.name: f.default for f in fields(Compare) if f.default is not MISSING},
     "compare_timeout": HOUR_MS,

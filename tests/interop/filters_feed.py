@@ -31,7 +31,7 @@ from tools import qemu
 needs_qemu = pytest.mark.skipif(not qemu.available(), reason=f"needs Debian's package {qemu.PACKAGE}")
 
 Outputs = dict[str, list[bytes]]
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 120.0
 _KIND: Final = 0x88B6  # IEEE 802: local experimental
 _TURNS: Final = 3
 _INPUTS: Final = {"net": "tx_in", "guest": "rx_in", "indev": "indev"}

@@ -60,7 +60,7 @@ def test_a_slow_reader_on_outdev(row: Row) -> None:
         link = reference.qemu.links["primary_in"]
         link.send(*frames)
         unread(link)  # QEMU has read them all, and nobody has read QEMU
-        got = reference.qemu.links["outdev"].take(len(frames), timeout=20)
+        got = reference.qemu.links["outdev"].take(len(frames))
         first = next(i for i, (a, b) in enumerate(zip(got, frames, strict=True)) if a != b)
         assert 0 < first < 590
         assert got == frames[:first] + frames[first:][::-1]
@@ -113,7 +113,8 @@ def test_a_timeout_asks_both() -> None:
     hasty = Reference(compare_timeout=50, expired_scan_cycle=20)
     with closing(hasty) as reference, closing(Ours(compare_timeout=50)) as ours:
         reference.feed("primary_in", frame)
-        assert reference.qemu.links["notify"].take(1, timeout=20) == [b"DO_CHECKPOINT"]
+        # QEMU asks again at each look at its queues, so that there may be several by now.
+        assert set(reference.qemu.links["notify"].take(1)) == {b"DO_CHECKPOINT"}
         ours.feed("primary_in", frame)
         assert ours.settle().asks == 0
         assert ours.settle(49 * MS).asks == 0

@@ -127,7 +127,7 @@ def wire(frame: bytes, vnet: bool, v: int = 0) -> bytes:
 
 def exactly(link: qemu.Link, count: int) -> bytes:
     """The next ``count`` bytes of a link."""
-    link.sock.settimeout(20)
+    link.sock.settimeout(60)
     got = b""
     while len(got) < count:
         more = link.sock.recv(count - len(got))

@@ -56,7 +56,7 @@ class Loop:
     def connect(self) -> socket.socket:
         """A client that never blocks for long."""
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(5)
+        sock.settimeout(60)
         sock.connect(self.server.path)
         return sock
 

@@ -15,13 +15,15 @@ import pytest
 
 from stages.device import in_netns
 from tests.namespaces import ip, namespace, root
-from tests.pipeline.running import Running, until
+from tests.pipeline.running import PATIENCE_S, Running, until
 
 CONFIG = """
 [pipeline]
 name = "{name}"
 runtime_dir = "{folder}"
 ring_size = "1MiB"
+[supervisor]
+{supervisor}
 [netdev.hn0]
 network = {{ backend = "packet", ifname = "l0", {more} }}
 guest = {{ backend = "packet", ifname = "r0", {more} }}
@@ -53,7 +55,7 @@ def socket_in(netns: str, kind: socket.SocketKind) -> socket.socket:
     """A socket of another host."""
     with in_netns(netns):
         made = socket.socket(socket.AF_INET, kind)
-    made.settimeout(30)
+    made.settimeout(PATIENCE_S)
     return made
 
 
@@ -68,11 +70,13 @@ def ping(left: str, right: str, count: int = 3) -> None:
             text = b"ping %d" % n
 
             def answered(text: bytes = text) -> bool:
-                near.send(text)
-                with contextlib.suppress(BlockingIOError):
+                # OSError: while nobody answers ARP a host is said to be unreachable.
+                with contextlib.suppress(OSError):
+                    near.send(text)
+                with contextlib.suppress(OSError):
                     while True:
                         far.sendto(*far.recvfrom(100))
-                with contextlib.suppress(BlockingIOError):
+                with contextlib.suppress(OSError):
                     while True:
                         if near.recv(100) == text:
                             return True
@@ -92,8 +96,8 @@ def transfer(left: str, right: str, size: int) -> None:
             peer, _ = server.accept()
             with peer:
                 got = b""
-                while len(got) < size:
-                    got += peer.recv(1 << 16)
+                while len(got) < size and (part := peer.recv(1 << 16)):
+                    got += part
                 peer.sendall(got)
 
         thread = threading.Thread(target=echo)

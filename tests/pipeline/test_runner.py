@@ -13,6 +13,7 @@ import pytest
 from pipeline.idle import STRATEGIES
 from pipeline.runner import LEFT, SUPERSEDED, Runner, Watch
 from ring import layout
+from tests.pipeline.running import PATIENCE_S
 from tests.rig import Rig
 
 
@@ -58,12 +59,12 @@ def test_it_carries_frames_until_it_is_told_to_stop(rig: Rig, watch: Watch, idle
     try:
         for i in range(20):
             rig.feed("tx_in", b"%d" % i)
-            limit = time.monotonic() + 20
+            limit = time.monotonic() + PATIENCE_S
             while len(got) <= i and time.monotonic() < limit:
                 got += rig._consumers["tx_out"].recv_many(timeout=0.1)
     finally:
         stop(rig)
-        thread.join(20)
+        thread.join(PATIENCE_S)
         release(made)
     assert got == [b"%d" % i for i in range(20)]
     assert verdicts == [LEFT]

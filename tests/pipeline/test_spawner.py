@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import spawner
 from pipeline.spawner import LOOK_NS, LOOKS, PATIENCE_NS, SLOW_NS, Spawner
-from tests.pipeline.running import ROOT, gone, until
+from tests.pipeline.running import PATIENCE_S, ROOT, gone, until
 
 
 class Server:
@@ -168,7 +168,7 @@ def test_strangers_are_killed_to_the_last_generation():
         "print(killed, spawner._children(os.getpid()) == [known], spawner.kill_strangers(set()))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert done.stdout.split() == ["2", "True", "1"]
 

@@ -19,7 +19,7 @@ from pipeline.spawner import Spawner
 from pipeline.supervisor import Supervisor
 from ring import layout
 from tests.interpreter import fresh_python
-from tests.pipeline.running import ROOT, Running, frame, gone, read_frames, until
+from tests.pipeline.running import PATIENCE_S, ROOT, Running, frame, gone, read_frames, until
 
 
 @pytest.fixture
@@ -53,23 +53,30 @@ def test_frames_pass_while_a_stage_is_killed_again_and_again(it: Running):
 
 def test_a_hang_is_a_crash(tmp_path: Path):
     """SIGSTOP: the heartbeat stands still, the stage is killed and comes back; the log says why."""
-    with Running(tmp_path, "heartbeat_timeout_ms = 300") as it:
-        os.kill(it.running().stage("m0")["pid"], signal.SIGSTOP)
-        stage = it.back("m0", 2)
-        assert stage["reason"] == "no heartbeat for 300 ms"
-        assert stage["restarts"] == 1
+    # A busy machine may hold a process up for as long, so only what became of the stopped one is looked at.
+    with Running(tmp_path, "heartbeat_timeout_ms = 1000\nintensity = 1000") as it:
+        it.running()
+        stopped = it.stage("m0")
+        os.kill(stopped["pid"], signal.SIGSTOP)
+        until(lambda: gone(stopped["pid"]), "the stopped one is killed")
+        until(lambda: (s := it.stage("m0"))["state"] == "RUNNING" and s["epoch"] > stopped["epoch"], "m0 is back")
+        stage = it.stage("m0")
+        assert stage["reason"] == "no heartbeat for 1000 ms"
+        assert stage["restarts"] == stage["epoch"] - 1
+        (killed,) = [e for e in it.events() if e["event"] == "killed" and e["pid"] == stopped["pid"]]
+        assert (killed["stage"], killed["reason"]) == ("m0", "no heartbeat for 1000 ms")
 
 
 def test_past_the_intensity_the_pipeline_fails_and_says_why(tmp_path: Path):
     """Exit 1, the stage and the reason in the log, nothing left."""
-    with Running(tmp_path, "intensity = 1\nbackoff_initial_ms = 1") as it:
+    with Running(tmp_path, "intensity = 1\nperiod_ms = 600000\nbackoff_initial_ms = 1") as it:
         it.running()
         os.kill(it.stage("m0")["pid"], signal.SIGKILL)
         os.kill(it.back("m0", 2)["pid"], signal.SIGKILL)
         assert it.end() == 1
         (given_up,) = [e for e in it.events() if e["event"] == "given up"]
         assert given_up["stage"] == "m0"
-        assert "2 crashes within 10 s" in given_up["reason"]
+        assert "2 crashes within 600 s" in given_up["reason"]
         assert "SIGKILL" in given_up["reason"]
         assert it.left() == []
 
@@ -140,7 +147,7 @@ def test_a_second_supervisor_of_the_same_name_is_refused(it: Running):
     """Exit 2 and the pid of the first, which is not disturbed."""
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.supervisor", str(it.config)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert f"{it.name} is running as pid {it.pid}" in done.stderr

@@ -15,6 +15,12 @@ from pipeline import view
 from pipeline.view import PERIOD_S, bar, run_view, short, totals
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can move its cursor, wherever the tests run."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 class Clock:
     """A clock that a test moves."""
 

@@ -42,11 +42,12 @@ def test_a_million_frames_between_spinning_kernels(r: Ring) -> None:
             os.sched_yield()
 
     with Child(produce):
-        n = 0
-        limit = time.monotonic() + PATIENCE_S
+        n, before, limit = 0, -1, 0.0
         while n < MANY:
             n = int(flow.check(r.u8, r.w, n))
             assert n >= 0, f"frame {-1 - n:,} is wrong"
+            if n > before:  # where both share a processor with others a ringful takes some milliseconds
+                before, limit = n, time.monotonic() + PATIENCE_S
             assert time.monotonic() < limit, f"stuck at frame {n:,}"
             os.sched_yield()
     assert int(r.w[layout.HEAD]) > 1000 * SIZE or not hot.JIT

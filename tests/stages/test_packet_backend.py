@@ -71,7 +71,7 @@ def test_a_header_makes_the_kernel_finish_what_is_sent(wire: Wire) -> None:
     frame = mac(wire.there, "v1") + frame[6:]
     code = (
         "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        f"s.bind(('{OUTSIDE}', 8888)); print('bound', flush=True); s.settimeout(20); print(s.recv(100).decode())"
+        f"s.bind(('{OUTSIDE}', 8888)); print('bound', flush=True); s.settimeout(100); print(s.recv(100).decode())"
     )
     with packet(wire, vnet_hdr=True) as rig, inside(wire.there, code) as child:
         assert child.stdout is not None
@@ -268,8 +268,7 @@ def test_link_words_and_events(wire: Wire) -> None:
         assert all(int(r.w[word]) & 1 for r, word in words)
         frames = [udp_frame(OUTSIDE, INSIDE, 1, 2, b"%d" % n * 400) for n in range(200)]
         transmit(wire.there, "v1", *frames)
-        rig.run()
-        assert rig.segment.w[layout.BLOCKED] == 1
+        until(rig, lambda: rig.segment.w[layout.BLOCKED] == 1)  # a busy kernel may take its time with what was sent
         assert rig.watched == {}
         assert gather(rig, 200) == frames
         rig.run()

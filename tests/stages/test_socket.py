@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ring import layout
+from stages import link
 from stages.layout import socket as words
 from tests.peers import ETHERNET, collect, die, links, read, server, turn, until, up, wire
 from tests.rig import Rig
@@ -314,7 +315,9 @@ def test_drain_without_a_peer_is_not_flushed_while_frames_wait(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["unix", "tcp"])
-def test_closing_hands_over_what_is_left(tmp_path, family):
+def test_closing_hands_over_what_is_left(tmp_path, monkeypatch, family):
+    for limit in ("_FLUSH_S", "_LINGER_S"):  # of a stage that must not hold the end of its pipeline up
+        monkeypatch.setattr(link, limit, 60.0)
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     where = {"path": str(tmp_path / "s")} if family == "unix" else {"host": "127.0.0.1", "port": port}

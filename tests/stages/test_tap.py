@@ -57,7 +57,7 @@ import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("10.9.0.1", 8888))
 print("bound", flush=True)
-s.settimeout(20)
+s.settimeout(100)
 for n in range({count}):
     print(s.recv(100).decode(), flush=True)
 """

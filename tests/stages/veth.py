@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.device import in_netns
-from tests.namespaces import ip, namespace
+from tests.namespaces import PATIENCE_S, ip, namespace
 from tests.rig import Rig
 
 OUTSIDE, INSIDE = "10.9.0.1", "10.9.0.2"
@@ -50,7 +50,7 @@ def raw(netns: str, ifname: str, *, header: bool = False) -> socket.socket:
             sock.setsockopt(SOL_PACKET, VNET_HDR, 1)
         sock.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
         sock.bind((ifname, ETH_P_ALL))
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE_S)
     return sock
 
 

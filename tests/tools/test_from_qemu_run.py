@@ -36,12 +36,15 @@ def _convert(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def _free_ports(count: int) -> list[int]:
+@pytest.fixture
+def ports() -> Iterator[list[int]]:
+    """Four TCP ports, kept for the test by sockets that do not listen (SO_REUSEADDR lets its servers in, socket(7))."""
     with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        socks = [stack.enter_context(socket.socket()) for _ in range(4)]
         for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in socks]
+        yield [sock.getsockname()[1] for sock in socks]
 
 
 def _side(source: Path, line: int, side: str, folder: Path, netns: str) -> Running:
@@ -113,10 +116,10 @@ def _links_up(*sides: Running) -> Callable[[], bool]:
     ],
 )
 def test_both_sides_of_an_example_pass_a_packet_and_release_equal_answers_once(
-    tmp_path: Path, file: str, lines: tuple[int, int]
+    tmp_path: Path, ports: list[int], file: str, lines: tuple[int, int]
 ) -> None:
     text = (INPUTS / file).read_text()
-    for old, new in zip(("9003", "9004", "9001", "9005"), _free_ports(4), strict=True):
+    for old, new in zip(("9003", "9004", "9001", "9005"), ports, strict=True):
         text = text.replace(f"port={old}", f"port={new}")
     source = tmp_path / "lines"
     source.write_text(text)

@@ -18,7 +18,7 @@ FRAME = udp_frame("10.0.0.1", "10.0.0.9", 53, 40000, b"the same on both sides")
 def test_equal_packets_are_released_once_and_a_difference_asks_for_a_checkpoint() -> None:
     assert checksum_faults(FRAME) == []
     other = udp_frame("10.0.0.1", "10.0.0.9", 53, 40000, b"not the same as before")
-    with qemu.compare() as q:
+    with qemu.compare(compare_timeout=3_600_000) as q:
         q.links["primary_in"].send(FRAME)
         assert q.links["outdev"].take() == []
         q.links["secondary_in"].send(FRAME)

@@ -96,7 +96,7 @@ class Wires:
 
     def _await(self, role: str, process: subprocess.Popen[bytes]) -> None:
         file = self._counts(role)
-        host.wait_until(lambda: file.exists() or process.poll() is not None, 20, f"the {role}'s wire")
+        host.wait_until(lambda: file.exists() or process.poll() is not None, 60, f"the {role}'s wire")
         if process.poll() is not None:
             said = (self._scene.directory / f"wire-{role}.log").read_text().strip()
             raise host.LabError(f"the {role}'s wire ended with {process.returncode}: {said}")
@@ -109,7 +109,7 @@ class Wires:
         done = {}
         for role, process in self._running.items():
             process.terminate()
-            if process.wait(20) != 0:
+            if process.wait(60) != 0:
                 said = (self._scene.directory / f"wire-{role}.log").read_text().strip()
                 raise host.LabError(f"the {role}'s wire ended with {process.returncode}: {said}")
             done[role] = json.loads(self._counts(role).read_text())

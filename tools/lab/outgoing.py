@@ -89,7 +89,7 @@ class Outgoing:
     def run(self) -> dict[str, Seen]:
         """All visits; what each role saw.  LabError where the server does not start."""
         server = self._start(CLIENT, "serve", ADDRESS[CLIENT])
-        host.wait_until(lambda: self._lines(CLIENT) or server.poll() is not None, 20, "the server outside to listen")
+        host.wait_until(lambda: self._lines(CLIENT) or server.poll() is not None, 60, "the server outside to listen")
         running = {role: self._start(role, "visit", ADDRESS[role], ADDRESS[CLIENT]) for role in REPLICAS}
         return {role: self._end(role, process) for role, process in {**running, CLIENT: server}.items()}
 

@@ -261,7 +261,7 @@ class Session:
         return dict(self._settled_status()["counters"][self._proxy.compare])
 
     def _settled_status(self) -> dict[str, Any]:
-        """The status once nothing is held or under way, or as it is after ten seconds."""
+        """The status once nothing is held or under way, or as it is after a minute."""
         last: list[dict[str, Any]] = [self._proxy.status()]
 
         def quiet() -> bool:
@@ -276,7 +276,7 @@ class Session:
     @staticmethod
     def _eventually(seen: Callable[[], bool]) -> bool:
         try:
-            return bool(host.wait_until(seen, 10, "it"))
+            return bool(host.wait_until(seen, 60, "it"))
         except host.LabError:
             return False
 

@@ -118,7 +118,7 @@ class Servers:
 
     def _await(self, role: str, process: subprocess.Popen[bytes]) -> None:
         pid_file = self.root(role) / "nginx.pid"  # written once its sockets listen
-        host.wait_until(lambda: pid_file.exists() or process.poll() is not None, 10, f"nginx of the {role} to listen")
+        host.wait_until(lambda: pid_file.exists() or process.poll() is not None, 60, f"nginx of the {role} to listen")
         if process.poll() is not None:
             said = (self.root(role) / "error.log").read_text().strip()
             raise host.LabError(f"nginx of the {role} ended with {process.returncode}: {said}")

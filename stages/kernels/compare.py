@@ -1,6 +1,6 @@
 """colo-compare: one burst.
 
-Order within a burst: what was commanded (checkpoint, messages, links), then what a checkpoint flushes, then connections
+Order within a burst: what was said (messages, links, commands), then what a checkpoint flushes, then connections
 that waited for room, then one packet of each side in turn, then the deadlines.  Two streams in step so meet packet by
 packet, and the slot of a packet that waited for its twin is used again at once, while it is in the cache.
 """
@@ -221,7 +221,8 @@ def compare_burst(u8, w, now):
     row = begin(w)
     start_recycling(w)
     w[O_STUCK] = 0
-    work = take_rules(w, row) + links(u8, w, row, now) + failovers(u8, w, row, now) + hear(u8, w, row, now)
+    # Messages before links: which came first is not known, and a checkpoint before a loss makes no copy after it.
+    work = take_rules(w, row) + hear(u8, w, row, now) + links(u8, w, row, now) + failovers(u8, w, row, now)
     if load_acquire(w, CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]:  # partner: the supervisor
         w[scalar(row, SC_CHECKPOINTS_SEEN)] = w[CMD_CHECKPOINT]
         checkpoint(u8, w, row, now)

@@ -13,6 +13,7 @@ from stages.layout.compare import (
     C_EPOCH,
     C_FLAGS,
     C_VERDICT,
+    CF_PASS,
     CF_RULE,
     CONNECTIONS,
     CONNECTIONS_EVICTED,
@@ -72,5 +73,5 @@ def reclassify(w, row, c):
                 queue_work(w, row, c)
     elif state & CF_RULE:
         put(w, c + C_FLAGS, state & ~CF_RULE)
-        if w[c + C_VERDICT] == TCP:
+        if w[c + C_VERDICT] == TCP and state & CF_PASS == 0:  # else it goes on passing, as it did before the rule
             rejoin(w, c)

@@ -37,11 +37,12 @@ from stages.kernels.hold import (
     store_frame,
     unlink,
 )
-from stages.kernels.service import drop_counts, release_counts
+from stages.kernels.service import drop_counts, release_counts, service
 from stages.kernels.stream import release_record
 from stages.layout.compare import (
     C_COUNT,
     C_FLAGS,
+    C_HEAD,
     C_P_ISN,
     C_P_MAX_ACK,
     C_TAIL,
@@ -284,7 +285,7 @@ def _complete(u8, w, row, c, r, position, side, n, s, now):
     if undo_left(w) >= RESERVE // 2:
         d = connection(w, row, side, b, w[y + S_ACK], now)
     if d != 0:
-        e = _counterpart(u8, w, row, d, side, whole)
+        e = _counterpart(u8, w, row, d, side, whole, now)
     if d == 0 or e == -2:
         give_back(w, row, m)
         give_back(w, row, whole)
@@ -299,7 +300,7 @@ def _complete(u8, w, row, c, r, position, side, n, s, now):
 
 
 @hot
-def _counterpart(u8, w, row, d, side, whole):
+def _counterpart(u8, w, row, d, side, whole, now):
     """The slot of the other side equal to ``whole``; -1: there is none; -2: want of room, the fragment has to wait."""
     which, other = (SECONDARY, PACKETS) if side else (PACKETS, SECONDARY)
     y = slot(w, whole)
@@ -307,6 +308,8 @@ def _counterpart(u8, w, row, d, side, whole):
     leaves = w[d + C_FLAGS] & PASSES != 0
     if not leaves and w[d + C_FLAGS] & CF_DIVERGED == 0:
         e = equal_held(u8, w, d, other, w[y + S_BYTES] + w[y + S_DATA], w[y + S_DATA_LEN])
+    if leaves and side == 0 and w[d + C_HEAD + PACKETS] != 0 and not service(u8, w, row, d, now):
+        return -2  # what was held of it leaves before it
     if e >= 0 or leaves:
         if (side == 0 and not fits_slot(w, row, whole)) or (side == 1 and e >= 0 and not fits_slot(w, row, e)):
             blocked(w, OUTDEV)

@@ -26,6 +26,7 @@ from stages.layout.compare import (
     C_S_ISN,
     C_S_LIFE,
     C_S_MAX_ACK,
+    C_TAIL,
     C_VERDICT,
     CF_DIVERGED,
     CF_P_ACK,
@@ -50,21 +51,21 @@ from stages.layout.compare import (
     SC_GENERATION,
     SECONDARY,
 )
-from stages.layout.packet import FIN, SYN, TCP
+from stages.layout.packet import ACK, FIN, RST, SYN, TCP
 from stages.layout.table import R_CLOSED
 
 
 @hot
-def primary_syn(w, row, c, seq):
-    """A SYN of the primary; False while packets of the connection's former life have to leave first."""
+def primary_syn(w, row, c, seq, flags):
+    """A SYN of the primary, number ``seq``; False while packets of the connection's former life have to leave first."""
     state = w[c + C_FLAGS]
     if state & (CF_P_SYN | CF_SYN_MATCHED) and w[c + C_P_ISN] == seq:
         return True  # sent again
     if w[c + C_HEAD + PACKETS] != 0 or w[c + C_HEAD + ACKS] != 0:
-        if state & (CF_PASS | CF_RULE) == 0 and _data_waits(w, c):
+        if state & (CF_PASS | CF_RULE) == 0 and _waits(w, c, flags):
             w[O_STUCK] |= 1  # until it is compared, the secondary begins anew, too, or its time is over
             return False
-        # The rest (acknowledgements, resets) means nothing to a client that has begun anew.
+        # The rest (acknowledgements, a reset if it is the client that begins anew) means nothing any more.
         put(w, c + C_FLAGS, state | CF_PASS)
         queue_work(w, row, c)
         return False
@@ -87,13 +88,20 @@ def primary_syn(w, row, c, seq):
 
 
 @hot
-def _data_waits(w, c):
-    """Whether a SYN, bytes or a FIN are held that the secondary has not sent yet, or has sent otherwise."""
+def _waits(w, c, flags):
+    """Whether a SYN, bytes or a FIN are held that the secondary has not sent yet, or has sent otherwise.
+
+    Or a reset, where the new SYN (its ``flags``) answers no client: that one has not begun anew, and is not to hear of
+    a reset from the primary alone.
+    """
     if w[c + C_FLAGS] & CF_DIVERGED:
         return True
     if w[c + C_S_LIFE] > w[c + C_LIFE]:
         return False  # nor will it: it has begun anew
     if w[c + C_FLAGS] & CF_P_SYN:
+        return True
+    last = w[c + C_TAIL + ACKS] - 1
+    if flags & ACK == 0 and last >= 0 and w[slot(w, last) + S_FLAGS] & RST and w[c + C_FLAGS] & CF_S_RST == 0:
         return True
     n = w[c + C_HEAD + PACKETS]
     while n != 0:

@@ -12,10 +12,11 @@ from ring.kernels.ledger import count, put, readable, scalar
 from ring.layout import P_OUTPUTS
 from stages.kernels.events import write_event
 from stages.layout.compare import (
+    ARMING,
     CHECKPOINTS_ASKED,
     CHECKPOINTS_ASKED_AGAIN,
     CHECKPOINTS_PERIODIC,
-    LOST,
+    IN_STEP,
     NOTIFY_OUT,
     O_INTERVAL_NS,
     O_LOCAL,
@@ -126,8 +127,10 @@ def request_due(w, row, now):
     wanted, since = w[scalar(row, SC_WANTED)], w[scalar(row, SC_ASKED)]
     if wanted != 0 and now >= wanted:
         return True
-    # Who has lost the secondary has no copy to make until it is back.
-    return since != 0 and now - since >= w[O_TIMEOUT_NS] and w[scalar(row, SC_ARMING)] != LOST
+    if since == 0 or now - since < w[O_TIMEOUT_NS]:
+        return False
+    # Without a secondary there is no copy to make until it is there.
+    return w[scalar(row, SC_ARMING)] == ARMING or w[scalar(row, SC_ARMING)] == IN_STEP
 
 
 @hot

@@ -22,6 +22,7 @@ from stages.layout.compare import (
     C_P_ISN,
     C_S_LIFE,
     C_S_MAX_ACK,
+    C_TAIL,
     C_VERDICT,
     CF_DIVERGED,
     CF_P_RST,
@@ -60,6 +61,7 @@ from stages.layout.packet import ACK, RST, SYN, TCP
 from stages.layout.table import R_CLOSED
 
 _RESERVE = 192  # undo entries that one step may need
+RESETS = CF_P_RST | CF_S_RST
 NOT_NOW = CF_DIVERGED | CF_P_SYN  # while one of these is set nothing is compared
 
 
@@ -68,13 +70,30 @@ def acknowledged(w, c, flags, ack):
     """Whether the secondary has acknowledged as much as a primary segment with this ACK."""
     if w[O_STRICT] == 0 or flags & ACK == 0 or w[c + C_S_LIFE] > w[c + C_LIFE]:
         return True  # also where the secondary has done with this life
-    return w[c + C_FLAGS] & CF_S_ACK != 0 and diff(w[c + C_S_MAX_ACK], ack) >= 0
+    # While the primary's SYN waits, what the secondary has acknowledged is of another life.
+    return w[c + C_FLAGS] & (CF_S_ACK | CF_P_SYN) == CF_S_ACK and diff(w[c + C_S_MAX_ACK], ack) >= 0
 
 
 @hot
 def has_reset(w, c):
-    """Whether the secondary has reset the connection."""
+    """Whether the secondary has reset the connection here: it holds no byte before the reset that the primary lacks."""
+    n = w[c + C_HEAD + SECONDARY] - 1
+    if n >= 0 and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
+        if w[slot(w, n) + S_FLAGS] & RST:
+            return True  # whatever it has begun since then
+        if diff(w[slot(w, n) + S_END], w[c + C_COMPARED]) > 0:
+            return False
     return w[c + C_FLAGS] & CF_S_RST != 0
+
+
+@hot
+def _resets_behind(w, c):
+    """Whether the primary's reset is held, and the secondary has reset the connection, too.
+
+    It will acknowledge no more, and what the primary's segments before the reset acknowledge dies with both.
+    """
+    n = w[c + C_TAIL + ACKS] - 1
+    return n >= 0 and w[slot(w, n) + S_FLAGS] & RST != 0 and has_reset(w, c)
 
 
 @hot
@@ -122,7 +141,8 @@ def service(u8, w, row, c, now):
 
 @hot
 def note_reset(w, c):
-    if w[c + C_FLAGS] & CF_P_RST and w[c + C_FLAGS] & CF_S_RST and w[c + R_CLOSED] == 0:
+    """Once both have reset the connection it is the first to be evicted."""
+    if w[c + C_FLAGS] & RESETS == RESETS and w[c + R_CLOSED] == 0:
         put(w, c + R_CLOSED, 1)
 
 
@@ -141,7 +161,7 @@ def _release_one(u8, w, row, c, which):
         return 0
     if flags & SYN and state & CF_SYN_MATCHED == 0:
         return 0
-    if not acknowledged(w, c, flags, w[x + S_ACK]):
+    if not acknowledged(w, c, flags, w[x + S_ACK]) and not _resets_behind(w, c):
         return 0
     if not fits_slot(w, row, n):
         return -1

@@ -27,6 +27,8 @@ from stages.layout.compare import (
     C_EPOCH,
     C_FLAGS,
     C_HEAD,
+    C_LIFE,
+    C_S_LIFE,
     C_VERDICT,
     CF_P_SYN,
     CF_PASS,
@@ -219,6 +221,8 @@ def deadlines(u8, w, row, now):
                 give_up(u8, w, row, n)
             else:
                 count(w, row, DROPPED_DIVERGED, unlink(w, row, n))
+                if w[c + C_S_LIFE] > w[c + C_LIFE] and w[c + C_HEAD + SECONDARY] == 0:
+                    put(w, c + C_S_LIFE, w[c + C_LIFE])  # a life that is given up: the next SYN of both is a new one
             if w[c + C_VERDICT] != TCP:
                 leave(w, row, c)
                 watch(w, row, c, now)

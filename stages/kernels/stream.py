@@ -18,7 +18,16 @@ from stages.kernels.hold import link, slot, store_frame, unlink
 from stages.kernels.life import primary_syn, secondary_syn, secondary_syn_known
 from stages.kernels.rules import restart
 from stages.kernels.serial import add, after, diff
-from stages.kernels.service import NOT_NOW, acknowledged, drop_counts, has_reset, note_reset, release_counts, service
+from stages.kernels.service import (
+    NOT_NOW,
+    RESETS,
+    acknowledged,
+    drop_counts,
+    has_reset,
+    note_reset,
+    release_counts,
+    service,
+)
 from stages.kernels.stamps import note_overtaking
 from stages.layout.compare import (
     ACKS,
@@ -62,6 +71,7 @@ from stages.layout.compare import (
     SECONDARY_ACKS,
 )
 from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ, FIN, RST, SYN
+from stages.layout.table import R_CLOSED
 
 
 @hot
@@ -82,7 +92,7 @@ def note_primary(w, row, c, s):
     flags = w[s + F_FLAGS]
     seq = w[s + F_SEQ]
     end = add(seq, w[s + F_DATA_LEN] + (flags & FIN) + (flags >> 1 & 1))
-    if flags & (SYN | RST) == SYN and not primary_syn(w, row, c, seq):
+    if flags & (SYN | RST) == SYN and not primary_syn(w, row, c, seq, flags):
         return False
     before = w[c + C_FLAGS]
     state = before
@@ -95,6 +105,10 @@ def note_primary(w, row, c, s):
         if state & CF_P_NEXT == 0 or after(end, w[c + C_P_NEXT]):
             put(w, c + C_P_NEXT, end)
             state |= CF_P_NEXT
+            if state & RESETS == RESETS and w[c + C_HEAD + ACKS] == 0:
+                # Both go on, so those were no end: a handshake refuses a wrong acknowledgement so (RFC 9293, 3.10.7.4).
+                state &= ~RESETS
+                put(w, c + R_CLOSED, 0)
         if state & CF_SYNCED == 0 and end != seq:
             # Picked up in the middle: comparison starts where the primary is (a keepalive may be one byte behind that).
             put(w, c + C_COMPARED, seq)
@@ -130,7 +144,7 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
     nothing_before = which == PACKETS or w[c + C_HEAD + ACKS] == 0
     if flags & RST or state & PASSES:  # what the primary sent before it leaves before it
         nothing_before = nothing_before and w[c + C_HEAD + PACKETS] == 0
-    if free and nothing_before and (state & PASSES or acknowledged(w, c, flags, w[s + F_ACK])):
+    if free and nothing_before and (state & PASSES or flags & RST or acknowledged(w, c, flags, w[s + F_ACK])):
         if release_record(u8, w, row, r, position):
             if which == ACKS and w[c + C_HEAD + PACKETS] != 0:
                 at = index(w, r, position)

@@ -125,6 +125,29 @@ def test_nobody_is_asked_again_while_the_secondary_is_gone() -> None:
         assert g.take("notify_out") == []
 
 
+def test_a_message_that_waits_while_the_link_goes_and_comes_makes_no_copy() -> None:
+    """Which was first cannot be told: the checkpoint that is asked for after the loss is the one that counts."""
+    with rig(1) as g:
+        handshake(g, now=2)
+        g.feed("notify_in", DONE)
+        link(g, 3, 100 * MS)
+        assert state(g) == L.ARMING and check(g)["checkpoints"] == 1
+        g.run(now=200 * MS)
+        assert g.take("notify_out") == [ASK]
+        g.feed("notify_in", DONE)
+        g.run(now=201 * MS)
+        assert state(g) == L.IN_STEP
+
+
+def test_nobody_is_asked_again_before_a_secondary_was_there() -> None:
+    """The primary's link was lost: one request, for whoever may hear it."""
+    with rig() as g:
+        g.rings["primary_in"].w[layout.P_LINK] = 2
+        for now in range(1000, 20_000, 1000):
+            g.run(now=now * MS)
+        assert g.take("notify_out") == [ASK] and state(g) == L.ABSENT
+
+
 def test_local_checkpoints_compare_what_begins_after_the_secondary_came() -> None:
     with rig(checkpoint="local") as g:
         g.feed("primary_in", seg(1000, flags=SYN | ACK), seg(1001, b"old"))

@@ -177,6 +177,60 @@ def test_a_link_that_comes_and_goes_is_no_storm_of_differences() -> None:
         assert check(g)["storms"] == 0
 
 
+def test_a_datagram_in_fragments_does_not_overtake_what_a_new_rule_lets_go() -> None:
+    """FIFO, also where the rule comes between its fragments."""
+    first = udp_frame(SERVER, CLIENT, 53, 9, b"first")
+    pieces = fragments(SERVER, CLIENT, 17, udp(SERVER, CLIENT, 53, 9, bytes(2000)), 800)
+    with rig() as g:
+        g.feed("primary_in", first, *pieces[:-1])
+        g.run(now=2)
+        rules = Rules(g, dns=PASS_UDP)
+        g.feed("primary_in", pieces[-1])
+        g.run(now=3)
+        assert g.take("outdev") == [first, *pieces]
+        assert check(g)["held"] == 0 and rules.hits("dns")[0] == 1 + len(pieces)
+        audit(g)
+
+
+def test_local_mode_compares_the_connection_after_one_that_the_secondary_alone_began() -> None:
+    """The life that was given up is nobody's: the next SYN of both is matched, and the data behind it compared."""
+    with rig(checkpoint="local") as g:
+        handshake(g)
+        g.feed("secondary_in", seg(5, flags=SYN | ACK), seg(6, b"alone"))
+        for now in (10, 4000, 8000):
+            g.run(now=now * MS)
+        g.feed("secondary_in", seg(11, b"still alone"))
+        again = seg(9000, flags=SYN | ACK)
+        g.feed("primary_in", again)
+        g.run(now=8001 * MS)
+        assert g.take("outdev") == []
+        g.feed("secondary_in", seg(600_000, flags=SYN | ACK))
+        g.feed("primary_in", seg(9001, b"abc"))
+        g.run(now=8002 * MS)
+        assert g.take("outdev") == [again]
+        g.feed("secondary_in", seg(9001, b"abc"))
+        g.run(now=8003 * MS)
+        assert g.take("outdev") == [seg(9001, b"abc")] and check(g)["held"] == 0
+        audit(g)
+
+
+def test_local_mode_passes_what_has_differed_also_after_a_rule_came_and_went() -> None:
+    with rig(checkpoint="local") as g:
+        handshake(g)
+        g.feed("primary_in", seg(1001, b"one"))
+        g.feed("secondary_in", seg(1001, b"two"))
+        g.run(now=2)
+        rules = Rules(g, web=PASS_TCP)
+        g.feed("primary_in", seg(1004, b"by rule"))
+        g.run(now=3)
+        rules.change(delete="web")
+        g.run(now=4)
+        g.feed("primary_in", seg(1011, b"as before"))
+        g.run(now=5)
+        assert g.take("outdev") == [seg(1001, b"one"), seg(1004, b"by rule"), seg(1011, b"as before")]
+        assert check(g)["divergences"] == 1
+
+
 @pytest.mark.parametrize("action", ["pass", "mask"])
 def test_a_rule_that_comes_while_datagrams_wait_settles_them(action: str) -> None:
     with rig() as g:

@@ -34,6 +34,9 @@ settings.load_profile("colo")
 if len(tempfile.gettempdir()) > 16 and os.access("/tmp", os.W_OK):
     os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 
+_RUN = f"COLO_TEST_RUN={os.getpid()}"  # whatever was started by this run has it in its environment, orphans too
+os.environ.update([_RUN.split("=")])
+
 _SHM = Path("/dev/shm")
 _PATIENCE_S = 60.0
 _reader, _writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -97,6 +100,24 @@ def _command(process: psutil.Process) -> list[str]:
         return ["resource_tracker"]
 
 
+def _orphans() -> dict[psutil.Process, str]:
+    """Processes that this run started, children or not any more, and the tests that did."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            words = Path(f"/proc/{process.pid}/environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue  # it ended, or is another user's
+        if (
+            _RUN in words
+            and process.pid != os.getpid()
+            and "resource_tracker" not in (line := " ".join(_command(process)))
+        ):
+            test = next((w.partition("=")[2] for w in words if w.startswith("PYTEST_CURRENT_TEST=")), "no test")
+            found[process] = f"process {process.pid} of {test}: {line}"
+    return found
+
+
 def _sockets(folder: Path) -> list[str]:
     return [str(p) for p in folder.rglob("*") if stat.S_ISSOCK(p.lstat().st_mode)]
 
@@ -132,7 +153,20 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on or off)."""
+    """No process may outlive the run.
+
+    Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on or off).
+    """
+    limit = time.monotonic() + _PATIENCE_S
+    while (left := _orphans()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    if left:
+        terminalreporter.section("left behind", red=True)
+        for process, line in left.items():
+            terminalreporter.line(line)
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if os.environ.get("CI") != "true":
         return
     left_out = []

@@ -37,6 +37,10 @@ def test_child_process():
     subprocess.Popen(["sleep", "600"])
 
 
+def test_orphan():
+    subprocess.run(["sh", "-c", "exec >&- 2>&-; sleep 601 &"], check=True)
+
+
 def test_socket(tmp_path):
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(str(tmp_path / "s.sock"))
@@ -88,4 +92,5 @@ def test_what_a_test_leaves_behind_fails_it(tmp_path: Path) -> None:
     ):
         assert re.search(line, done.stdout)
     assert "s.sock" in done.stdout
+    assert re.findall(r"^process \d+ of \S+::(test_\w+) .*: sleep 601$", done.stdout, re.MULTILINE) == ["test_orphan"]
     assert not list(Path("/dev/shm").glob(f"{name}*"))

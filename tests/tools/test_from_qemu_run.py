@@ -196,7 +196,8 @@ def test_a_running_qemu_is_converted_and_its_new_command_line_joins_the_pipeline
 def _shell(line: str, folder: Path) -> Iterator[None]:
     """A command line as a user would copy it into a shell."""
     with (folder / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(["sh", "-c", f"exec {line}"], stdout=log, stderr=log)
+        command = "\n".join(words for words in line.splitlines() if not words.startswith("#"))  # or it ends sh alone
+        process = subprocess.Popen(["sh", "-c", f"exec {command}"], stdout=log, stderr=log)
     try:
         yield
         assert process.poll() is None, (folder / "qemu.log").read_text()

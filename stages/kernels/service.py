@@ -83,7 +83,7 @@ def has_reset(w, c):
             return True  # whatever it has begun since then
         if diff(w[slot(w, n) + S_END], w[c + C_COMPARED]) > 0:
             return False
-    return w[c + C_FLAGS] & CF_S_RST != 0
+    return w[c + C_FLAGS] & (CF_S_RST | CF_P_SYN) == CF_S_RST  # while the primary's SYN waits: of another life
 
 
 @hot

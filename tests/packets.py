@@ -14,7 +14,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 IPV4, IPV6, ARP, VLAN, QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
@@ -128,6 +128,12 @@ def icmp_echo(
         return _summed(src, dst, P_ICMPV6, struct.pack("!BBHHH", kind, 0, 0, ident, number) + data, 2, partial=False)
     body = struct.pack("!BBHHH", 0 if reply else 8, 0, 0, ident, number) + data
     return body[:2] + checksum(body).to_bytes(2, "big") + body[4:]
+
+
+def icmpv6(src: str, dst: str, kind: int, data: bytes = bytes(20), **more: Any) -> bytes:
+    """Frame with an ICMPv6 message of any type, code 0, hop limit 255; ``more`` goes to `ip_frame`."""
+    body = _summed(src, dst, P_ICMPV6, struct.pack("!BBH", kind, 0, 0) + data, 2, partial=False)
+    return ip_frame(src, dst, P_ICMPV6, body, **({"ttl": 255} | more))
 
 
 def icmp_error(src: str, about: bytes, kind: tuple[int, int], *, quote: int = 1000, rest: int = 1400) -> bytes:

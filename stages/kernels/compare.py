@@ -7,7 +7,7 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 
 from __future__ import annotations
 
-from ring.atomics import be32, load_acquire
+from ring.atomics import be32, byte, load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
@@ -76,10 +76,11 @@ from stages.layout.compare import (
     SECONDARY_IN,
     ST_MISSED,
 )
-from stages.layout.packet import FRAGMENT, OTHER, TCP
+from stages.layout.packet import F_END, F_L4, F_PROTO, FRAGMENT, ICMP, OTHER, TCP
 from stages.layout.table import R_PINNED
 
 _BURST = 256
+_ICMPV6 = 58  # protocol number
 _HELD = R_COUNTERS + HELD
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
 
@@ -110,10 +111,23 @@ def take(u8, w, row, side, now):
 
 
 @hot
+def finds_neighbours(u8, w, s, frame):
+    """Whether an ICMP packet is what ARP is for IPv4: it finds neighbours, routers, members of groups.
+
+    Neighbour discovery (RFC 4861: 133 to 137) and MLD (RFC 2710, RFC 3810: 130 to 132, 143).  Each stack sends them at
+    times that it draws at random, so no two replicas agree.
+    """
+    if w[s + F_PROTO] != _ICMPV6 or w[s + F_END] <= w[s + F_L4]:
+        return False
+    kind = byte(u8, frame + w[s + F_L4])
+    return 130 <= kind <= 137 or kind == 143
+
+
+@hot
 def _dispatch(u8, w, row, r, position, side, verdict, frame, length, now):
     """Take the packet at ``position`` of ring ``r``, whose Ethernet frame has ``length`` bytes at ``frame``; or not."""
     s = w[O_SCRATCH]
-    if verdict == OTHER:
+    if verdict == OTHER or (verdict == ICMP and finds_neighbours(u8, w, s, frame)):
         if side == SECONDARY_IN:
             count(w, row, DROPPED_UNCOMPARED, 1)
             return True

@@ -35,7 +35,10 @@ OUTDEV, NOTIFY_OUT = range(2)
 COUNTERS: Final = (
     Counter("released", "primary packets sent to outdev after comparison"),
     Counter("released_at_checkpoint", "primary packets sent to outdev because a checkpoint made the replicas equal"),
-    Counter("released_uncompared", "primary packets that are not compared (ARP and whatever has no IP key)"),
+    Counter(
+        "released_uncompared",
+        "primary packets never compared (ARP, IPv6 neighbour discovery, what has no IP key)",
+    ),
     Counter("released_unarmed", "primary packets sent uncompared while no secondary was in step"),
     Counter("released_by_rule", "primary packets sent uncompared because a rule says so"),
     Counter("held", "packets of both sides that wait for their counterpart now"),

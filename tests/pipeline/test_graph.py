@@ -72,6 +72,7 @@ def test_params_are_the_table_with_defaults_and_what_was_derived():
         "insert": "behind",
         "vnet_hdr_support": False,
         "outdev": "mirror0",
+        "stall_timeout": 5000,
     }
     assert graph.by_id["hn0.guest"].params == {"backend": "null", "side": "guest"}
     notify = graph.by_id["notify0"].params

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ring import layout
-from tests.packets import ACK, FIN, PSH, RST, SYN, arp_frame, icmp_frame, tcp_frame, udp_frame
+from tests.packets import ACK, FIN, PSH, RST, SYN, icmp_frame, tcp_frame, udp_frame
 from tests.rig import Rig
 
 PARAMS = {
@@ -324,21 +324,6 @@ def test_overtaken_datagram_gets_a_grace() -> None:
         g.run(now=111 * MS)
         assert g.take("notify_out") == [ASK]
         assert check(g)["diverged_order"] == 1
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [arp_frame(SERVER, CLIENT), b"short", b"", bytes(60), tcp_frame(SERVER, CLIENT, 80, 9, seq=1, flags=ACK)[:40]],
-)
-def test_what_has_no_key_is_not_compared(frame: bytes) -> None:
-    """ARP, runts and truncated headers: the primary's leave at once, the secondary's are dropped."""
-    with rig() as g:
-        g.feed("primary_in", frame)
-        g.feed("secondary_in", frame)
-        g.run(now=1)
-        assert g.take("outdev") == [frame]
-        c = check(g)
-        assert (c["released_uncompared"], c["dropped_uncompared"]) == (1, 1)
 
 
 def test_icmp_and_ipv6_and_vlan_are_compared() -> None:

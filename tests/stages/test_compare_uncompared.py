@@ -1,0 +1,67 @@
+"""colo-compare: frames that no two replicas send alike, or that cannot be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.packets import ACK, P_ICMP, P_ICMPV6, arp_frame, icmpv6, ip_frame, tcp_frame
+from tests.stages.test_compare import CLIENT, SERVER, check, rig
+
+V6 = ("fe80::2", "ff02::1:ff00:1")
+HOP_BY_HOP = ((0, bytes.fromhex("0000050200000100")),)  # router alert, which MLD has (RFC 2710)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [arp_frame(SERVER, CLIENT), b"short", b"", bytes(60), tcp_frame(SERVER, CLIENT, 80, 9, seq=1, flags=ACK)[:40]],
+)
+def test_what_has_no_key_is_not_compared(frame: bytes) -> None:
+    """ARP, runts and truncated headers: the primary's leave at once, the secondary's are dropped."""
+    with rig() as g:
+        g.feed("primary_in", frame)
+        g.feed("secondary_in", frame)
+        g.run(now=1)
+        assert g.take("outdev") == [frame]
+        c = check(g)
+        assert (c["released_uncompared"], c["dropped_uncompared"]) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [130, 131, 132, 133, 134, 135, 136, 137, 143])
+@pytest.mark.parametrize("more", [{}, {"extensions": HOP_BY_HOP}, {"vlans": (7,)}], ids=["plain", "options", "VLAN"])
+def test_what_ipv6_has_in_place_of_arp_is_not_compared(kind: int, more: dict[str, Any]) -> None:
+    """Neighbour discovery and MLD come when timers of each stack's own say so; the rest of ICMPv6 is compared."""
+    frame = icmpv6(*V6, kind, **more)
+    with rig() as g:
+        g.feed("primary_in", frame)
+        g.run(now=1)
+        assert g.take("outdev") == [frame]
+        g.feed("secondary_in", frame, icmpv6(*V6, kind, b"another"))
+        g.run(now=2)
+        c = check(g)
+        assert (c["released_uncompared"], c["dropped_uncompared"], c["held"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, 128, 129, 138, 142, 144, 255])
+def test_other_icmpv6_is_compared(kind: int) -> None:
+    frame = icmpv6(*V6, kind)
+    with rig() as g:
+        g.feed("primary_in", frame)
+        g.run(now=1)
+        assert g.take("outdev") == []
+        g.feed("secondary_in", frame)
+        g.run(now=2)
+        assert g.take("outdev") == [frame]
+        assert check(g)["matched"] == 1
+
+
+def test_icmp_of_ipv4_with_those_numbers_is_compared() -> None:
+    """And one that is no more than an IP header is no ICMP message."""
+    four = ip_frame(SERVER, CLIENT, P_ICMP, bytes([135, 0, 0, 0]))
+    empty = ip_frame(*V6, P_ICMPV6, b"")
+    with rig() as g:
+        g.feed("primary_in", four, empty)
+        g.run(now=1)
+        assert g.take("outdev") == []
+        assert check(g)["held"] == 2

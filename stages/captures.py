@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ring.layout import MAX_FRAME
 from stages.layout.capture import (
@@ -20,6 +20,7 @@ from stages.layout.capture import (
     END,
     EPB,
     ETHERNET,
+    FAR,
     FLAGS,
     IDB,
     IF_NAME,
@@ -51,9 +52,6 @@ __all__ = [
     "walk",
     "whole_length",
 ]
-
-
-_FAR: Final = 1 << 62  # ns: the year 2116; two times that are nearer to 1970 have a difference of 64 bits
 
 
 class CaptureError(Exception):
@@ -248,7 +246,7 @@ def _walk_pcapng(data: bytes, path: str | os.PathLike[str], cut: bool) -> Iterat
             if kind != SPB:
                 ns = card.offset_ns + (high << 32 | low) * BILLION // card.units
             _check(path, at, number, captured, original, cut)
-            if not -_FAR < ns < _FAR:
+            if not -FAR < ns < FAR:
                 raise CaptureError(path, at, f"packet {number} is {ns // BILLION:,} seconds from 1970: no such time")
             options = start + (captured + 3 & ~3), end - 4
             if options[0] > options[1]:

@@ -17,7 +17,7 @@ import numpy as np
 from stages import capture_writer
 from stages.layout import compare, packet
 from stages.layout import evidence as layout
-from stages.layout.capture import SNAPLEN
+from stages.layout.capture import FAR, SNAPLEN
 
 MARK: Final = "colo_divergence"
 """First key of the JSON object; its value is the version of this format."""
@@ -244,8 +244,8 @@ def build(event: Any, record: Any, wall: int, *, compare_id: str = "", mask: str
     for start in range(0, len(packets), _AT_A_TIME):
         yield b"".join(
             capture_writer.record(
-                p.data, max(wall + p.ns, 0), comment=_comment(p, v["rule"], meaning, what), interface=p.side,
-                missing=p.length - len(p.data),
+                p.data, min(max(wall + p.ns, 0), FAR - 1), comment=_comment(p, v["rule"], meaning, what),
+                interface=p.side, missing=p.length - len(p.data),
             )
             for p in packets[start : start + _AT_A_TIME]
         )  # fmt: skip

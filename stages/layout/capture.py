@@ -28,6 +28,7 @@ IF_NAME: Final = 2  # of an interface
 IF_TSRESOL: Final = 9
 IF_TSOFFSET: Final = 14
 
+FAR: Final = 1 << 62  # ns: the year 2116; two times that are nearer to 1970 have a difference of 64 bits
 BILLION: Final = 1_000_000_000
 
 

@@ -181,6 +181,16 @@ def test_a_damaged_record_makes_a_file_all_the_same(data: st.DataObject) -> None
     assert len(sizes) <= len(found.packets) and all(size <= SNAPLEN for size in sizes)
 
 
+@pytest.mark.parametrize("ns", [-(1 << 63), -1, 1 << 62, (1 << 63) - 1])
+def test_a_time_that_cannot_be_leaves_a_file_that_can_be_read(ns: int, tmp_path: Path) -> None:
+    found = words.date()
+    record = found.record()
+    record[layout.RECORD_HEADER + layout.K_TIME] = ns
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(b"".join(build(found.event(), record, WALL)))
+    assert len(captures.read(path, cut=True)) == len(found.packets)
+
+
 @needs_tshark
 @pytest.mark.parametrize("name", SENTENCES)
 def test_wireshark_opens_it_without_complaint(name: str, tmp_path: Path) -> None:

@@ -287,6 +287,7 @@ class Server(Dialer):
         self._file_at = now + _FILE_NS
         if not self._owns_file():
             self._log.warning("socket file is gone, listening again", address=str(self.address))
+            self._file = None  # another's file may get its inode number, and is not ours to remove
             self._drop()
 
     def _owns_file(self) -> bool:

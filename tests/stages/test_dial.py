@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -189,6 +190,20 @@ def test_a_server_whose_file_was_removed_listens_anew(tmp_path, monkeypatch):
         until(rig, rig.stage.ready)
     assert [line["event"] for line in logs].count("socket file is gone, listening again") == 3
     assert not path.exists()
+
+
+def test_the_file_of_another_server_stays_though_it_has_our_old_inode_number(tmp_path, monkeypatch):
+    """Ext4 gives a number that became free to the next file; other file systems may not."""
+    monkeypatch.setattr("stages.dial._FILE_NS", 0)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Rig("chardev-socket", {"path": str(folder / "s"), "server": True, "reconnect": 0.05}) as rig:
+        shutil.rmtree(folder)
+        until(rig, lambda: not rig.stage.ready())
+        folder.mkdir()
+        with listener(folder / "s"):
+            rig.stage.on_close()
+            assert (folder / "s").exists()
 
 
 def test_a_server_without_its_folder_says_which_and_listens_when_it_is_made(tmp_path):

@@ -9,12 +9,13 @@ from __future__ import annotations
 from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
-from ring.layout import BLOCKED, CMD_STATUS, HEAD, P_OUTPUTS
+from ring.layout import BLOCKED, C_LINK, CMD_STATUS, HEAD, P_OUTPUTS
 from stages.kernels.forward import connected, forward
 from stages.layout.mirror import (
     LOOK_NS,
     NO_PEER,
     O_FULL_NS,
+    O_LINK,
     O_LOOKED,
     O_STALL_NS,
     O_TAKEN,
@@ -37,6 +38,18 @@ def outdev_is_full(w):
 def stalled(w):
     """Whether outdev has taken nothing for so long that nobody waits for it any more."""
     return w[O_STALL_NS] != 0 and w[O_FULL_NS] >= w[O_STALL_NS]
+
+
+@hot
+def look_at_link(w):
+    """Another connection behind outdev: what the one before it has not taken says nothing of this one."""
+    r = w[P_OUTPUTS + OUTDEV]
+    if r == 0:
+        return
+    link = load_acquire(w, r + C_LINK)  # partner: the chardev's process
+    if link & 1 == 1 and link != w[O_LINK]:
+        w[O_LINK] = link
+        w[O_FULL_NS] = 0
 
 
 @hot
@@ -75,6 +88,7 @@ def mirror_burst(u8, w, now):
     w[BLOCKED] = 0
     if nothing_to_read(w):
         return 0
+    look_at_link(w)
     row = begin(w)
     work = mirror_direction(u8, w, row, TX_IN, TX_OUT) + mirror_direction(u8, w, row, RX_IN, RX_OUT)
     look_at_outdev(w, now)

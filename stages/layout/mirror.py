@@ -1,6 +1,6 @@
 """filter-mirror: ports, counters, options.
 
-The three words behind O_STALL_NS are the kernel's notes: not committed, and a new incarnation begins with zeros.
+The words behind O_STALL_NS are the kernel's notes: not committed, and a new incarnation begins with zeros.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ O_STALL_NS: Final = P_OPTIONS  # stall_timeout in ns, 0: wait for ever
 O_TAKEN: Final = P_OPTIONS + 1  # outdev's head at the last look
 O_FULL_NS: Final = P_OPTIONS + 2  # for how long outdev has been full and has taken nothing
 O_LOOKED: Final = P_OPTIONS + 3  # monotonic ns of the last look at a full outdev
+O_LINK: Final = P_OPTIONS + 4  # outdev's link word, of the connection that this is about
 LOOK_NS: Final = 50_000_000  # counts at most between two looks: who was not running has not seen a peer stall
 
 KIND: Final = Kind(

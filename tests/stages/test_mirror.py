@@ -165,3 +165,23 @@ def test_nobody_gives_up_where_it_is_switched_off():
     with stalling(0) as rig:
         fill(rig, 0)
         assert look_for(rig, 0, 100_000, 40) == 0
+
+
+@pytest.mark.parametrize("before", [900, 1100], ids=["nearly given up", "given up"])
+def test_a_peer_that_comes_back_is_waited_for_as_long_as_any(before: int):
+    """What the connection before it has not taken says nothing of it, though the ring is as full as it was."""
+    with stalling(1000) as rig:
+        fill(rig, 0)
+        look_for(rig, 0, before)
+        link(rig, "outdev", False)
+        rig.run(now=2000 * MS)
+        rig.feed("tx_in", b"on while it is away")
+        assert look_for(rig, 3000, 2000) == 1
+        link(rig, "outdev", True)
+        rig.feed("tx_in", HELD)
+        dropped = rig.counters()["dropped_stalled"]
+        assert look_for(rig, 60_000, 900) == 0
+        assert rig.take("outdev", 4) == FULL[:4]
+        assert look_for(rig, 60_910, 0) == 1
+        assert rig.take("outdev") == [*FULL[4:], HELD]
+        assert rig.counters()["dropped_stalled"] == dropped

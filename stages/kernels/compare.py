@@ -7,7 +7,7 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 
 from __future__ import annotations
 
-from ring.atomics import be32, byte, load_acquire
+from ring.atomics import be32, load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
@@ -31,7 +31,7 @@ from stages.kernels.evidence import note_packet
 from stages.kernels.fragments import fragment
 from stages.kernels.hold import finish_recycling, start_recycling
 from stages.kernels.notify import checkpoint, hear, speak
-from stages.kernels.packet import parse
+from stages.kernels.packet import finds_neighbours, parse
 from stages.kernels.requests import asked, request_due
 from stages.kernels.rules import rules_due, take_rules
 from stages.kernels.service import drop_counts, release_counts, service
@@ -76,11 +76,10 @@ from stages.layout.compare import (
     SECONDARY_IN,
     ST_MISSED,
 )
-from stages.layout.packet import F_END, F_L4, F_PROTO, FRAGMENT, ICMP, OTHER, TCP
+from stages.layout.packet import FRAGMENT, ICMP, OTHER, TCP
 from stages.layout.table import R_PINNED
 
 _BURST = 256
-_ICMPV6 = 58  # protocol number
 _HELD = R_COUNTERS + HELD
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
 
@@ -108,19 +107,6 @@ def take(u8, w, row, side, now):
     w[row + R_HEADS + side] = position + lead + nbytes
     count(w, row, side, 1)
     return 1
-
-
-@hot
-def finds_neighbours(u8, w, s, frame):
-    """Whether an ICMP packet is what ARP is for IPv4: it finds neighbours, routers, members of groups.
-
-    Neighbour discovery (RFC 4861: 133 to 137) and MLD (RFC 2710, RFC 3810: 130 to 132, 143).  Each stack sends them at
-    times that it draws at random, so no two replicas agree.
-    """
-    if w[s + F_PROTO] != _ICMPV6 or w[s + F_END] <= w[s + F_L4]:
-        return False
-    kind = byte(u8, frame + w[s + F_L4])
-    return 130 <= kind <= 137 or kind == 143
 
 
 @hot

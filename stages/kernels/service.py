@@ -20,6 +20,7 @@ from stages.layout.compare import (
     C_HEAD,
     C_LIFE,
     C_P_ISN,
+    C_P_NEXT,
     C_S_LIFE,
     C_S_MAX_ACK,
     C_TAIL,
@@ -147,6 +148,37 @@ def note_reset(w, c):
 
 
 @hot
+def holds_reset(w, c):
+    """Whether a reset of the primary is held."""
+    n = w[c + C_HEAD + ACKS]
+    while n != 0:
+        if w[slot(w, n - 1) + S_FLAGS] & RST:
+            return True
+        n = w[slot(w, n - 1) + S_NEXT]
+    return False
+
+
+@hot
+def forget_resets(w, c):
+    """Both go on behind their resets, so those were no end: a handshake refuses a wrong ack so (RFC 9293, 3.10.7.4)."""
+    put(w, c + C_FLAGS, w[c + C_FLAGS] & ~RESETS)
+    put(w, c + R_CLOSED, 0)
+
+
+@hot
+def _look_behind(w, row, c, place):
+    """A held reset of the primary has left, which stood at ``place`` of its stream: was it an end?"""
+    if w[c + C_FLAGS] & RESETS != RESETS or holds_reset(w, c):
+        return
+    if diff(w[c + C_P_NEXT], place) > 0 and diff(w[c + C_COMPARED], place) > 0:
+        n = w[c + C_HEAD + SECONDARY] - 1
+        if n >= 0 and w[slot(w, n) + S_FLAGS] & RST and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
+            unlink(w, row, n)
+            count(w, row, MATCHED, 1)
+        forget_resets(w, c)
+
+
+@hot
 def _release_one(u8, w, row, c, which):
     """Release the first packet of a list if it may leave: 1 released, 0 it may not (or there is none), -1 no room."""
     n = w[c + C_HEAD + which] - 1
@@ -168,9 +200,12 @@ def _release_one(u8, w, row, c, which):
     if which == ACKS:
         note_held_overtaking(u8, w, c, n)
     emit_in_time(u8, w, row, c, n)
+    place = int(w[x + S_END])
     unlink(w, row, n)
     count(w, row, RELEASED, 1)
     note_reset(w, c)
+    if flags & RST:
+        _look_behind(w, row, c, place)
     forget_overtaking(w, c)
     return 1
 

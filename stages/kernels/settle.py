@@ -13,7 +13,7 @@ from stages.kernels.events import write_event
 from stages.kernels.evidence import keep_packets
 from stages.kernels.fragments import remember_group
 from stages.kernels.hold import fits_slot, slot, unlink
-from stages.kernels.packet import parse
+from stages.kernels.packet import finds_neighbours, parse
 from stages.kernels.requests import repeat_request
 from stages.kernels.rules import stale
 from stages.kernels.serial import diff
@@ -55,6 +55,7 @@ from stages.layout.compare import (
     RESERVE,
     S_CONN,
     S_END,
+    S_FLAGS,
     S_FRAME,
     S_SEQ,
     S_TIME,
@@ -68,7 +69,7 @@ from stages.layout.compare import (
     ST_ASKED_AT,
     ST_TOLD,
 )
-from stages.layout.packet import OTHER, TCP
+from stages.layout.packet import ICMP, OTHER, RST, TCP
 
 
 @hot
@@ -118,14 +119,15 @@ def _settle_ring(u8, w, row, side, now):
                 blocked(w, OUTDEV)
                 return False
             vnet = be32(u8, at + 4) if lead == 8 else 0
-            s = w[O_SCRATCH]
-            verdict = parse(u8, w, at + lead + vnet, nbytes - vnet, s)
+            s, frame = w[O_SCRATCH], at + lead + vnet
+            verdict = parse(u8, w, frame, nbytes - vnet, s)
+            never = verdict == OTHER or (verdict == ICMP and finds_neighbours(u8, w, s, frame))
             if verdict == TCP:
                 c = connection(w, row, 0, s, verdict, now)
                 if c != 0 and note_primary(w, row, c, s):
                     put(w, c + C_EPOCH, -1)  # and its counterpart has sent as much
             release_record(u8, w, row, r, position)
-            count(w, row, RELEASED_UNCOMPARED if verdict == OTHER else RELEASED_AT_CHECKPOINT, 1)
+            count(w, row, RELEASED_UNCOMPARED if never else RELEASED_AT_CHECKPOINT, 1)
         else:
             count(w, row, DROPPED_AT_CHECKPOINT, 1)
         w[row + R_HEADS + side] = position + lead + nbytes
@@ -148,6 +150,14 @@ def _told(w, row):
 
 
 @hot
+def _lacks_acknowledgement(w, c, x):
+    """Whether the bytes of the primary's segment ``x`` were equal: the secondary has not acknowledged as much."""
+    if w[c + C_FLAGS] & CF_P_SYN or w[x + S_FLAGS] & RST:
+        return False  # what it waits for is a SYN, or a reset
+    return diff(w[x + S_END], w[c + C_COMPARED]) <= 0
+
+
+@hot
 def _who_waits(w, c, e, x, side):
     """Say in event ``e`` whose packets wait, and for what: of TCP, what is missing is not always the other's packet."""
     waits = side
@@ -161,8 +171,8 @@ def _who_waits(w, c, e, x, side):
             waits = 0
         elif theirs and not mine:
             waits = 1
-        elif not mine and side == 0 and w[c + C_FLAGS] & CF_P_SYN == 0 and diff(w[x + S_END], compared) <= 0:
-            w[e + E_OFFSET] = 1  # its bytes were equal: the secondary has not acknowledged as much
+        elif not mine and side == 0 and _lacks_acknowledgement(w, c, x):
+            w[e + E_OFFSET] = 1
     w[e + (E_S_LEN if waits else E_P_LEN)] = w[x + S_FRAME]
 
 

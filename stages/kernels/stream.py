@@ -23,7 +23,9 @@ from stages.kernels.service import (
     RESETS,
     acknowledged,
     drop_counts,
+    forget_resets,
     has_reset,
+    holds_reset,
     note_reset,
     release_counts,
     service,
@@ -71,7 +73,6 @@ from stages.layout.compare import (
     SECONDARY_ACKS,
 )
 from stages.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_SEQ, FIN, RST, SYN
-from stages.layout.table import R_CLOSED
 
 
 @hot
@@ -105,10 +106,9 @@ def note_primary(w, row, c, s):
         if state & CF_P_NEXT == 0 or after(end, w[c + C_P_NEXT]):
             put(w, c + C_P_NEXT, end)
             state |= CF_P_NEXT
-            if state & RESETS == RESETS and w[c + C_HEAD + ACKS] == 0:
-                # Both go on, so those were no end: a handshake refuses a wrong acknowledgement so (RFC 9293, 3.10.7.4).
+            if state & RESETS == RESETS and not holds_reset(w, c):
+                forget_resets(w, c)
                 state &= ~RESETS
-                put(w, c + R_CLOSED, 0)
         if state & CF_SYNCED == 0 and end != seq:
             # Picked up in the middle: comparison starts where the primary is (a keepalive may be one byte behind that).
             put(w, c + C_COMPARED, seq)
@@ -169,7 +169,7 @@ def _hold_primary(u8, w, row, c, r, position, s, end, which, now):
         w[O_STUCK] |= 1
         return False
     x = slot(w, n)
-    w[x + S_END] = end
+    w[x + S_END] = w[c + C_P_NEXT] if w[s + F_FLAGS] & RST else end  # where a reset stands in the stream
     link(w, row, c, which, n, which == PACKETS)
     if which == PACKETS and diff(end, w[c + C_COMPARED]) > 0:
         if w[x + S_NEXT] != 0:

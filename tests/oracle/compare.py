@@ -168,7 +168,7 @@ class Compare:
     def _read(frame: bytes) -> Packet | None:
         p = read(frame)
         cut = p.proto == P_UDP and not p.fragment and len(p.body) < 8  # shorter than its header: not compared
-        arp_of_ipv6 = p.proto == P_ICMPV6 and p.body[:1] in _NEIGHBOURS and not p.fragment
+        arp_of_ipv6 = p.version == 6 and p.proto == P_ICMPV6 and p.body[:1] in _NEIGHBOURS and not p.fragment
         return p if p.version and not cut and not arp_of_ipv6 else None
 
     def _fragment(self, p: Packet, frame: bytes, *, primary: bool) -> list[bytes]:

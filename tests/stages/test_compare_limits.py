@@ -5,7 +5,7 @@ from __future__ import annotations
 from ring import layout
 from stages import finding
 from stages.layout import compare as L
-from tests.packets import ACK, SYN, udp_frame
+from tests.packets import ACK, RST, SYN, udp_frame
 from tests.stages.test_compare import ASK, CLIENT, DONE, SERVER, check, handshake, rig, seg
 
 
@@ -116,6 +116,10 @@ def test_a_timeout_says_whose_packets_wait_and_for_what() -> None:
         ],
         ("primary", "acknowledgement", 2): [
             ("primary_in", seg(1001, b"ab", ack=6000)), ("secondary_in", seg(1001, b"ab")),
+        ],
+        ("primary", "packet", 3): [
+            ("primary_in", seg(1001, b"abc")), ("secondary_in", seg(1001, b"abc")),
+            ("primary_in", seg(1004, flags=RST | ACK)),
         ],
     }  # fmt: skip
     for (side, what, position), feeds in scenes.items():

@@ -116,6 +116,26 @@ def test_resets_after_which_both_go_on_were_no_end() -> None:
         assert g.take("notify_out") == [ASK]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("first", ["primary", "secondary"])
+def test_resets_after_which_both_go_on_were_no_end_though_one_side_lags(first: str, times: int) -> None:
+    """Also where a whole answer of one side came before any of the other's."""
+    frames = [*[seg(123_456, flags=RST, ack=0)] * times, seg(1001, b"data")]
+    with rig() as g:
+        handshake(g)
+        for port in (first, *({"primary", "secondary"} - {first})):
+            g.feed(f"{port}_in", *frames)
+            g.run(now=2)
+        assert sorted(g.take("outdev")) == sorted(frames) and check(g)["held"] == 0
+        g.run(now=3000 * MS)
+        g.feed("primary_in", seg(1005, flags=RST | ACK))
+        g.run(now=3001 * MS)
+        assert g.take("outdev") == [] and check(g)["held"] == 1
+        g.run(now=6100 * MS)
+        assert g.take("notify_out") == [ASK]
+        audit(g)
+
+
 def test_what_the_secondary_acknowledged_before_a_syn_covers_nothing_behind_it() -> None:
     """The primary's new SYN waits; the secondary is still in the former life, with a higher number."""
     with rig() as g:

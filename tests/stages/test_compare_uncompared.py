@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.packets import ACK, P_ICMP, P_ICMPV6, arp_frame, icmpv6, ip_frame, tcp_frame
-from tests.stages.test_compare import CLIENT, SERVER, check, rig
+from tests.packets import ACK, P_ICMP, P_ICMPV6, arp_frame, icmpv6, ip_frame, tcp_frame, udp_frame
+from tests.stages.test_compare import ASK, CLIENT, DONE, MS, SERVER, check, rig
 
 V6 = ("fe80::2", "ff02::1:ff00:1")
 HOP_BY_HOP = ((0, bytes.fromhex("0000050200000100")),)  # router alert, which MLD has (RFC 2710)
@@ -57,11 +57,28 @@ def test_other_icmpv6_is_compared(kind: int) -> None:
 
 
 def test_icmp_of_ipv4_with_those_numbers_is_compared() -> None:
-    """And one that is no more than an IP header is no ICMP message."""
-    four = ip_frame(SERVER, CLIENT, P_ICMP, bytes([135, 0, 0, 0]))
+    """Whatever its protocol number; and one that is no more than an IP header is no ICMP message."""
+    four = [ip_frame(SERVER, CLIENT, proto, bytes([135, 0, 0, 0])) for proto in (P_ICMP, P_ICMPV6)]
     empty = ip_frame(*V6, P_ICMPV6, b"")
     with rig() as g:
-        g.feed("primary_in", four, empty)
+        g.feed("primary_in", *four, empty)
         g.run(now=1)
         assert g.take("outdev") == []
-        assert check(g)["held"] == 2
+        assert check(g)["held"] == 3
+
+
+def test_a_checkpoint_calls_what_it_finds_in_the_ring_by_the_same_name() -> None:
+    """Packets that back-pressure kept in the input leave with the checkpoint, each under its own counter."""
+    mine = [udp_frame(SERVER, CLIENT, 53, 9, b"p%03d" % i) for i in range(8)]
+    never = [arp_frame(SERVER, CLIENT), icmpv6(*V6, 135)]
+    with rig(max_queue_size=4) as g:
+        g.feed("primary_in", *mine, *never)
+        g.feed("secondary_in", udp_frame(SERVER, CLIENT, 53, 9, b"other"))
+        g.run(now=2)
+        g.run(now=60 * MS)
+        assert g.take("notify_out") == [ASK]
+        g.feed("notify_in", DONE)
+        g.run(now=70 * MS)
+        assert g.take("outdev") == mine + never
+        c = check(g)
+        assert (c["released_at_checkpoint"], c["released_uncompared"]) == (8, 2)

@@ -15,17 +15,16 @@ class Mirror(Stage):
 
     def options(self) -> dict[int, int]:
         """How long a full outdev is waited for."""
-        self._limit = int(self.params.get("stall_timeout", 0)) * 1_000_000
-        return {mirror.O_STALL_NS: self._limit}
+        return {mirror.O_STALL_NS: int(self.params.get("stall_timeout", 0)) * 1_000_000}
 
     def do_work(self, now: int) -> int:
         """One burst of each direction; a line when outdev begins or ceases to take nothing."""
         result = int(self.kernel.mirror_burst(self.u8, self.w, now))
-        limit = self._limit
-        if result and limit and (int(self.w[mirror.O_FULL_NS]) >= limit) != self._stalled:
+        if result and (int(self.w[mirror.O_STALLED]) == 1) != self._stalled:
             self._stalled = not self._stalled
             if self._stalled:
-                self.log.warning("outdev takes nothing: copies are dropped until it does", waited_ms=limit // 1_000_000)
+                waited = int(self.w[mirror.O_FULL_NS]) // 1_000_000
+                self.log.warning("outdev takes nothing: copies are dropped until it does", waited_ms=waited)
             else:
                 self.log.info("outdev takes copies again", dropped=self.counter(mirror.STALLED))
         return result

@@ -18,11 +18,14 @@ from stages.layout.mirror import (
     O_LINK,
     O_LOOKED,
     O_STALL_NS,
+    O_STALLED,
+    O_STALLED_AT,
     O_TAKEN,
     OUTDEV,
     RX_IN,
     RX_OUT,
     STALLED,
+    SUSPECT_NS,
     TX_IN,
     TX_OUT,
 )
@@ -35,9 +38,16 @@ def outdev_is_full(w):
 
 
 @hot
-def stalled(w):
-    """Whether outdev has taken nothing for so long that nobody waits for it any more."""
-    return w[O_STALL_NS] != 0 and w[O_FULL_NS] >= w[O_STALL_NS]
+def stalled(w, now):
+    """Whether outdev has taken nothing for so long that nobody waits for it any more.
+
+    For a minute after a stall a tenth of the time is enough: what a system buffers for a peer that reads nothing looks
+    like a peer that reads, and each new connection to it has such a buffer.
+    """
+    if w[O_STALL_NS] == 0:
+        return False
+    since = w[O_STALLED_AT]
+    return w[O_FULL_NS] >= (w[O_STALL_NS] // 10 if since != 0 and now - since < SUSPECT_NS else w[O_STALL_NS])
 
 
 @hot
@@ -49,7 +59,7 @@ def look_at_link(w):
     link = load_acquire(w, r + C_LINK)  # partner: the chardev's process
     if link & 1 == 1 and link != w[O_LINK]:
         w[O_LINK] = link
-        w[O_FULL_NS] = 0
+        w[O_FULL_NS] = w[O_STALLED] = 0
 
 
 @hot
@@ -64,6 +74,9 @@ def look_at_outdev(w, now):
     elif outdev_is_full(w):
         w[O_FULL_NS] += min(now - w[O_LOOKED], LOOK_NS)
     w[O_LOOKED] = now
+    w[O_STALLED] = int(stalled(w, now))
+    if w[O_STALLED] == 1:
+        w[O_STALLED_AT] = now
 
 
 @hot
@@ -72,7 +85,7 @@ def mirror_direction(u8, w, row, i, o):
     mirroring = w[P_OUTPUTS + OUTDEV] != 0 and w[CMD_STATUS] == 1
     if mirroring and connected(w, OUTDEV):
         frames = forward(u8, w, row, i, o, OUTDEV)
-        if frames == 0 and outdev_is_full(w) and stalled(w):
+        if frames == 0 and outdev_is_full(w) and w[O_STALLED] == 1:
             frames = forward(u8, w, row, i, o, -1)
             count(w, row, STALLED, frames)
         return frames

@@ -26,7 +26,7 @@ PLAIN = {"net": False, "guest": False}
 @pytest.fixture(scope="module")
 def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Theirs, Piped]]:
     """A mirror of both directions, QEMU's and ours."""
-    tables = [chardev("outdev"), filter_table("m0", "filter-mirror", outdev='"outdev"')]
+    tables = [chardev("outdev"), filter_table("m0", "filter-mirror", outdev='"outdev"', stall_timeout="0")]
     theirs = Theirs(["filter-mirror,id=f0,outdev=outdev"], ["outdev"])
     try:
         with Piped(tmp_path_factory.mktemp("mirrors"), tables, {**PLAIN, "outdev": False}) as ours:

@@ -42,6 +42,7 @@ type = "filter-mirror"
 netdev = "hn0"
 queue = "tx"
 outdev = "c0"
+stall_timeout = 0
 {more}
 """
 

@@ -176,6 +176,9 @@ def _look_behind(w, row, c, place):
             unlink(w, row, n)
             count(w, row, MATCHED, 1)
         forget_resets(w, c)
+        n = w[c + C_HEAD + SECONDARY] - 1
+        if n >= 0 and w[slot(w, n) + S_FLAGS] & RST and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
+            put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_S_RST)  # it has reset again
 
 
 @hot

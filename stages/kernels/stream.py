@@ -45,6 +45,7 @@ from stages.layout.compare import (
     C_RULE,
     C_S_LIFE,
     C_S_MAX_ACK,
+    C_TAIL,
     CF_P_ACK,
     CF_P_NEXT,
     CF_P_RST,
@@ -68,6 +69,7 @@ from stages.layout.compare import (
     S_FLAGS,
     S_LIFE,
     S_NEXT,
+    S_PREV,
     S_SEQ,
     SECONDARY,
     SECONDARY_ACKS,
@@ -228,7 +230,8 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
     # What the primary has not said either has to wait for it: a SYN, and data in one (RFC 7413); a RST.
     waits = begins and (state & CF_P_SYN == 0 or w[s + F_DATA_LEN] > 0)
     if flags & RST:
-        waits = state & (CF_P_RST | CF_S_RST | CF_PASS) == 0
+        known = state & (CF_P_RST | CF_S_RST | CF_PASS)
+        waits = known == 0 or (known == CF_S_RST and _resets_farther(w, c))
     n = -1
     if waits:
         n = _store_secondary(u8, w, row, c, r, position, s, now)
@@ -247,7 +250,7 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
         elif flags & RST:
             put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_S_RST)
         if n >= 0 and flags & RST:
-            _link_secondary(w, row, c, n, seq, seq, False)
+            _link_secondary(w, row, c, n, seq, _secondary_end(w, c), False)
         elif n >= 0:
             # Where it stands is known once the primary's SYN is.
             first = add(w[c + C_P_ISN], 1) if w[c + C_FLAGS] & CF_SYN_MATCHED else 0
@@ -283,6 +286,27 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
     if news:
         service(u8, w, row, c, now)
     return True
+
+
+@hot
+def _secondary_end(w, c):
+    """Where the secondary's stream ends so far."""
+    n = w[c + C_TAIL + SECONDARY]
+    while n != 0 and w[slot(w, n - 1) + S_FLAGS] & RST:
+        n = w[slot(w, n - 1) + S_PREV]
+    compared = w[c + C_COMPARED]
+    if n == 0 or w[slot(w, n - 1) + S_LIFE] != w[c + C_S_LIFE] or diff(w[slot(w, n - 1) + S_END], compared) <= 0:
+        return compared
+    return w[slot(w, n - 1) + S_END]
+
+
+@hot
+def _resets_farther(w, c):
+    """Whether the secondary has gone on since its reset that is held: then another one is not the same again."""
+    n = w[c + C_TAIL + SECONDARY] - 1
+    if n < 0 or w[slot(w, n) + S_FLAGS] & RST == 0 or w[slot(w, n) + S_LIFE] != w[c + C_S_LIFE]:
+        return False
+    return diff(_secondary_end(w, c), w[slot(w, n) + S_END]) > 0
 
 
 @hot

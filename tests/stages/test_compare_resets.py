@@ -136,6 +136,21 @@ def test_resets_after_which_both_go_on_were_no_end_though_one_side_lags(first: s
         audit(g)
 
 
+@pytest.mark.parametrize("first", ["primary", "secondary"])
+def test_a_reset_behind_one_that_was_no_end_is_matched_though_one_side_lags(first: str) -> None:
+    frames = [seg(123_456, flags=RST, ack=0), seg(1001, b"data"), seg(1005, flags=RST | ACK)]
+    with rig() as g:
+        handshake(g)
+        for port in (first, *({"primary", "secondary"} - {first})):
+            for frame in frames:
+                g.feed(f"{port}_in", frame)
+                g.run(now=2)
+        assert sorted(g.take("outdev")) == sorted(frames) and check(g)["held"] == 0
+        g.run(now=3100 * MS)
+        assert g.take("notify_out") == []
+        audit(g)
+
+
 def test_what_the_secondary_acknowledged_before_a_syn_covers_nothing_behind_it() -> None:
     """The primary's new SYN waits; the secondary is still in the former life, with a higher number."""
     with rig() as g:

@@ -1,7 +1,7 @@
 """Random scenes fed step by step to QEMU's colo-compare and to ours: the relation of behaviour.md, section 6.
 
 The ordinary run has a few examples, always the same.  The long campaign draws new ones:
-``COLO_COMPARE_EXAMPLES=2000 python -m pytest tests/interop/test_compare_property.py``.
+``COLO_RANDOM=1 COLO_COMPARE_EXAMPLES=2000 python -m pytest tests/interop/test_compare_property.py``.
 """
 
 from __future__ import annotations

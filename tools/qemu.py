@@ -22,15 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 BINARY: Final = "qemu-system-x86_64"
 PACKAGE: Final = "qemu-system-x86"
 MAX_FRAME: Final = 69_632  # the largest L that QEMU takes
 _PR_SET_PDEATHSIG: Final = 1
 _START_S: Final = 60.0
+_ANSWER_S: Final = 10.0  # until another one is started in its place
 
 
 class QemuError(RuntimeError):
@@ -138,12 +140,18 @@ def connect(
 class Qmp:
     """QEMU's machine protocol on a unix socket: commands, and the events that came meanwhile."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience: float = _START_S) -> None:
+        """Raises `TimeoutError` where QEMU does not answer within ``patience`` seconds."""
         self._sock, self._file = sock, sock.makefile("rb")
         self.events: list[dict[str, Any]] = []
+        self._sock.settimeout(patience)
+        try:
+            self._file.readline()  # the greeting
+            self.run("qmp_capabilities")
+        except BaseException:
+            self.close()
+            raise
         self._sock.settimeout(_START_S)
-        self._file.readline()  # the greeting
-        self.run("qmp_capabilities")
 
     def run(self, command: str, **arguments: Any) -> Any:
         """What a command returns.  Raises `QemuError` with QEMU's words where it refuses."""
@@ -179,6 +187,47 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def start(words: Sequence[str], monitor: Path, log: IO[bytes]) -> tuple[subprocess.Popen[bytes], Qmp]:
+    """Start QEMU without a machine, ``words`` being its options; the process, and its monitor on a unix socket.
+
+    On a busy machine QEMU 7.2 may read the first command of its monitor and never answer any (seen once in some 2,500
+    starts): then it is killed and another one started.  Raises `QemuError` where it leaves, with what it said.
+    """
+    for patience in (_ANSWER_S, 2 * _ANSWER_S):
+        with contextlib.suppress(TimeoutError):
+            return _start(words, monitor, log, patience)
+    return _start(words, monitor, log, _START_S)
+
+
+def _start(words: Sequence[str], monitor: Path, log: IO[bytes], patience: float) -> tuple[subprocess.Popen[bytes], Qmp]:
+    monitor.unlink(missing_ok=True)  # nobody is to connect to one that is gone
+    command = [binary(), "-machine", "none", "-nodefaults", "-display", "none", *words]
+    process = subprocess.Popen(
+        [*command, "-qmp", f"unix:{monitor},server=on,wait=off"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509  it only calls prctl
+    )
+    try:
+        return process, Qmp(connect("qmp", monitor, check=partial(check, process, log)).sock, patience)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def check(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    """Raise `QemuError` with what QEMU said if it has left."""
+    if process.poll() is not None:
+        raise QemuError(f"QEMU left with status {process.returncode}: {said(log).strip() or 'it said nothing'}")
+
+
+def said(log: IO[bytes]) -> str:
+    """What QEMU wrote so far."""
+    return os.pread(log.fileno(), 1 << 16, 0).decode(errors="replace")
+
+
 class Qemu:
     """A running QEMU and one `Link` for each of its sockets; as a context manager it ends with its block."""
 
@@ -188,17 +237,8 @@ class Qemu:
         self._folder = tempfile.TemporaryDirectory(prefix="colo-qemu-")
         folder = Path(self._folder.name)
         try:
-            command = [binary(), "-machine", "none", "-nodefaults", "-display", "none", *arguments(folder)]
-            command += ["-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
-            self._said = (folder / "stderr").open("wb+")
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  it only calls prctl
-            )
-            self.qmp = Qmp(connect("qmp", folder / "qmp", check=self.check).sock)
+            self._log = (folder / "log").open("wb+")
+            self.process, self.qmp = start(arguments(folder), folder / "qmp", self._log)
             for name, vnet in sockets.items():
                 self.links[name] = connect(name, folder / name, vnet=vnet, check=self.check)
             self._wait_accepted()
@@ -225,14 +265,11 @@ class Qemu:
 
     def check(self) -> None:
         """Raise `QemuError` with what QEMU said if it has left."""
-        if self.process.poll() is not None:
-            raise QemuError(
-                f"QEMU left with status {self.process.returncode}: {self.said().strip() or 'it said nothing'}"
-            )
+        check(self.process, self._log)
 
     def said(self) -> str:
-        """What QEMU wrote to its standard error so far."""
-        return os.pread(self._said.fileno(), 1 << 16, 0).decode(errors="replace")
+        """What QEMU wrote so far."""
+        return said(self._log)
 
     def close(self) -> None:
         """Close the sockets, end the process, remove the folder."""
@@ -249,7 +286,7 @@ class Qemu:
                 process.kill()
                 process.wait()
         with contextlib.suppress(AttributeError):
-            self._said.close()
+            self._log.close()
         self._folder.cleanup()
 
     def __enter__(self) -> Self:

@@ -95,20 +95,9 @@ class QemuHost:
 
     def __init__(self, host: Host, chain: Chain, at: Addresses, stack: contextlib.ExitStack) -> None:
         self.host, self._chain, self._at = host, chain, at
-        self._said = stack.enter_context((at.folder / f"{host.name}.log").open("wb"))
-        monitor = at.folder / f"{host.name}.qmp"
-        command = [qemu.binary(), "-machine", "none", "-nodefaults", "-display", "none", *self._arguments()]
-        self.process = subprocess.Popen(
-            [*command, "-qmp", f"unix:{monitor},server=on,wait=off"],
-            stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509  it only calls prctl
-        )
+        self._log = stack.enter_context((at.folder / f"{host.name}.log").open("wb+"))
+        self.process, self._qmp = qemu.start(self._arguments(), at.folder / f"{host.name}.qmp", self._log)
         stack.callback(self._end)
-        link = qemu.connect("qmp", monitor, check=self.check)
-        stack.callback(link.close)
-        self._qmp = qemu.Qmp(link.sock)
         stack.callback(self._qmp.close)
 
     def _arguments(self) -> list[str]:
@@ -135,8 +124,7 @@ class QemuHost:
 
     def check(self) -> None:
         """Raise where it has left."""
-        log = (self._at.folder / f"{self.host.name}.log").read_text(errors="replace")
-        assert self.process.poll() is None, f"{self.host}: QEMU left: {log}"
+        qemu.check(self.process, self._log)
 
     def listening(self) -> None:
         """Nothing to wait for: QEMU's servers listen before its monitor answers."""

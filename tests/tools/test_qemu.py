@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,31 @@ def test_a_stream_that_ends_inside_a_frame_is_an_error() -> None:
         theirs.close()
         with pytest.raises(qemu.QemuError, match="8 bytes of it"):
             qemu.Link("x", ours).take(1)
+
+
+@needs_qemu
+def test_another_is_started_where_one_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen on a busy machine: QEMU reads the monitor's first command and is silent for ever."""
+    real, silent, started = qemu.Qmp, 2, list[Any]()
+
+    def deaf(sock: socket.socket, patience: float) -> qemu.Qmp:
+        nonlocal silent
+        if silent:
+            silent -= 1
+            sock.close()
+            raise TimeoutError("timed out")
+        return real(sock, patience)
+
+    popen = subprocess.Popen
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        process = popen(*arguments, **more)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(qemu, "Qmp", deaf)
+    monkeypatch.setattr(qemu.subprocess, "Popen", noted)
+    with qemu.filters(["filter-mirror,id=m0,queue=tx,outdev=mirror0"], ["mirror0"]) as q:
+        assert [p.poll() is None for p in started] == [False, False, True]
+        q.links["net"].send(bytes(60))
+        assert q.links["guest"].take(1) == [bytes(60)]

@@ -250,6 +250,7 @@ def test_the_kernels_counters_are_read_by_name() -> None:
     assert stack.some(counters, stack.NEVER) == ""
     assert stack.discarded(counters) == 5
     assert stack.discarded({**counters, stack.DUBIOUS: 4}) == 1
+    assert stack.discarded({**counters, stack.DUBIOUS: 9}) == 1, "hides no old timestamp"
     mine = stack.parse(Path("/proc/net/snmp").read_text() + Path("/proc/net/netstat").read_text())
     assert {stack.RECEIVED, stack.RETRANSMITTED, stack.BY_SACK, stack.DUPLICATES} <= set(mine)
 

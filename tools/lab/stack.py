@@ -38,5 +38,10 @@ def some(counters: dict[str, int], names: tuple[str, ...]) -> str:
 
 
 def discarded(counters: dict[str, int]) -> int:
-    """Segments whose SACK blocks or timestamps were of no use, but for D-SACKs that answer the other replica."""
-    return sum(counters.get(name, 0) for name in SELDOM) - counters.get(DUBIOUS, 0)
+    """Segments whose SACK blocks or timestamps were of no use, but for D-SACKs that answer the other replica.
+
+    Of those the kernel counts only some as discarded, too (not where acknowledgements overtook each other), so they are
+    taken off what was discarded, not off the timestamps.
+    """
+    blocks, *stamps = (counters.get(name, 0) for name in SELDOM)
+    return max(0, blocks - counters.get(DUBIOUS, 0)) + sum(stamps)

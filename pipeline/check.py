@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline import rules, wiring
-from pipeline.schema import Reader, likely, nearest, show
+from pipeline import wiring
 from pipeline.tables import (
     FILTERS,
     Compare,
@@ -24,6 +23,8 @@ from pipeline.tables import (
     Stream,
     Tap,
 )
+from stages.compare.rules import rule_set as rules
+from stages.schema import Reader, likely, nearest, show
 
 _SUN_PATH = 107  # bytes of a unix socket's path, unix(7)
 _LINKS = {"indev", "outdev", "primary_in", "secondary_in", "notify_dev"}

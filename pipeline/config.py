@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.check import Checker
-from pipeline.schema import ID, ConfigError, Mistake, Reader, likely, nearest, one_of, show
 from pipeline.tables import (
     CHARDEVS,
     FILTERS,
@@ -30,6 +29,7 @@ from pipeline.tables import (
     Rule,
     Supervisor,
 )
+from stages.schema import ID, ConfigError, Mistake, Reader, likely, nearest, one_of, show
 
 __all__ = ["Config", "ConfigError", "Mistake", "default_runtime_dir", "load", "parse"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipeline import rules, wiring
+from pipeline import wiring
 from pipeline.graph import Graph, Ring, StageNode, shm_bytes
 from pipeline.tables import Link
 from ring.sizes import show_size
+from stages.compare.rules import rule_set as rules
 
 
 def text(graph: Graph) -> str:

@@ -17,10 +17,10 @@ from pipeline import registry, wiring
 from pipeline.check import process_of
 from pipeline.config import ConfigError, load
 from pipeline.output import show
-from pipeline.schema import MIN_RING, Mistake
 from pipeline.tables import Compare, Config, Filter, Null, Pcap, Side, Socket
 from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE
+from stages.schema import MIN_RING, Mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +268,8 @@ def _digest(stages: Iterable[StageNode], rings: Iterable[Ring]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the graph of a config; 2 where the config is wrong."""
-    from pipeline import breadth, draw
+    from pipeline import draw
+    from stages.compare.rules import breadth
 
     parser = argparse.ArgumentParser(prog="python -m pipeline.graph", description="Show what a config would run.")
     parser.add_argument("config", help="a config.toml")

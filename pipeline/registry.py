@@ -19,18 +19,18 @@ def kinds() -> tuple[str, ...]:
 
 
 def kind(name: str) -> Any:
-    """The `stages.layout.kind.Kind` called ``name``, one of `kinds`.  Imports its layout, not its code."""
+    """The `stages.kind.Kind` called ``name``, one of `kinds`.  Imports its layout, not its code."""
     return _catalog.kind(name)
 
 
 def first_timestamp(capture: str) -> int:
     """Earliest time in a capture, ns since 1970, 0 where it is empty.  Raises what says why it is no capture."""
-    return int(_reach("stages.layout.pcap").first_timestamp(capture))
+    return int(_reach("stages.capture.layout.replay").first_timestamp(capture))
 
 
 def compare_layout() -> Any:
-    """The module `stages.layout.compare`; its ``rules`` says where the rules of a compare lie."""
-    return _reach("stages.layout.compare")
+    """The module `stages.compare.layout.words`; its ``rules`` says where the rules of a compare lie."""
+    return _reach("stages.compare.layout.words")
 
 
 def base() -> Any:

@@ -24,6 +24,7 @@ from ring.ledger import StageSegment
 SHM: Final = Path("/dev/shm")
 LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
 _ROOT: Final = Path(__file__).resolve().parent.parent
+_LAYOUTS: Final = ("ring/layout.py", "stages/**/layout.py", "stages/**/layout/*.py")
 
 
 class InUse(Exception):
@@ -81,7 +82,7 @@ def plan(pipeline: str, graph: Any) -> list[Planned]:
 def plan_digest(graph_digest: int) -> int:
     """A graph's digest mixed with the sources that say what the words mean: another version takes nothing over."""
     sha = hashlib.sha256(str(graph_digest).encode())
-    for path in sorted([_ROOT / "ring" / "layout.py", *(_ROOT / "stages" / "layout").glob("*.py")]):
+    for path in sorted(path for pattern in _LAYOUTS for path in _ROOT.glob(pattern)):
         sha.update(path.read_bytes())
     return int.from_bytes(sha.digest()[:8], "big") >> 1
 

@@ -28,9 +28,9 @@ import msgpack
 from pipeline import children, commands, desk, forkserver, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.rest import LOOK_NS, PCAP, Rest
-from pipeline.rulebook import Rulebook
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
+from stages.compare.rules.rulebook import Rulebook
 
 TICK_NS: Final = 100_000_000
 CLOCK_LEAD_NS: Final = 50_000_000

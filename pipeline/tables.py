@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from pipeline.ntuple import BYTES, NETS, PORTS, PROTOCOLS, VLANS, Net, Range
-from pipeline.schema import (
+from stages.compare.rules.ntuple import BYTES, NETS, PORTS, PROTOCOLS, VLANS, Net, Range
+from stages.schema import (
     BOOLEAN,
     CPUS,
     FILE,

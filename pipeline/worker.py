@@ -83,7 +83,7 @@ def build(request: Mapping[str, Any]) -> runner.Runner:
         stage = getattr(import_module(module), name)(spec, base.Context(logger, bell, ringer, watch.watch))
         words = stage.w
         words[layout.LIFE_PID] = os.getpid()
-        words[layout.LIFE_FINISHED] = words[layout.LIFE_FLUSHED] = 0
+        words[layout.LIFE_FINISHED] = 0
         stage.on_start()
         stages.append(stage)
     supervisor = request["bell"]

@@ -24,13 +24,15 @@ F = TypeVar("F", bound=Callable[..., object])
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") != "1"
 
 _ROOT = Path(__file__).resolve().parent.parent
+_HOT = ("kernels.py", "kernels/*.py", "layout.py", "layout/*.py")
+_SOURCES = ("ring/*.py", *(f"{package}/**/{file}" for package in ("ring", "stages", "tests") for file in _HOT))
 _warmable: list[Callable[..., object]] = []
 
 
 def digest() -> str:
-    """Hex digest of all sources that end up in compiled code (ring/*.py, every package's kernels and layout)."""
+    """Hex digest of all sources that end up in compiled code: `ring`, and every package's kernels and layouts."""
     sha = hashlib.sha256(f"{sys.version_info[:2]}".encode())
-    for path in sorted({*_ROOT.glob("ring/*.py"), *_ROOT.glob("*/kernels/*.py"), *_ROOT.glob("*/layout/*.py")}):
+    for path in sorted({path for pattern in _SOURCES for path in _ROOT.glob(pattern)}):
         sha.update(path.relative_to(_ROOT).as_posix().encode())
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]

@@ -143,7 +143,6 @@ LIFE_FINISHED: Final = 35
 LIFE_BUSY_NS: Final = 36
 LIFE_CYCLES: Final = 37
 LIFE_SLEEPS: Final = 38
-LIFE_FLUSHED: Final = 39
 
 UNDO_N: Final = 48
 UNDO_BURST: Final = 49
@@ -191,7 +190,6 @@ STAGE_FIELDS: Final = (
     Field("busy_ns", LIFE_BUSY_NS, 1, "worker", "time spent in duty cycles that did work"),
     Field("cycles", LIFE_CYCLES, 1, "worker", "duty cycles that did work"),
     Field("sleeps", LIFE_SLEEPS, 1, "worker", "times it went to sleep on its doorbell"),
-    Field("flushed", LIFE_FLUSHED, 1, "worker", "1: a sink has handed everything to the outside"),
     Field("undo_n", UNDO_N, 1, "kernels", "entries in the undo log"),
     Field("undo_burst", UNDO_BURST, 1, "kernels", "burst that the log belongs to"),
     Field("undo_capacity", UNDO_CAPACITY, 1, "worker", "entries that the log can hold"),

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from ring import channel, layout, segment
 from ring.doorbell import Doorbell, Ringer
 from ring.kernels import ledger
-from stages.layout.kind import Kind
+from stages.kind import Kind
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from stages.layout.kind import Kind
+from stages.kind import Kind
 
 MODULES: Final = {
-    "filter-mirror": "stages.layout.mirror",
-    "filter-redirector": "stages.layout.redirector",
-    "filter-rewriter": "stages.layout.rewriter",
-    "colo-compare": "stages.layout.compare",
-    "chardev-socket": "stages.layout.socket",
-    "netdev-stream": "stages.layout.socket",
-    "netdev-tap": "stages.layout.device",
-    "netdev-packet": "stages.layout.device",
-    "netdev-pcap": "stages.layout.pcap",
-    "netdev-null": "stages.layout.null",
+    "filter-mirror": "stages.mirror.layout",
+    "filter-redirector": "stages.redirector.layout",
+    "filter-rewriter": "stages.rewriter.layout",
+    "colo-compare": "stages.compare.layout.words",
+    "chardev-socket": "stages.socket.layout",
+    "netdev-stream": "stages.socket.layout",
+    "netdev-tap": "stages.device.layout",
+    "netdev-packet": "stages.device.layout",
+    "netdev-pcap": "stages.capture.layout.replay",
+    "netdev-null": "stages.null.layout",
 }
 
 

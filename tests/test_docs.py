@@ -15,7 +15,7 @@ from pipeline import desk
 from pipeline.config import parse
 from pipeline.graph import plan
 from stages import catalog
-from stages.layout import compare
+from stages.compare.layout import words as compare
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "docs", "ring", "pipeline", "stages", "tools", "tests", "samples", "examples")
@@ -171,7 +171,7 @@ def _messages() -> Iterator[tuple[str, str, set[str]]]:
     """Event, level and fields of each log line in the code of stages and pipeline."""
     for path in (*(ROOT / "stages").glob("*.py"), *(ROOT / "pipeline").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPLAINT":  # `stages.dial`
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPLAINT":  # `stages.socket.dial`
                 yield from ((text, "warning", {"address", "reason"}) for text in _texts(node.value))
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
@@ -179,7 +179,7 @@ def _messages() -> Iterator[tuple[str, str, set[str]]]:
             name, logger = node.func.attr, ast.unparse(node.func.value).rpartition(".")[2]
             if name in _LEVELS and logger in ("log", "_log", "logger"):
                 yield from ((text, name, fields) for text in _texts(node.args[0]))
-            elif name == "_warn":  # `stages.interface`
+            elif name == "_warn":  # `stages.device.packet_socket`
                 yield from ((text, "warning", fields | {"interface"}) for text in _texts(node.args[0]))
 
 

@@ -62,7 +62,11 @@ def test_hot_code_has_an_address() -> None:
     for package in ("ring", "pipeline", "stages"):
         for path in _files(package):
             where = path.relative_to(ROOT)
-            if path.parent.name == "kernels" or str(where) in ("ring/atomics.py", "ring/hot.py"):
+            if (
+                path.parent.name == "kernels"
+                or path.name == "kernels.py"
+                or str(where) in ("ring/atomics.py", "ring/hot.py")
+            ):
                 continue
             tree = ast.parse(path.read_text())
             for node in ast.walk(tree):

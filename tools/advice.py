@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from stages.finding import SIDES
+from stages.compare.finding import SIDES
 from tools.divergence import Divergence, around, line_of
 
 _HEADER: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]{0,40}):[ \t]*")

@@ -1,4 +1,4 @@
-"""A file of `stages.finding` as data: the verdict, the packets of both sides, and what they show.
+"""A file of `stages.compare.finding` as data: the verdict, the packets of both sides, and what they show.
 
 `load` reads one; `pairs` puts both sides' packets on common lines; `around` is the streams next to the difference;
 `written` finds files.  Nothing here draws: see tools.explain; tools.advice says what may be done about it.
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stages import captures
-from stages.captures import CaptureError
-from stages.finding import KINDS, MARK, SIDES, VERSION, sentence, tcp_at, transport
+from stages.capture import reader as captures
+from stages.capture.reader import CaptureError
+from stages.compare.finding import KINDS, MARK, SIDES, VERSION, sentence, tcp_at, transport
 
 _MOD: Final = 1 << 32
 _MOST: Final = 1000  # packets; the compare writes fewer than 100
@@ -124,7 +124,7 @@ def _verdict(comments: Sequence[str]) -> dict[str, Any]:
 
 
 def _checked(v: dict[str, Any]) -> dict[str, Any]:
-    """The verdict, if every field is what `stages.finding.verdict` writes."""
+    """The verdict, if every field is what `stages.compare.finding.verdict` writes."""
 
     def whole(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.output import show
-from stages.captures import CaptureError
-from stages.finding import SIDES
+from stages.capture.reader import CaptureError
+from stages.compare.finding import SIDES
 from tools.advice import Advice, advise
 from tools.divergence import Divergence, NotExplainedError, Seen, around, line_of, load, pairs, written
 

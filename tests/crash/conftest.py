@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.kernels import table
+from stages.packets.kernels import table
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from ring import hot, layout
-from stages.layout import compare, rules
+from stages.compare.layout import rules
+from stages.compare.layout import words as compare
 from tests.crash import stepper
 from tests.crash.stores import Fuse, Fused
 from tests.rig import Rig

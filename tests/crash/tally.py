@@ -6,7 +6,7 @@ from typing import Final
 
 from ring.layout import UNDO
 from stages.base import Stage
-from stages.layout.kind import Kind
+from stages.kind import Kind
 
 CELLS: Final = 5
 PUTS: Final = 3

@@ -10,8 +10,8 @@ from ring import hot, layout
 from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import ACK, FIN, RST, SYN, arp_frame, udp_frame
 from tests.rig import Rig
-from tests.stages.compare_audit import audit
-from tests.stages.test_compare import ASK, CLIENT, DONE, PARAMS, SERVER, handshake, seg
+from tests.stages.compare.audit import audit
+from tests.stages.compare.test_compare import ASK, CLIENT, DONE, PARAMS, SERVER, handshake, seg
 
 
 def _rig(**params: object) -> Rig:

@@ -10,9 +10,9 @@ from ring import hot
 from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import P_UDP, ip_frame
 from tests.rig import Rig
-from tests.stages.compare_audit import audit
-from tests.stages.fragment_scenes import V4, body, cut, even
-from tests.stages.test_compare import DONE, PARAMS
+from tests.stages.compare.audit import audit
+from tests.stages.compare.fragment_scenes import V4, body, cut, even
+from tests.stages.compare.test_compare import DONE, PARAMS
 
 WHOLE = body(400)
 MINE, THEIRS = even(V4, WHOLE, 104), even(V4, WHOLE, 200, 3)

@@ -8,7 +8,7 @@ from ring import layout
 from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import ACK, FIN, PSH, RST, SYN, checksum_faults, read
 from tests.rig import Rig
-from tests.stages.rewriting import PRIMARY, SECONDARY, Flow, check_balances
+from tests.stages.rewriter.rewriting import PRIMARY, SECONDARY, Flow, check_balances
 
 ROWS = 4
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from ring import hot
-from stages.layout import rules as L
-from stages.layout.compare import O_RULES
+from stages.compare.layout import rules as L
+from stages.compare.layout.words import O_RULES
 from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import udp_frame
 from tests.rig import Rig
-from tests.stages.compare_audit import audit
-from tests.stages.test_compare import CLIENT, PARAMS, SERVER, handshake, seg
-from tests.stages.test_rules_compare import PASS_TCP, Rules
+from tests.stages.compare.audit import audit
+from tests.stages.compare.test_compare import CLIENT, PARAMS, SERVER, handshake, seg
+from tests.stages.compare.test_rules_compare import PASS_TCP, Rules
 
 MASK = {"action": "mask", "protocol": "tcp", "regex": "a([bc]*)"}
 

@@ -10,7 +10,7 @@ from ring.kernels.frames import scan
 from tests.fuzz.mutate import CLIENT, CLIENT6, SERVER, SERVER6, Mutator
 from tests.packets import ACK, SYN, icmp_error, opt_sack, opt_timestamp, tcp_frame, vnet_header
 from tests.rig import Rig
-from tests.stages.compare_audit import audit
+from tests.stages.compare.audit import audit
 
 _MS: Final = 1_000_000
 _OPTIONS: Final = opt_timestamp(123, 4_000_000_000) + opt_sack((10, 20), (30, 40))

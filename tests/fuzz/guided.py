@@ -21,9 +21,9 @@ with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_q
 
     from ring.kernels.frames import scan
     from ring.layout import PAGE, SIZE, VNET
-    from stages import captures
-    from stages.kernels.packet import parse
-    from stages.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
+    from stages.capture import reader as captures
+    from stages.packets.kernels.parse import parse
+    from stages.packets.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
     from tools.from_qemu.convert import convert
     from tools.from_qemu.model import Asked
     from tools.from_qemu.words import Trouble, split

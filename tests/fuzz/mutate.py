@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Final
 
-from stages import captures
+from stages.capture import reader as captures
 from tests import packets as p
 from tests.packets import ACK, FIN, PSH, RST, SYN
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from tests.interop.compare_pair import Reference, Scenario
 from tests.interop.compare_rows import Row
 from tests.packets import P_TCP, RST, SYN, ones_sum, packed, read
-from tests.stages.compare_scenes import CLIENT, Scene, scenes
+from tests.stages.compare.scenes import CLIENT, Scene, scenes
 from tools import qemu
 
 pytest_plugins = ("tests.interop.compare_plugin",)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stages.layout import rewriter
+from stages.rewriter import layout as rewriter
 from tests.interop.filters_feed import TALLY, Both, Ours, Theirs, both, needs_qemu, scenario
 from tests.interop.filters_talk import BY_NAME, GUEST_OPENED, Segment, Style, Talk
 from tests.packets import (

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline import check, config, tables
 from pipeline.config import ConfigError, parse
-from pipeline.schema import Mistake
 from ring.sizes import show_size
+from stages.schema import Mistake
 from tests.pipeline.wrong import COMPARE, HEAD, LINKED, MIRROR, NET, WRONG
 
 ROOT = Path(__file__).resolve().parents[2]

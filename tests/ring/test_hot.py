@@ -17,17 +17,17 @@ def test_the_digest_changes_with_any_hot_source(tmp_path: Path, monkeypatch: pyt
     for file in (
         "ring/layout.py",
         "ring/kernels/frames.py",
-        "stages/kernels/mirror.py",
-        "stages/layout/mirror.py",
-        "stages/mirror.py",
+        "stages/mirror/kernels.py",
+        "stages/mirror/layout.py",
+        "stages/mirror/shell.py",
     ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x = 1\n")
     monkeypatch.setattr(hot, "_ROOT", tmp_path)
     seen = {hot.digest()}
-    (tmp_path / "stages/mirror.py").write_text("x = 2\n")
+    (tmp_path / "stages/mirror/shell.py").write_text("x = 2\n")
     assert hot.digest() in seen
-    for file in ("ring/layout.py", "ring/kernels/frames.py", "stages/kernels/mirror.py", "stages/layout/mirror.py"):
+    for file in ("ring/layout.py", "ring/kernels/frames.py", "stages/mirror/kernels.py", "stages/mirror/layout.py"):
         (tmp_path / file).write_text("x = 2\n")
         assert hot.digest() not in seen
         seen.add(hot.digest())

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from stages import capture_writer
-from stages.finding import MARK, SIDES
-from stages.layout import compare
+from stages.capture import writer as capture_writer
+from stages.compare.finding import MARK, SIDES
+from stages.compare.layout import words as compare
 from tests.packets import tcp_frame
-from tests.stages import evidence_words as words
-from tests.stages.evidence_words import WALL, write
+from tests.stages.compare import evidence_words as words
+from tests.stages.compare.evidence_words import WALL, write
 from tools import explain
 from tools.divergence import NotExplainedError, load, pairs
 

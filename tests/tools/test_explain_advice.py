@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import control
-from pipeline.automaton import compile_mask
-from pipeline.rules import from_table
 from pipeline.tables import Rule
-from tests.stages import evidence_words as words
-from tests.stages.evidence_words import write
+from stages.compare.rules.automaton import compile_mask
+from stages.compare.rules.rule_set import from_table
+from tests.stages.compare import evidence_words as words
+from tests.stages.compare.evidence_words import write
 from tools import explain
 from tools.advice import Advice, advise
 from tools.divergence import load

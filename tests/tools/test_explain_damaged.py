@@ -8,11 +8,12 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import capture_writer, captures
-from stages.finding import MARK, SIDES, VERSION
+from stages.capture import reader as captures
+from stages.capture import writer as capture_writer
+from stages.compare.finding import MARK, SIDES, VERSION
 from tests.packets import icmp_frame, tcp_frame, udp_frame
-from tests.stages import evidence_words as words
-from tests.stages.evidence_words import WALL, content, write
+from tests.stages.compare import evidence_words as words
+from tests.stages.compare.evidence_words import WALL, content, write
 from tools import explain
 from tools.divergence import NotExplainedError, load
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stages import capture_writer
-from tests.stages import evidence_words as words
-from tests.stages.evidence_words import write
+from stages.capture import writer as capture_writer
+from tests.stages.compare import evidence_words as words
+from tests.stages.compare.evidence_words import write
 from tools import explain
 from tools.divergence import load
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import captures
+from stages.capture import reader as captures
 from tests import packets
 from tests.oracle.rewriter import serial
 from tools.lab import host, state

@@ -15,7 +15,7 @@ from pipeline.summary import summarise
 from tools.lab import host, render
 from tools.lab.scene import REPOSITORY, Scene
 
-# How the compare's log line about a difference begins (stages/compare.py).
+# How the compare's log line about a difference begins (stages/compare/shell.py).
 DIFFERENCE = "outputs differ"
 
 

@@ -1,0 +1,79 @@
+"""What went through one side of a netdev, both ways, as a capture: for any endpoint.
+
+An endpoint asks for `BYTES` in `Stage.extra_bytes`, makes a `Recorder` in ``on_start``, and calls `Recorder.span` with
+ring positions and then `Recorder.flush`: for frames that came from outside after they are in the ring, for frames that
+left before the ring's head moves on.  No Python sees a frame; the file gets one write a burst.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from stages.base import Stage
+from stages.capture import reader as captures
+from stages.capture.kernels.pcap_blocks import record_span
+from stages.capture.layout import recording as record
+from stages.capture.writer import Writer
+
+BYTES: Final = record.BYTES
+INBOUND: Final = record.INBOUND  # from the outside into the pipeline
+OUTBOUND: Final = record.OUTBOUND
+
+
+class Recorder:
+    """Writes frames of ``stage`` to ``path``; ``at`` is the first word of its `BYTES` of private memory.
+
+    ``keep``: bytes of the file that are true (what the ledger committed); None: a live recording, which in a stage's
+    first incarnation begins anew and in a later one goes on after the last whole record.
+    """
+
+    def __init__(self, stage: Stage, at: int, path: str, keep: int | None = None) -> None:
+        self._u8, self._w, self._bytes, self._at = stage.u8, stage.w, stage.arena.bytes, at
+        if keep is None:
+            keep = captures.whole_length(path) if stage.spec.epoch > 1 and os.path.exists(path) else 0
+        self._writer = Writer(path, [stage.spec.id], keep)
+        if self._writer.lost:
+            stage.log.warning("the capture was cut or removed while it was written: begun anew", path=path)
+        self._wall = time.time_ns() - time.monotonic_ns()
+        self._kernel: Callable[[Any, Any, int], int] = record_span
+        stage.w[record.P_RECORDER] = at
+        stage.w[at + record.CLASSIC] = int(self._writer.classic)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file so far."""
+        return self._writer.length
+
+    def stamp(self, now: int, offset: int | None = None) -> None:
+        """Set the time of the frames to come: monotonic ``now`` plus ``offset`` (default: to the wall clock), in ns."""
+        self._w[self._at + record.STAMP] = now + (self._wall if offset is None else offset)
+
+    def span(self, ring: int, start: int, end: int, direction: int, now: int) -> None:
+        """Record the frames in [start, end) of the ring whose header is at word ``ring``, at monotonic time ``now``."""
+        if start == end:
+            return
+        w, at = self._w, self._at
+        w[at + record.SOURCE], w[at + record.DIRECTION] = ring, direction
+        w[at + record.START], w[at + record.END] = start, end
+        self.stamp(now)
+        while True:
+            self._kernel(self._u8, w, now)
+            if w[at + record.START] >= end:
+                return
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is in the buffer.  Raises `CaptureError` (a full disk)."""
+        used = int(self._w[self._at + record.USED])
+        if used:
+            start = (self._at + record.WORDS) * 8
+            self._writer.append(self._bytes[start : start + used])
+            self._w[self._at + record.USED] = 0
+
+    def close(self) -> None:
+        """Write the rest and close the file."""
+        self.flush()
+        self._writer.close()

@@ -1,0 +1,149 @@
+"""netdev-pcap: one side of a netdev that is a capture: frames are read from it, and written to another."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+import numpy as np
+
+from ring import layout
+from stages.base import Stage
+from stages.capture import reader as captures
+from stages.capture.layout import recording as record
+from stages.capture.layout import replay as pcap
+from stages.capture.reader import CaptureError
+from stages.capture.recorder import Recorder
+from stages.packets.kernels.table import make_secret
+
+_NEVER: Final = 1 << 62  # ns: slower than the years of a capture with one wrong time may be
+
+
+class Pcap(Stage):
+    """Emits the frames of ``read`` into receive; writes the frames of send to ``write``, or swallows them.
+
+    Params: ``read``, ``write`` (paths), ``pace`` ("recorded" or "asap"), ``speed`` (2.0: twice as fast),
+    ``clock_base_ns`` (time in the capture that CMD_CLOCK means; default its first), ``patience_ms`` (5000: how long a
+    frame waits for the frames that it answers), ``record`` ("sent" or "both": whether what is emitted is written, too).
+    """
+
+    KIND = pcap.KIND
+    _spans: list[captures.Span]
+    _data = b""
+
+    def extra_bytes(self) -> int:
+        """The capture, its columns, its index, and the recorder."""
+        path = self.params.get("read")
+        self._data = captures.load(path) if path else b""
+        # Causes stand before effects in the file; a stable sort keeps that where times are equal.
+        self._spans = sorted(captures.walk(self._data, path), key=lambda span: span.ns) if path else []
+        self._slots = 1 << (2 * len(self._spans) + 1).bit_length()
+        words = pcap.HEADER + pcap.COLUMNS * len(self._spans) + self._slots
+        return words * 8 + record.BYTES + len(self._data)
+
+    def options(self) -> dict[int, int]:
+        """Where the capture lies, and how it is replayed."""
+        return {
+            pcap.P_BASE: self.extra,
+            pcap.P_PACKETS: len(self._spans),
+            pcap.P_MASK: self._slots - 1,
+            pcap.P_FLOWS: self.KIND.tables + 1,
+            pcap.P_PATIENCE: int(self.params.get("patience_ms", 5000)) * 1_000_000,
+            pcap.P_ASAP: int(self.params.get("pace", "recorded") == "asap"),
+            pcap.P_BOTH: int(self.params.get("record", "sent") == "both"),
+        }
+
+    def on_start(self) -> None:
+        """Load the capture and open the file to write.  Raises `CaptureError`."""
+        self._recorder_at = self.extra + pcap.HEADER + pcap.COLUMNS * len(self._spans) + self._slots
+        self._base = int(self.params.get("clock_base_ns") or (self._spans[0].ns if self._spans else 0))
+        self._speed = float(self.params.get("speed", 1.0))
+        self._load()
+        self._data = b""
+        self._spans = []
+        self._recorder: Recorder | None = None
+        if self.params.get("write"):
+            self._recorder = Recorder(self, self._recorder_at, self.params["write"], self.scalar(pcap.FILE_LENGTH))
+            self.w[pcap.P_WRITE] = self._recorder_at
+        self._finished = False
+        self.w[layout.LIFE_FINISHED] = 0
+        self._see_the_end()
+
+    def _load(self) -> None:
+        spans, w, n = self._spans, self.w, len(self._spans)
+        if not spans:
+            return
+        path = self.params["read"]
+        self._check_fingerprint(path)
+        at = self._recorder_at * 8 + record.BYTES
+        self.arena.bytes[at : at + len(self._data)] = self._data
+        if "receive" in self.rings:
+            r = self.rings["receive"]
+            largest = max(spans, key=lambda span: span.length)
+            if largest.length + 8 > int(w[r + layout.SIZE]):
+                found = (
+                    f"a frame of {largest.length:,} bytes, but the ring receive has {int(w[r + layout.SIZE]):,} in all"
+                )
+                raise CaptureError(path, largest.start, found + ": make ring_size larger")
+        asap = bool(w[pcap.P_ASAP])
+        make_secret(self.w, self.extra + pcap.SECRET)
+        first = self.extra + pcap.HEADER
+        columns = {
+            pcap.TIME: [0 if asap else self._due(s.ns) for s in spans],
+            pcap.AT: [at + s.start for s in spans],
+            pcap.LENGTH: [s.length for s in spans],
+            pcap.NEED: [-1 if s.direction == captures.OUTBOUND else 0 for s in spans],
+        }
+        for column, values in columns.items():
+            w[first + column * n : first + (column + 1) * n] = np.array(values, np.int64)
+        flows = int(self.kernel.replay_index(self.u8, w, 0))
+        self.log.info("capture loaded", path=path, packets=n, flows=flows)
+
+    def _due(self, ns: int) -> int:
+        """When a frame of the capture's time ``ns`` is due, in ns of the pipeline's clock."""
+        return int(max(-_NEVER, min(_NEVER, (ns - self._base) / self._speed)))
+
+    def _check_fingerprint(self, path: str) -> None:
+        """The positions in the segment belong to one capture: refuse another that came under its name."""
+        at, mark = self.KIND.tables, zlib.crc32(self._data) + 1
+        found = int(self.w[at])
+        if found not in (0, mark):
+            raise CaptureError(
+                path, 0, "the capture was changed while it was replayed: stop the pipeline and start it anew"
+            )
+        self.w[at] = mark
+
+    def _see_the_end(self) -> None:
+        w = self.w
+        left = int(w[pcap.P_PACKETS]) - self.scalar(pcap.CURSOR) + int(w[self.extra + pcap.X_PARKED])
+        if left == 0 or "receive" not in self.rings or w[layout.CMD_DRAIN]:
+            self._finished = True
+            w[layout.LIFE_FINISHED] = 1
+
+    def _offset(self, now: int) -> int | None:
+        # Frames are stamped in the capture's time while it is replayed, else with the wall clock's.
+        clock = int(self.w[layout.CMD_CLOCK])
+        if not clock or not self._base:
+            return None
+        return self._base + int((now - clock) * self._speed) - now
+
+    def do_work(self, now: int) -> int:
+        """One burst; what it records is in the file before it counts."""
+        w, recorder = self.w, self._recorder
+        if recorder is None:
+            result = int(self.kernel.replay_burst(self.u8, w, now))
+        else:
+            recorder.stamp(now, self._offset(now))
+            result = int(self.kernel.replay_open(self.u8, w, now))
+            if result:
+                recorder.flush()
+                w[w[self.extra + pcap.X_ROW] + layout.R_SCALARS + pcap.FILE_LENGTH] = recorder.length
+                result = int(self.kernel.replay_commit(self.u8, w, now))
+        if not self._finished and (result or w[layout.CMD_DRAIN]):
+            self._see_the_end()
+        return result
+
+    def on_close(self) -> None:
+        """Close the file."""
+        if self._recorder is not None:
+            self._recorder.close()

@@ -1,0 +1,212 @@
+"""What a TAP device and an interface have in common: a descriptor in some namespace, one frame a system call."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+from ring import layout
+from stages.base import Stage
+from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
+from stages.device import layout as device
+from stages.kind import Kind
+
+_CLONE_NEWNET = 0x40000000
+_NETNS = Path("/run/netns")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class DeviceError(Exception):
+    """A device that cannot be had; the message says what to do."""
+
+
+@contextlib.contextmanager
+def in_netns(name: str | None) -> Iterator[None]:
+    """Do something in another network namespace: a name under /run/netns, or a path; None: here.
+
+    Raises `DeviceError`.
+    """
+    if not name:
+        yield
+        return
+    path = Path(name) if "/" in name else _NETNS / name
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        known = ", ".join(sorted(p.name for p in _NETNS.iterdir())) if _NETNS.is_dir() else ""
+        raise DeviceError(
+            f"network namespace {path}: {error.strerror}; there are: {known or 'none'} (ip netns add {path.name})"
+        ) from None
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(there, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise DeviceError(f"network namespace {path}: {os.strerror(number)}; entering one needs root")
+        try:
+            yield
+        finally:
+            if _libc.setns(here, _CLONE_NEWNET):  # a process in the wrong namespace must not go on
+                os.abort()
+    finally:
+        os.close(there)
+        os.close(here)
+
+
+def check_ifname(ifname: str) -> None:
+    """Raise `DeviceError` for what is no name of an interface."""
+    if not 0 < len(ifname.encode()) < 16:
+        raise DeviceError(f"ifname {ifname!r}: a name has 1 to 15 bytes")
+
+
+class Device(Stage):
+    """Frames of send go to the device; what comes from it comes out of receive.
+
+    Params: ``ifname``; ``netns``; ``record``: a capture of both directions.  A shell says what the device is: `open`,
+    `close`, `header`, `given`, and what to do about an error (`failed`).
+    """
+
+    _fd = -1
+    _events = 0
+    _recorder: Recorder | None = None
+
+    @property
+    def KIND(self) -> Kind:  # type: ignore[override]  # kinds of one layout module
+        """The kind that the spec names."""
+        return device.KINDS[self.spec.kind]
+
+    @property
+    def memory(self) -> int:
+        """Word at which the private memory starts (X_... of the layout)."""
+        return self.extra
+
+    @property
+    def where(self) -> str:
+        """The device as messages name it: ``eth0 in NETNS``."""
+        netns = self.params.get("netns")
+        return f"{self.params['ifname']}{f' in {netns}' if netns else ''}"
+
+    def header(self) -> int:
+        """Bytes of virtio-net header that the device speaks: 0, 10 or 12."""
+        raise NotImplementedError
+
+    def given(self) -> int:
+        """Bytes of it that stay on the frames in the ring."""
+        return self.header()
+
+    def open(self) -> int:
+        """The device's descriptor, non-blocking.  Raises `DeviceError`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what `open` opened."""
+        os.close(self._fd)
+
+    def look(self, now: int) -> None:
+        """Before each burst: cold work of the kind."""
+
+    def failed(self, number: int) -> None:
+        """The device gave error ``number``: raise `DeviceError`, or return where it may come back."""
+        raise DeviceError(f"device {self.params['ifname']} is gone ({os.strerror(number)}): somebody deleted it")
+
+    def extra_bytes(self) -> int:
+        """One frame, the message, and the recorder's buffer."""
+        return self._recorder_at + (BYTES if self.params.get("record") else 0)
+
+    @property
+    def _recorder_at(self) -> int:
+        return -(-device.BYTES // 8) * 8
+
+    def options(self) -> dict[int, int]:
+        """Where the private memory is, and the header that the device speaks."""
+        given = self.given()
+        if given and "receive" in self.rings and not self.w[self.rings["receive"] + layout.VNET]:
+            raise DeviceError("vnet_hdr = true needs rings whose frames carry the header's length")
+        return {
+            device.P_FD: -1,
+            device.P_HEADER: self.header(),
+            device.P_GIVEN: given,
+            device.P_MEMORY: self.memory,
+        }
+
+    def on_start(self) -> None:
+        """Open the device.  Raises `DeviceError`."""
+        self._fd = self.open()
+        self.w[device.P_FD] = self._fd
+        if self.params.get("record"):
+            self._recorder = Recorder(self, self.memory + self._recorder_at // 8, self.params["record"])
+        self._link(up=True)
+        self.w[layout.LIFE_FINISHED] = 0
+        self._watch(select.EPOLLIN)
+        self.log.info("device open", ifname=self.params["ifname"], netns=self.params.get("netns"))
+
+    def _link(self, *, up: bool) -> None:
+        for port, at in self.rings.items():
+            word = at + (layout.P_LINK if port == "receive" else layout.C_LINK)
+            odd = int(self.w[word]) & 1
+            if up:  # still odd: the last incarnation died with its link up, so this is a new one
+                self.w[word] += 2 if odd else 1
+            elif odd:
+                self.w[word] += 1
+
+    def _watch(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self.context.watch(self._fd, events, self._woken if events else None)
+
+    def _woken(self, events: int) -> None:
+        """The runner turns a duty cycle anyway."""
+
+    def ready(self) -> bool:
+        """Whether the device is open."""
+        return self._fd >= 0
+
+    def do_work(self, now: int) -> int:
+        """One burst of each direction.  Raises `DeviceError` when the device is gone."""
+        w, x = self.w, self.memory
+        self.look(now)
+        if self._recorder is None:
+            result = int(self.kernel.device_burst(self.u8, w, now))
+        else:
+            result = int(self.kernel.device_open(self.u8, w, now))
+            if result:
+                self._record(self._recorder, now)
+                result = int(self.kernel.device_commit(self.u8, w, now))
+        if w[x + device.X_ERROR]:
+            number = int(w[x + device.X_ERROR])
+            w[x + device.X_ERROR] = 0
+            self.failed(number)
+        draining = bool(w[layout.CMD_DRAIN])
+        if draining:
+            w[layout.LIFE_FINISHED] = 1
+        # Not asked for while there is no room (or no wish): a level-triggered event would wake us without end.
+        reading = not draining and not w[layout.BLOCKED]
+        waiting = bool(w[x + device.X_WANTS_OUT])
+        self._watch((select.EPOLLIN if reading else 0) | (select.EPOLLOUT if waiting else 0))
+        return result
+
+    def _record(self, recorder: Recorder, now: int) -> None:
+        w = self.w
+        row = int(w[self.memory + device.X_ROW])
+        for port, cursor, published, direction in (
+            ("send", layout.R_HEADS, layout.HEAD, OUTBOUND),
+            ("receive", layout.R_TAILS, layout.TAIL, INBOUND),
+        ):
+            if port in self.rings:
+                at = self.rings[port]
+                recorder.span(at, int(w[at + published]), int(w[row + cursor]), direction, now)
+        recorder.flush()
+
+    def on_close(self) -> None:
+        """Close the device."""
+        if self._fd >= 0:
+            self._watch(0)
+            self._link(up=False)
+            self.close()
+            self._fd = -1
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None

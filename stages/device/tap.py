@@ -1,0 +1,89 @@
+"""netdev-tap: a TAP device (Linux, Documentation/networking/tuntap.rst) as one side of a netdev."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from stages.device.device import Device, DeviceError, check_ifname, in_netns
+
+_TUN = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454CB, 0x400454D0, 0x400454D8
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_UP = 0x0002, 0x1000, 0x4000, 0x1
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+
+
+def _bring_up(ifname: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH22x", ifname.encode(), 0)
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+        if not flags & _IFF_UP:
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", ifname.encode(), flags | _IFF_UP))
+
+
+def open_tap(ifname: str, netns: str | None = None, header: int = 0, *, persist: bool = False) -> int:
+    """A descriptor of TAP device ``ifname``, created where missing, its link up, non-blocking, without offloads.
+
+    ``header``: bytes of virtio-net header before each frame (0, 10 or 12).  ``persist``: the device stays when the
+    process ends.  Raises `DeviceError`.
+    """
+    check_ifname(ifname)
+    if header not in (0, 10, 12):
+        raise DeviceError(f"vnet_hdr_len = {header}: virtio-net headers have 10 or 12 bytes")
+    with in_netns(netns):
+        try:
+            fd = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            how = "modprobe tun; mkdir -p /dev/net; mknod /dev/net/tun c 10 200"
+            if error.errno == errno.EACCES:
+                how = "run as root, or give this user the device"
+            raise DeviceError(f"{_TUN}: {error.strerror}; {how}") from None
+        try:
+            flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if header else 0)
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", ifname.encode(), flags))
+            if header:
+                fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", header))
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)  # a device that stayed may have another program's
+            if persist:
+                fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+            _bring_up(ifname)
+        except OSError as error:
+            os.close(fd)
+            raise DeviceError(f"TAP device {ifname}{f' in {netns}' if netns else ''}: {_why(error, ifname)}") from None
+    return fd
+
+
+def _why(error: OSError, ifname: str) -> str:
+    if error.errno == errno.EPERM:
+        return (
+            "not permitted; run as root, or have root make it: "
+            f"ip tuntap add dev {ifname} mode tap user $USER; ip link set {ifname} up"
+        )
+    if error.errno == errno.EBUSY:
+        return "another process holds it: stop that one, or choose another ifname"
+    if error.errno == errno.EINVAL:
+        return (
+            f"there is an interface {ifname} that is no TAP device: choose another ifname, or ip link delete {ifname}"
+        )
+    return str(error.strerror)
+
+
+class Tap(Device):
+    """Frames of send go to the device; what the host sends into the device comes out of receive.
+
+    Params besides those of `Device`: ``vnet_hdr`` with ``vnet_hdr_len`` (10 or 12); ``persist``: the device outlives
+    the stage, and so keeps its MAC address and the addresses that were set on it over a restart (without it a restart
+    makes a new device).
+    """
+
+    def header(self) -> int:
+        """What the params say."""
+        return int(self.params.get("vnet_hdr_len", 10)) if self.params.get("vnet_hdr") else 0
+
+    def open(self) -> int:
+        """The device, created where missing.  Raises `DeviceError`."""
+        ifname, netns = str(self.params["ifname"]), self.params.get("netns")
+        return open_tap(ifname, netns, self.header(), persist=bool(self.params.get("persist")))

@@ -1,0 +1,16 @@
+"""filter-redirector: packets of its direction leave the chain to outdev; frames from indev enter it."""
+
+from __future__ import annotations
+
+from stages.base import Stage
+from stages.redirector import layout as redirector
+
+
+class Redirector(Stage):
+    """Sends the chain's packets to outdev while a peer is connected there, and puts indev's frames into the chain."""
+
+    KIND = redirector.KIND
+
+    def do_work(self, now: int) -> int:
+        """One burst of each input."""
+        return int(self.kernel.redirector_burst(self.u8, self.w, now))

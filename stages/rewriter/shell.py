@@ -1,0 +1,25 @@
+"""filter-rewriter: lets the secondary's TCP take part in connections whose numbers the primary chose."""
+
+from __future__ import annotations
+
+from stages.base import Stage
+from stages.packets.kernels.table import format_table
+from stages.packets.layout import table
+from stages.rewriter import layout as rewriter
+
+
+class Rewriter(Stage):
+    """Rewrites acknowledgement numbers towards the guest and sequence numbers from it; TCP only."""
+
+    KIND = rewriter.KIND
+
+    def on_start(self) -> None:
+        """Lay out the connection table of a fresh segment."""
+        # The capacity is written last: a process killed over the formatting leaves 0, and the next one does it again.
+        if self.w[rewriter.TABLE_AT + table.T_CAPACITY] == 0:
+            rows = rewriter.capacity(self.params)
+            format_table(self.w, rewriter.TABLE_AT, rows, table.buckets(rows), rewriter.ROW_WORDS)
+
+    def do_work(self, now: int) -> int:
+        """One burst of each direction."""
+        return int(self.kernel.rewriter_burst(self.u8, self.w, now))

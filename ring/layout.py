@@ -29,7 +29,9 @@ A *stage segment* holds what one stage must not lose when its process dies::
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from ring.fields import Field
 
 LAYOUT_VERSION: Final = 1
 RING_MAGIC: Final = 0x434F4C4F52494E47  # "COLORING"
@@ -38,17 +40,6 @@ STAGE_MAGIC: Final = 0x434F4C4F53544147  # "COLOSTAG"
 PAGE: Final = 4096
 MAX_FRAME: Final = 69_632  # the largest L of a chardev frame: 4,096 + 65,536 (QEMU's NET_BUFSIZE)
 MAX_RECORD: Final = MAX_FRAME + 8  # with both length words
-
-
-class Field(NamedTuple):
-    """One row of a layout table: offset and size in words, who writes it, what it means."""
-
-    name: str
-    offset: int
-    size: int
-    writer: str
-    meaning: str
-
 
 # --- ring segment -----------------------------------------------------------------------------------------------
 MAGIC: Final = 0

@@ -8,16 +8,16 @@ from typing import Final
 from stages.kind import Kind
 
 MODULES: Final = {
-    "filter-mirror": "stages.mirror.layout",
-    "filter-redirector": "stages.redirector.layout",
-    "filter-rewriter": "stages.rewriter.layout",
-    "colo-compare": "stages.compare.layout.words",
-    "chardev-socket": "stages.socket.layout",
-    "netdev-stream": "stages.socket.layout",
-    "netdev-tap": "stages.device.layout",
-    "netdev-packet": "stages.device.layout",
-    "netdev-pcap": "stages.capture.layout.replay",
-    "netdev-null": "stages.null.layout",
+    "filter-mirror": "stages.mirror.kind",
+    "filter-redirector": "stages.redirector.kind",
+    "filter-rewriter": "stages.rewriter.kind",
+    "colo-compare": "stages.compare.kind",
+    "chardev-socket": "stages.socket.kind",
+    "netdev-stream": "stages.socket.kind",
+    "netdev-tap": "stages.device.kind",
+    "netdev-packet": "stages.device.kind",
+    "netdev-pcap": "stages.capture.kind",
+    "netdev-null": "stages.null.kind",
 }
 
 

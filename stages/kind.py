@@ -23,6 +23,26 @@ class Counter(NamedTuple):
     sentence: str
 
 
+class Counters:
+    """Counters of a kind in the making: each `counter` takes the next index of a row's counters.
+
+    One line a counter is its constant, its name and its sentence: ``SENT: Final = _OWN.counter("sent", "frames ...")``.
+    """
+
+    def __init__(self) -> None:
+        self._listed: list[Counter] = []
+
+    def counter(self, name: str, sentence: str) -> int:
+        """The index of a new counter."""
+        self._listed.append(Counter(name, sentence))
+        return OWN_COUNTERS + len(self._listed) - 1
+
+    @property
+    def listed(self) -> tuple[Counter, ...]:
+        """Those made so far, in the order of their indices."""
+        return tuple(self._listed)
+
+
 class Balance(NamedTuple):
     """A conservation law of a kind: at every commit the counters on the left add up to those on the right."""
 
@@ -70,10 +90,10 @@ class Kind:
         return (*(inputs + pad)[:PORTS], *(outputs + pad)[:PORTS], *self.counters)
 
     @property
-    def tables(self) -> int:
+    def tables_at(self) -> int:
         """Word index at which the kind's tables start."""
         return UNDO + 2 * self.undo_entries
 
     def words(self, params: Mapping[str, Any]) -> int:
         """Length of a stage's segment in words."""
-        return self.tables + self.table_words(params)
+        return self.tables_at + self.table_words(params)

@@ -10,6 +10,7 @@ import numpy as np
 from ring import layout
 from stages.base import Stage
 from stages.capture import reader as captures
+from stages.capture.kind import KIND
 from stages.capture.layout import recording as record
 from stages.capture.layout import replay as pcap
 from stages.capture.reader import CaptureError
@@ -27,7 +28,7 @@ class Pcap(Stage):
     frame waits for the frames that it answers), ``record`` ("sent" or "both": whether what is emitted is written, too).
     """
 
-    KIND = pcap.KIND
+    KIND = KIND
     _spans: list[captures.Span]
     _data = b""
 
@@ -47,7 +48,7 @@ class Pcap(Stage):
             pcap.P_BASE: self.extra,
             pcap.P_PACKETS: len(self._spans),
             pcap.P_MASK: self._slots - 1,
-            pcap.P_FLOWS: self.KIND.tables + 1,
+            pcap.P_FLOWS: self.KIND.tables_at + 1,
             pcap.P_PATIENCE: int(self.params.get("patience_ms", 5000)) * 1_000_000,
             pcap.P_ASAP: int(self.params.get("pace", "recorded") == "asap"),
             pcap.P_BOTH: int(self.params.get("record", "sent") == "both"),
@@ -105,7 +106,7 @@ class Pcap(Stage):
 
     def _check_fingerprint(self, path: str) -> None:
         """The positions in the segment belong to one capture: refuse another that came under its name."""
-        at, mark = self.KIND.tables, zlib.crc32(self._data) + 1
+        at, mark = self.KIND.tables_at, zlib.crc32(self._data) + 1
         found = int(self.w[at])
         if found not in (0, mark):
             raise CaptureError(

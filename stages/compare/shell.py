@@ -10,6 +10,7 @@ from ring import layout
 from stages.base import Stage
 from stages.compare import finding
 from stages.compare.evidence_files import Evidence
+from stages.compare.kind import KIND
 from stages.compare.layout import evidence, rules
 from stages.compare.layout import words as compare
 from stages.packets.kernels.table import format_table
@@ -22,12 +23,12 @@ _LINE_NS: Final = 100_000_000
 class Compare(Stage):
     """The compare's shell: lays out the tables of a fresh segment, and logs what the kernel found."""
 
-    KIND = compare.KIND
+    KIND = KIND
 
     def options(self) -> dict[int, int]:
         """Places of the tables, and the keys of the config."""
         p = self.params
-        at = compare.places(p, self.KIND.tables)
+        at = compare.places(p, self.KIND.tables_at)
         words = {
             compare.O_TABLE: at["table"],
             compare.O_SLOTS: at["slots"],
@@ -75,7 +76,7 @@ class Compare(Stage):
 
     def _format(self, w: Any, t: int, options: dict[int, int]) -> None:
         counts = compare.slots(self.params)
-        at = compare.places(self.params, self.KIND.tables)
+        at = compare.places(self.params, self.KIND.tables_at)
         place, number = at["bytes"] * 8, 0
         row = layout.ROWS + layout.R_SCALARS  # nothing was committed yet: row A is the true one
         for group in range(6):

@@ -13,6 +13,7 @@ from ring import layout
 from stages.base import Stage
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
 from stages.device import layout as device
+from stages.device.kind import KINDS
 from stages.kind import Kind
 
 _CLONE_NEWNET = 0x40000000
@@ -76,7 +77,7 @@ class Device(Stage):
     @property
     def KIND(self) -> Kind:  # type: ignore[override]  # kinds of one layout module
         """The kind that the spec names."""
-        return device.KINDS[self.spec.kind]
+        return KINDS[self.spec.kind]
 
     @property
     def memory(self) -> int:

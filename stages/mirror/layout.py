@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ring.layout import P_OPTIONS
-from stages.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.kind import OWN_COUNTERS, Counter
 
 TX_IN, RX_IN = range(2)
 TX_OUT, RX_OUT, OUTDEV = range(3)
@@ -28,14 +28,3 @@ O_STALLED: Final = P_OPTIONS + 5  # 1: nobody waits for it any more
 O_STALLED_AT: Final = P_OPTIONS + 6  # monotonic ns of the last look that found it so, 0: none
 LOOK_NS: Final = 50_000_000  # counts at most between two looks: who was not running has not seen a peer stall
 SUSPECT_NS: Final = 60_000_000_000  # so long after a stall the next one takes a tenth of stall_timeout
-
-KIND: Final = Kind(
-    name="filter-mirror",
-    type="filter-mirror",
-    shell="stages.mirror.shell:Mirror",
-    kernels=("stages.mirror.kernels",),
-    inputs=("tx_in", "rx_in"),
-    outputs=("tx_out", "rx_out", "outdev"),
-    counters=COUNTERS,
-    balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
-)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from stages.base import Stage
 from stages.mirror import layout as mirror
+from stages.mirror.kind import KIND
 
 
 class Mirror(Stage):
     """Passes every packet on unchanged, and sends a copy to outdev while a peer is connected there."""
 
-    KIND = mirror.KIND
+    KIND = KIND
 
     _stalled = False
 

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import OWN_COUNTERS, Counter, Kind
+from stages.kind import OWN_COUNTERS, Counter
 
 SEND: Final = 0
 
 SWALLOWED_BYTES: Final = OWN_COUNTERS
 COUNTERS: Final = (Counter("swallowed_bytes", "bytes of the frames that were swallowed"),)
-
-KIND: Final = Kind(
-    name="netdev-null",
-    type="netdev",
-    shell="stages.null.shell:Null",
-    kernels=("stages.null.kernels",),
-    inputs=("send",),
-    outputs=("receive",),
-    counters=COUNTERS,
-)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from stages.base import Stage
-from stages.null import layout as null
+from stages.null.kind import KIND
 
 
 class Null(Stage):
     """A side of a netdev with nobody behind it."""
 
-    KIND = null.KIND
+    KIND = KIND
 
     def do_work(self, now: int) -> int:
         """Swallow one burst."""

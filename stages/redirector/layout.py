@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.kind import OWN_COUNTERS, Counter
 
 TX_IN, RX_IN, INDEV = range(3)
 TX_OUT, RX_OUT, OUTDEV = range(3)
@@ -16,23 +16,4 @@ COUNTERS: Final = (
     Counter("injected_tx", "frames from indev that entered the chain towards the guest"),
     Counter("injected_rx", "frames from indev that entered the chain towards the network"),
     Counter("injected_twice", "frames from indev that entered the chain in both directions"),
-)
-
-KIND: Final = Kind(
-    name="filter-redirector",
-    type="filter-redirector",
-    shell="stages.redirector.shell:Redirector",
-    kernels=("stages.redirector.kernels",),
-    inputs=("tx_in", "rx_in", "indev"),
-    outputs=("tx_out", "rx_out", "outdev"),
-    counters=COUNTERS,
-    balances=(
-        Balance("every packet goes out or on", ("tx_in_frames", "rx_in_frames"), ("outdev_frames", "passed_on")),
-        Balance("every frame from indev enters", ("indev_frames", "injected_twice"), ("injected_tx", "injected_rx")),
-        Balance(
-            "the chain gets no other",
-            ("tx_out_frames", "rx_out_frames"),
-            ("passed_on", "injected_tx", "injected_rx"),
-        ),
-    ),
 )

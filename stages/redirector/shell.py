@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from stages.base import Stage
-from stages.redirector import layout as redirector
+from stages.redirector.kind import KIND
 
 
 class Redirector(Stage):
     """Sends the chain's packets to outdev while a peer is connected there, and puts indev's frames into the chain."""
 
-    KIND = redirector.KIND
+    KIND = KIND
 
     def do_work(self, now: int) -> int:
         """One burst of each input."""

@@ -1,6 +1,6 @@
 """filter-rewriter: ports, counters, and the row of a connection.
 
-Tables of the stage, from `Kind.tables` on: SCRATCH words for the packet parser, both ends of the list of spare rows,
+Tables of the stage, from `Kind.tables_at` on: SCRATCH words for the packet parser, both ends of the list of spare rows,
 then one connection table.  Keys are those of the inbound direction: the source is the outside peer, the destination is
 the guest.
 
@@ -11,11 +11,11 @@ none is spare, all rows being established, a SYN costs one of them: the longest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from ring.layout import UNDO, Field
-from stages.kind import OWN_COUNTERS, Balance, Counter, Kind
+from ring.fields import Field
+from ring.layout import UNDO
+from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 from stages.packets.layout.packet import SCRATCH
 
@@ -176,51 +176,3 @@ SCRATCH_AT: Final = UNDO + 2 * UNDO_ENTRIES
 OLDEST_AT: Final = SCRATCH_AT + SCRATCH  # word index of the oldest spare row, 0: none
 NEWEST_AT: Final = OLDEST_AT + 1
 TABLE_AT: Final = NEWEST_AT + 1
-
-
-def capacity(params: Mapping[str, Any]) -> int:
-    """Rows of the table."""
-    return int(params.get("max_connections", MAX_CONNECTIONS))
-
-
-def _table_words(params: Mapping[str, Any]) -> int:
-    return TABLE_AT - SCRATCH_AT + table.words(capacity(params), ROW_WORDS)
-
-
-KIND: Final = Kind(
-    name="filter-rewriter",
-    type="filter-rewriter",
-    shell="stages.rewriter.shell:Rewriter",
-    kernels=("stages.rewriter.kernels.burst",),
-    inputs=("tx_in", "rx_in"),
-    outputs=("tx_out", "rx_out"),
-    counters=COUNTERS,
-    balances=(
-        Balance("every packet goes on, inbound", ("tx_in_frames",), ("tx_out_frames",)),
-        Balance("every packet goes on, outbound", ("rx_in_frames",), ("rx_out_frames",)),
-        Balance(
-            "every packet was rewritten or passed for a reason",
-            ("tx_in_frames", "rx_in_frames"),
-            (
-                "rewritten_in",
-                "rewritten_out",
-                "rewritten_errors",
-                *(c.name for c in COUNTERS if c.name.startswith("passed_")),
-            ),
-        ),
-        Balance(
-            "every connection is open or ended for a reason",
-            ("connections_opened",),
-            (
-                "connections",
-                "connections_closed",
-                "connections_reset",
-                "connections_replaced",
-                "connections_evicted",
-                "half_open_evicted",
-            ),
-        ),
-    ),
-    undo_entries=UNDO_ENTRIES,
-    table_words=_table_words,
-)

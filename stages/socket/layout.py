@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import P_OPTIONS
-from stages.kind import OWN_COUNTERS, Counter, Kind
+from ring.layout import P_OPTIONS, UNDO
+from stages.kind import OWN_COUNTERS, Counter
 
 SEND: Final = 0
 RECEIVE: Final = 0
@@ -48,22 +48,4 @@ SCRATCH_WORDS: Final = 1024
 """Where bytes go that nobody reads."""
 
 
-def _kind(name: str, people: str) -> Kind:
-    return Kind(
-        name=name,
-        type=people,
-        shell="stages.socket.shell:Link",
-        kernels=("stages.socket.kernels",),
-        inputs=("send",),
-        outputs=("receive",),
-        counters=OWN,
-        connects=True,
-        table_words=lambda params: SCRATCH_WORDS,
-    )
-
-
-KINDS: Final = {
-    "chardev-socket": _kind("chardev-socket", "chardev"),
-    "netdev-stream": _kind("netdev-stream", "netdev"),
-}
-SCRATCH: Final = KINDS["chardev-socket"].tables
+SCRATCH: Final = UNDO

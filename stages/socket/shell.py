@@ -20,6 +20,7 @@ from stages.kind import OWN_COUNTERS, Kind
 from stages.socket import layout as words
 from stages.socket.diagnose import ENOUGH, diagnose
 from stages.socket.dial import Address, Client, Dialer, Server, tune
+from stages.socket.kind import KINDS
 
 _LOOK_NS: Final = 5_000_000  # between two looks for a peer where nothing woke us
 _PROVEN_NS: Final = 1_000_000_000  # a connection that lived so long resets the backoff whatever ended it
@@ -48,7 +49,7 @@ class Link(Stage):
     @property
     def KIND(self) -> Kind:  # type: ignore[override]  # two kinds share this shell
         """The kind that the spec names."""
-        return words.KINDS[self.spec.kind]
+        return KINDS[self.spec.kind]
 
     def options(self) -> dict[int, int]:
         """No socket yet."""

@@ -46,7 +46,7 @@ def finish(rig: Rig, now: int = NOW, tables: bool = True) -> Outcome:
             frames[port] += more
         if not work and not any(taken.values()):
             break
-    words = rig.segment.w[rig.kind.tables :].tobytes() if tables else b""
+    words = rig.segment.w[rig.kind.tables_at :].tobytes() if tables else b""
     return Outcome(frames, rig.counters(), rig.segment.scalars(), words)
 
 
@@ -172,6 +172,6 @@ def _pieces(rig: Rig) -> list[Any]:
     w = rig.segment.w
     parts = [w]
     if rig.kind.name == "colo-compare":
-        at = compare.places(rig.params, rig.kind.tables)
+        at = compare.places(rig.params, rig.kind.tables_at)
         parts = [w[: at["rules"] + rules.COPIES], w[at["recycle"] :]]
     return parts + [r.w[: (layout.PAGE + r.size) // 8] for r in rig.rings.values()]

@@ -9,15 +9,11 @@ nothing.  So what a replay emits, flow by flow, does not depend on scheduling, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from ring.layout import P_OPTIONS
-from stages.capture import reader as captures
-from stages.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
-
-first_timestamp = captures.first_timestamp  # for the supervisor: the captures' common clock
 
 SEND: Final = 0
 RECEIVE: Final = 0
@@ -72,33 +68,3 @@ COLUMNS: Final = 16
 BURST: Final = 256
 STEPS: Final = 4096  # packets that the cursor passes in one burst
 SCAN_NS: Final = 50_000_000
-
-
-def flow_limit(directions: list[int]) -> int:
-    """Upper bound of the flows that can wait: each needs a frame of either direction."""
-    outbound = directions.count(captures.OUTBOUND)
-    return min(outbound, len(directions) - outbound)
-
-
-def _table_words(params: Mapping[str, Any]) -> int:
-    path = params.get("read")
-    if not path:
-        return 1
-    return 1 + FLOW_WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
-
-
-KIND: Final = Kind(
-    name="netdev-pcap",
-    type="netdev",
-    shell="stages.capture.shell:Pcap",
-    kernels=("stages.capture.kernels.replay", "stages.capture.kernels.pcap_blocks"),
-    inputs=("send",),
-    outputs=("receive",),
-    counters=COUNTERS,
-    balances=(
-        Balance("every frame is written or swallowed", ("send_frames",), ("written", "swallowed")),
-        Balance("every frame was awaited or not", ("send_frames",), ("awaited", "stray")),
-    ),
-    undo_entries=1024,
-    table_words=_table_words,
-)

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from ring.layout import MAX_FRAME, P_OPTIONS
 from stages.compare.layout import evidence, rules
-from stages.kind import OWN_COUNTERS, Balance, Counter, Kind
+from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 from stages.packets.layout.packet import SCRATCH
 
@@ -326,47 +326,3 @@ def places(params: Mapping[str, Any], start: int) -> dict[str, int]:
     at["bytes"] = at["queues"] + 2 * sum(queue_words(n) for n in counts)
     at["end"] = at["bytes"] + 2 * sum(n * size for n, size in zip(counts, CLASS_BYTES, strict=True)) // 8
     return at
-
-
-RELEASES: Final = (
-    "released",
-    "released_at_checkpoint",
-    "released_uncompared",
-    "released_unarmed",
-    "released_by_rule",
-)
-
-KIND: Final = Kind(
-    name="colo-compare",
-    type="colo-compare",
-    shell="stages.compare.shell:Compare",
-    kernels=("stages.compare.kernels.burst",),
-    inputs=("primary_in", "secondary_in", "notify_in"),
-    outputs=("outdev", "notify_out"),
-    counters=COUNTERS,
-    balances=(
-        Balance(
-            "every primary packet is released or held",
-            ("primary_in_frames",),
-            (*RELEASES, "held_primary"),
-        ),
-        Balance("what is released leaves", RELEASES, ("outdev_frames",)),
-        Balance(
-            "every secondary packet is matched, held or dropped for a reason",
-            ("secondary_in_frames",),
-            (
-                "matched",
-                "secondary_acks",
-                "held_secondary",
-                "dropped_at_checkpoint",
-                "dropped_diverged",
-                "dropped_uncompared",
-                "dropped_unarmed",
-                "dropped_by_rule",
-            ),
-        ),
-        Balance("held is the sum of both sides", ("held",), ("held_primary", "held_secondary")),
-    ),
-    undo_entries=1 << 15,
-    table_words=lambda params: places(params, 0)["end"],
-)

@@ -73,7 +73,7 @@ class Rulebook:
 
     def __init__(self, graph: Any, opened: Any, log: Any) -> None:
         self.log = log
-        start = registry.kind(COMPARE).tables
+        start = registry.kind(COMPARE).tables_at
         self.areas = {
             stage.id: Area(opened.stages[stage.id], _C.places(stage.params, start)["rules"])
             for stage in graph.stages

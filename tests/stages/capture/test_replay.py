@@ -14,7 +14,7 @@ import pytest
 
 from ring import layout
 from stages.capture import reader as captures
-from stages.capture.layout import replay as pcap
+from stages.capture.kind import KIND
 from stages.capture.reader import INBOUND, OUTBOUND, UNKNOWN, CaptureError
 from stages.capture.writer import Writer
 from tests.packets import arp_frame, fragments, icmp_frame, ipv4, tcp_frame, udp_frame
@@ -363,11 +363,11 @@ def test_fragments_and_other_protocols(path: Path) -> None:
 def test_the_supervisor_s_part(path: Path) -> None:
     """The kind's numbers come from the file alone: words of tables, and the first time."""
     capture(path, dialogue(5, 7, 200))
-    assert pcap.first_timestamp(path) == T0
+    assert captures.first_timestamp(path) == T0
     directions = [p.direction for p in captures.read(path)]
     most = min(directions.count(INBOUND), directions.count(OUTBOUND))
-    assert pcap.KIND.words({"read": str(path)}) == pcap.KIND.tables + 1 + 3 * most
-    assert pcap.KIND.words({}) == pcap.KIND.tables + 1
+    assert KIND.words({"read": str(path)}) == KIND.tables_at + 1 + 3 * most
+    assert KIND.words({}) == KIND.tables_at + 1
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from ring import layout
 from ring.hot import JIT
 from stages.packets.kernels.table import find
 from stages.rewriter import layout as numbers
+from stages.rewriter.kind import KIND
 from tests.packets import (
     ACK,
     FIN,
@@ -276,6 +277,6 @@ def test_layout_of_the_row_and_the_tables(rig: Rig) -> None:
     assert places == sorted(set(places))
     assert max(places) < numbers.ROW_WORDS
     assert len(numbers.COUNTERS) == numbers.FAILOVERS - numbers.REWRITTEN_IN + 1
-    assert numbers.KIND.tables == numbers.SCRATCH_AT
+    assert KIND.tables_at == numbers.SCRATCH_AT
     w = rig.stage.w
     assert find(w, numbers.TABLE_AT, numbers.SCRATCH_AT) == -1

@@ -18,34 +18,11 @@ from typing import Any, Final
 
 import msgpack
 
+from stages.replies import Later, Refused, Reply, unknown
+
 MAX_REQUEST: Final = 64 * 1024
 MAX_CLIENTS: Final = 32
 IDLE_NS: Final = 5_000_000_000
-
-Reply = dict[str, Any]
-
-
-class Refused(Exception):
-    """A command that cannot be done; ``code`` is what `pipeline.control` exits with."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def unknown(what: str, name: str, known: list[str]) -> Refused:
-    """The refusal of a name that does not exist; it lists those that do."""
-    return Refused(f"no {what} {name!r}; known: {', '.join(known) or 'none'}", 2)
-
-
-@dataclass
-class Later:
-    """A reply that has to wait: ``done()`` gives it, or None for not yet.  After ``until`` (ns) ``late`` is given."""
-
-    done: Callable[[], Reply | None]
-    until: int
-    late: str = "it takes longer than expected; see status"
-
 
 Handler = Callable[[Mapping[str, Any]], "Reply | Later | None"]
 """Takes the arguments; the reply, or None to leave the client waiting until the supervisor ends."""

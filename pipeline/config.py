@@ -11,32 +11,30 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.check import Checker
-from pipeline.tables import (
-    CHARDEVS,
-    FILTERS,
-    SIDES,
-    Compare,
-    Config,
-    Log,
-    Netdev,
-    Null,
-    Pipeline,
-    Placement,
-    Rule,
-    Supervisor,
-)
+from pipeline.tables import RING, SIDES, Config, Log, Netdev, Pipeline, Placement, Ring, Supervisor, default_side
+from stages import catalog
+from stages.kind import CHARDEV, FILTER, NETDEV, VARIANT_KEYS
 from stages.schema import ID, ConfigError, Mistake, Reader, likely, nearest, one_of, show
 
 __all__ = ["Config", "ConfigError", "Mistake", "default_runtime_dir", "load", "parse"]
 
 T = TypeVar("T")
 
-_IN_TABLES = ("chardev", "netdev", "filter", "compare", "rule", "stage")
+
+def _classes(table: str) -> dict[str, type[Any]]:
+    return {variant: kind.config for variant, kind in catalog.variants(table).items()}
+
+
+_OBJECTS = {kind.table: kind.config for kind in catalog.kinds() if kind.table not in VARIANT_KEYS}
+_ANNEXES = {annex.table: annex.config for _, annex in catalog.annexes()}
+_IN_TABLES = (CHARDEV, NETDEV, FILTER, *_OBJECTS, *_ANNEXES, "stage")
 _TABLES = ("pipeline", "supervisor", "log", *_IN_TABLES)
+_CHARDEVS = {**_classes(CHARDEV), RING: Ring}
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -130,19 +128,19 @@ def _read(raw: Mapping[str, Any], path: str, reader: Reader) -> tuple[Config, di
         pipeline=pipeline,
         supervisor=supervisor,
         log=log,
-        chardevs=each("chardev", lambda value, at: _variant(reader, CHARDEVS, "backend", value, at)),
-        netdevs=each("netdev", lambda value, at: _netdev(reader, value, at)),
-        filters=each("filter", lambda value, at: _variant(reader, FILTERS, "type", value, at)),
-        compares=each("compare", lambda value, at: reader.read(Compare, value, at)),
-        rules=each("rule", lambda value, at: reader.read(Rule, value, at)),
+        chardevs=each(CHARDEV, lambda value, at: _variant(reader, _CHARDEVS, CHARDEV, value, at)),
+        netdevs=each(NETDEV, lambda value, at: _netdev(reader, value, at)),
+        filters=each(FILTER, lambda value, at: _variant(reader, _classes(FILTER), FILTER, value, at)),
+        objects={table: each(table, partial(reader.read, cls)) for table, cls in _OBJECTS.items()},
+        annexes={table: each(table, partial(reader.read, cls)) for table, cls in _ANNEXES.items()},
         stages=each("stage", lambda value, at: reader.read(Placement, value, at)),
     )
     return config, {name: tuple(table) for name, table in tables.items()}
 
 
-def _variant(reader: Reader, classes: Mapping[str, type[Any]], key: str, value: Any, path: str) -> Any:
-    """A table whose ``key`` says which of ``classes`` it is; None where that cannot be said."""
-    table = reader.table(value, path)
+def _variant(reader: Reader, classes: Mapping[str, type[Any]], place: str, value: Any, path: str) -> Any:
+    """A table of which a key says which of ``classes`` it is; None where that cannot be said."""
+    table, key = reader.table(value, path), VARIANT_KEYS[place]
     kind = table.get(key)
     if isinstance(kind, str) and kind in classes:
         return reader.read(classes[kind], table, path, given=(key,), others=classes)
@@ -170,15 +168,15 @@ def _variant(reader: Reader, classes: Mapping[str, type[Any]], key: str, value: 
 def _netdev(reader: Reader, value: Any, path: str) -> Netdev:
     table = reader.table(value, path)
     for name, found in table.items():
-        if name not in ("network", "guest"):
+        if name not in SIDES:
             reader.note(
                 f"{path}.{name}",
                 "a table" if isinstance(found, dict) else "an unknown key",
-                nearest(name, ("network", "guest")),
+                nearest(name, SIDES),
             )
     sides = {
-        side: _variant(reader, SIDES, "backend", table[side], f"{path}.{side}") or Null()
-        for side in ("network", "guest")
+        side: _variant(reader, _classes(NETDEV), NETDEV, table[side], f"{path}.{side}") or default_side()
+        for side in SIDES
         if side in table
     }
     return Netdev(**sides)

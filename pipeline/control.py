@@ -113,8 +113,8 @@ def show_status(reply: dict[str, Any]) -> str:
         counters += [[stage, name, str(value)] for name, value in own.items() if value]
     head = [f"{reply['name']}: {reply['state']}"]
     for s in reply["stages"]:
-        if s.get("arming", "in step") != "in step":
-            head.append(f"{s['id']}: the secondary is {s['arming']}: the primary's packets leave uncompared")
+        if s["notes"]:
+            head.append(f"{s['id']}: {s['notes'][1]}")
     return "\n\n".join(["\n".join(head), table(stages), table(rings), table(counters)])
 
 

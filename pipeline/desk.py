@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.children import State
-from pipeline.commands import Handler, Later, Refused, Reply, unknown
+from pipeline.commands import Handler
 from pipeline.status import STATUS_KEYS
 from ring import layout
+from stages.replies import Later, Refused, Reply, unknown
 
 if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
-HEAR_CHECKPOINT: Final = ("filter-rewriter", "colo-compare")
-HEAR_FAILOVER: Final = ("filter-rewriter", "colo-compare")  # on the primary's side: the secondary is gone
+EVENTS: Final = {"checkpoint": layout.CMD_CHECKPOINT, "failover": layout.CMD_FAILOVER}
+"""Words of a stage's segment that count what it was told of; which kinds hear it, `stages.kind.Kind.hears` says."""
 
 PATIENCE_NS: Final = 15_000_000_000
 
@@ -115,7 +117,7 @@ class Desk:
 
     def set(self, args: Mapping[str, Any]) -> Reply:
         """Switch a filter on or off."""
-        filters = [stage.id for stage in self.it.graph.stages if "status" in stage.params]
+        filters = [stage.id for stage in self.it.graph.stages if "status" in stage.kind.hears]
         name, value = args.get("id"), args.get("status")
         if name not in filters:
             raise unknown("filter", str(name)[:64], filters)
@@ -125,36 +127,45 @@ class Desk:
         self.it.log.info("status set", stage=name, status=value)
         return {"ok": True, "text": f"{name} is {value}"}
 
-    def rule(self, args: Mapping[str, Any]) -> Reply | Later:
-        """List, add or delete rules; a change is answered when every compare has taken it."""
+    def annex(self, name: str, args: Mapping[str, Any]) -> Reply | Later:
+        """List or change tables about all stages of a kind; a change is answered when every stage has taken it."""
         if args.get("what") != "list":
             self._running()
-        processes = {stage.id: stage.process for stage in self.it.graph.stages if stage.id in self.it.rulebook.areas}
-        children = {compare: self.it.family.children[process] for compare, process in processes.items()}
-        return self.it.rulebook.command(args, children, self.it.wake)
+        kind, live = self.it.annexes[name]
+        stages = {
+            stage.id: self.it.family.children[stage.process] for stage in self.it.graph.stages if stage.kind is kind
+        }
+        stopped = [stage for stage, child in stages.items() if child.state is State.STOPPED]
+        processes = {child.spec.id for child in stages.values()}
 
-    def _announce(self, what: str, word: int, kinds: tuple[str, ...]) -> Reply:
-        told = [stage for stage in self.it.graph.stages if stage.kind in kinds]
-        if word == layout.CMD_CHECKPOINT:
-            # Two counts do not say which came first: a rewriter that was told of a failover is told of no checkpoint.
-            told = [stage for stage in told if stage.kind != "filter-rewriter" or not self._failed_over(stage.id)]
+        def wake() -> None:
+            for process in processes:
+                self.it.wake(process)
+
+        return live.command(args, stopped, wake)
+
+    def _announce(self, event: str) -> Reply:
+        words = {stage.id: self.it.segments.stages[stage.id].w for stage in self.it.graph.stages}
+        told = []
+        for stage in self.it.graph.stages:
+            deaf_to, after = stage.kind.deaf
+            deaf = deaf_to == event and int(words[stage.id][EVENTS[after]]) > 0
+            if event in stage.kind.hears and not deaf:
+                told.append(stage)
         for stage in told:
-            self.it.segments.stages[stage.id].w[word] += 1
+            words[stage.id][EVENTS[event]] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
-        self.it.log.info(f"{what} announced", stages=[stage.id for stage in told])
-        return {"ok": True, "text": f"{what}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
-
-    def _failed_over(self, stage: str) -> bool:
-        return int(self.it.segments.stages[stage].w[layout.CMD_FAILOVER]) > 0
+        self.it.log.info(f"{event} announced", stages=[stage.id for stage in told])
+        return {"ok": True, "text": f"{event}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""
-        return self._announce("checkpoint", layout.CMD_CHECKPOINT, HEAR_CHECKPOINT)
+        return self._announce("checkpoint")
 
     def failover(self, _args: Mapping[str, Any]) -> Reply:
         """One of the two is gone: the other serves on its own."""
-        return self._announce("failover", layout.CMD_FAILOVER, HEAR_FAILOVER)
+        return self._announce("failover")
 
 
 def handlers(supervisor: Supervisor) -> dict[str, Handler]:
@@ -167,7 +178,7 @@ def handlers(supervisor: Supervisor) -> dict[str, Handler]:
         "stop": desk.stop,
         "start": desk.start,
         "set": desk.set,
-        "rule": desk.rule,
+        **{name: partial(desk.annex, name) for name in supervisor.annexes},
         "checkpoint": desk.checkpoint,
         "failover": desk.failover,
     }

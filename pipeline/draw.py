@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipeline import wiring
+from pipeline import annexes, wiring
 from pipeline.graph import Graph, Ring, StageNode, shm_bytes
-from pipeline.tables import Link
+from pipeline.tables import RING
+from pipeline.tables import Ring as MemoryRing
 from ring.sizes import show_size
-from stages.compare.rules import rule_set as rules
 
 
 def text(graph: Graph) -> str:
@@ -28,8 +28,8 @@ def text(graph: Graph) -> str:
             lines.append(f"  {direction}  " + " ─► ".join((f"{name}.{start}", *met, f"{name}.{end}")))
     if config.chardevs:
         lines += ["", "chardevs", *_table(_chardevs(graph))]
-    if config.rules:
-        lines += ["", "rules, the first that matches wins", *_table(_rules(graph))]
+    for _, annex, tables in annexes.used(config):
+        lines += ["", annex.title, *_table(annexes.code(annex).rows(tables))]
     lines += ["", "stages, in the order of starting", *_table(_stages(graph))]
     lines += ["", "rings", *_table(_rings(graph))]
     return "\n".join(lines)
@@ -43,37 +43,20 @@ def _table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 def address(stage: StageNode) -> str:
     """What an endpoint is joined to outside: an address, an interface, files; empty for other stages."""
-    p = stage.params
-    if not stage.endpoint:
-        return ""
-    if p["backend"] in ("socket", "stream"):
-        host = f"[{p['host']}]" if ":" in (p["host"] or "") else p["host"]
-        at = p["path"] if p["path"] is not None else f"{host}:{p['port']}"
-        return f"{'listens at' if p['server'] else 'connects to'} {at}"
-    if p["backend"] == "pcap":
-        return ", ".join(f"{verb}s {p[verb]}" for verb in ("read", "write") if p[verb] is not None)
-    if p["backend"] == "null":
-        return "nothing"
-    return f"{p['backend']} {p['ifname']}" + (f" in {p['netns']}" if p["netns"] else "")
+    return stage.kind.address(stage.params)
 
 
 def _chardevs(graph: Graph) -> Iterable[tuple[str, ...]]:
-    found = wiring.users(graph.config.filters, graph.config.compares)
+    found = wiring.users(graph.config)
     for name, chardev in graph.config.chardevs.items():
         ends = found[name]
         writer = str(ends.writers[0].port) if ends.writers else ""
         reader = str(ends.readers[0].port) if ends.readers else ""
-        if isinstance(chardev, Link):
-            yield name, "ring", f"{writer} ─► {reader}"
+        if isinstance(chardev, MemoryRing):
+            yield name, RING, f"{writer} ─► {reader}"
         else:
             ways = ", ".join([f"{writer} ─► outside"] * bool(writer) + [f"outside ─► {reader}"] * bool(reader))
             yield name, address(graph.by_id[name]), ways
-
-
-def _rules(graph: Graph) -> Iterable[tuple[str, ...]]:
-    for name, rule in graph.config.rules.items():
-        masked = " and ".join(rules.describe_masks(rule))
-        yield name, rule.action, rule.compare or "*", rules.describe(rule), masked
 
 
 def _stages(graph: Graph) -> Iterable[tuple[str, ...]]:
@@ -90,7 +73,7 @@ def _rings(graph: Graph) -> Iterable[tuple[str, ...]]:
 
 
 def _frames(ring: Ring) -> str:
-    return "notify text" if ring.notify else "with vnet header" if ring.vnet else "plain"
+    return "notify text" if ring.text else "with vnet header" if ring.vnet else "plain"
 
 
 def _quote(words: str) -> str:
@@ -111,7 +94,7 @@ def dot(graph: Graph) -> str:
         if shared:
             lines.append("  }")
     for ring in graph.rings:
-        style = ", style=dashed" if ring.notify else ""
+        style = ", style=dashed" if ring.text else ""
         label = f"{ring.producer.port} to {ring.consumer.port}"
         lines.append(
             f"  {_quote(ring.producer.stage)} -> {_quote(ring.consumer.stage)} [label={_quote(label)}{style}];"
@@ -134,7 +117,7 @@ def mermaid(graph: Graph) -> str:
         if shared:
             lines.append("  end")
     for ring in graph.rings:
-        arrow = "-.->" if ring.notify else "-->"
+        arrow = "-.->" if ring.text else "-->"
         label = f"{ring.producer.port} to {ring.consumer.port}"
         lines.append(f'  {number[ring.producer.stage]} {arrow}|"{label}"| {number[ring.consumer.stage]}')
     return "\n".join(lines)

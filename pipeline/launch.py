@@ -13,12 +13,11 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pipeline import log, registry, segments, signals
+from pipeline import log, segments, signals
 from pipeline.commands import remove_dead
 from pipeline.config import ConfigError, load
 from pipeline.desk import shortfall
 from pipeline.graph import plan
-from pipeline.rest import PCAP
 from pipeline.supervisor import Supervisor
 from ring import errors
 
@@ -55,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argparse.Namespace) -> int:
     name, folder = config.pipeline.name, config.pipeline.runtime_dir
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    planned, base = segments.plan(name, graph), clock_base(graph)
+    planned = segments.plan(name, graph)
     with segments.locked(folder):
         opened = segments.open_all(name, planned, segments.plan_digest(graph.digest), logger, fresh=given.fresh)
-    kinds = {stage.kind: registry.kind(stage.kind) for stage in graph.stages}.values()
+    kinds = {stage.kind.name: stage.kind for stage in graph.stages}.values()
     hello = {
         "pipeline": name,
         "modules": sorted({module for kind in kinds for module in kind.kernels}),
@@ -67,7 +66,7 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
     }
     supervisor, code = None, 1
     try:
-        supervisor = Supervisor(graph, opened, hello, logger, base)
+        supervisor = Supervisor(graph, opened, hello, logger)
         with _view(supervisor, given) as supervisor.view:
             code = supervisor.run(config.control_socket)
         _summarise(graph, supervisor, logger)
@@ -77,17 +76,11 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
                 stack.enter_context(segments.locked(folder))
             opened.close(unlink=True)
             for stage in graph.stages:
-                if stage.params.get("server") and stage.params.get("path"):
-                    remove_dead(stage.params["path"])  # a stage that had to be killed could not remove it itself
+                for path in stage.kind.leftovers(stage.params):
+                    remove_dead(path)  # a stage that had to be killed could not remove it itself
             if supervisor:
                 supervisor.goodbye(code)
     return code
-
-
-def clock_base(graph: Any) -> int:
-    """Time in ns of the first packet of all captures.  Raises OSError, ValueError for a file that is no capture."""
-    reads = [stage.params["read"] for stage in graph.stages if stage.kind == PCAP and stage.params.get("read")]
-    return min((registry.first_timestamp(path) for path in reads), default=0)
 
 
 def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:

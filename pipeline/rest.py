@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pipeline import registry
 from pipeline.segments import RingHeader, Segments
 from ring import layout
 
-PCAP: Final = "netdev-pcap"
 LOOK_NS: Final = 20_000_000
 """Between two looks; a stage that has something to do is at it within a fraction of that."""
 _LOOKS: Final = 3
@@ -20,13 +18,12 @@ class Rest:
     def __init__(self, graph: Any, segments: Segments) -> None:
         self._segments = segments
         self._consumers = {ring.id: ring.consumer[0] for ring in graph.rings}
-        self._captures = [s.id for s in graph.stages if s.source and s.kind == PCAP]
-        kinds = {s.id: registry.kind(s.kind) for s in graph.stages}
+        self._inputs = [s.id for s in graph.stages if s.source and s.kind.finite]
         self._gauges = [
             (name, i)
-            for name, kind in kinds.items()
+            for name, kind in ((s.id, s.kind) for s in graph.stages)
             for i, counter in enumerate(kind.all_counters)
-            if counter is not None and counter.name == "held"
+            if counter is not None and counter.name in kind.gauges
         ]
         self._looks: list[tuple[int, int]] = []
 
@@ -40,15 +37,15 @@ class Rest:
         self._looks.clear()
 
     def input_ended(self) -> bool:
-        """Whether every capture was read to its end and nobody holds a packet back."""
+        """Whether every finite input was read to its end and nobody holds a packet back."""
         stages = self._segments.stages
-        if any(int(stages[name].w[layout.LIFE_FINISHED]) != 1 for name in self._captures):
+        if any(int(stages[name].w[layout.LIFE_FINISHED]) != 1 for name in self._inputs):
             return False
         return all(stages[name].counters()[i] == 0 for name, i in self._gauges)
 
     def waits_for(self, stopped: set[str]) -> list[str]:
         """Those ``stopped`` stages without which the end cannot come, once all else has been read."""
-        unread = [name for name in self._captures if int(self._segments.stages[name].w[layout.LIFE_FINISHED]) != 1]
+        unread = [name for name in self._inputs if int(self._segments.stages[name].w[layout.LIFE_FINISHED]) != 1]
         if not stopped or not stopped.issuperset(unread):
             return []
         behind = [self._consumers[ring] for ring, header in self._segments.rings.items() if not _is_empty(header)]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline import registry
 from ring import errors, layout, segment
 from ring.headers import check_header, format_header
 from ring.ledger import StageSegment
@@ -59,7 +58,7 @@ class Found:
 
 def plan(pipeline: str, graph: Any) -> list[Planned]:
     """Every segment of a graph: rings first."""
-    connects = {stage.id for stage in graph.stages if registry.kind(stage.kind).connects}
+    connects = {stage.id for stage in graph.stages if stage.kind.connects}
     made = [
         Planned(
             f"{pipeline}.r.{r.id}",
@@ -73,9 +72,8 @@ def plan(pipeline: str, graph: Any) -> list[Planned]:
         for r in graph.rings
     ]
     for stage in graph.stages:
-        words = registry.kind(stage.kind).words(stage.params)
         status = int(stage.params.get("status", "on") != "off")
-        made.append(Planned(f"{pipeline}.s.{stage.id}", stage.id, words * 8, False, status=status))
+        made.append(Planned(f"{pipeline}.s.{stage.id}", stage.id, stage.words * 8, False, status=status))
     return made
 
 

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from pipeline.forkserver import MAX_MESSAGE
-from pipeline.rest import PCAP
 from ring import layout
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -36,11 +35,11 @@ class Spawned(NamedTuple):
 
 
 def request(
-    pipeline: str, process: str, stages: Sequence[Any], words: Mapping[str, Any], bell: tuple[int, int, int], clock: int
+    pipeline: str, process: str, stages: Sequence[Any], words: Mapping[str, Any], bell: tuple[int, int, int]
 ) -> dict[str, Any]:
     """What a fork server is asked for: a new incarnation of ``stages``, whose epochs (in ``words``) go up by one.
 
-    ``bell`` is the supervisor's doorbell, ``clock`` the time in ns of the captures' first packet.
+    ``bell`` is the supervisor's doorbell.
     """
     made = []
     for stage in stages:
@@ -48,17 +47,14 @@ def request(
         w[layout.S_EPOCH] += 1
         ports = [(p, f"{pipeline}.r.{r}", False) for p, r in stage.inputs.items()]
         ports += [(p, f"{pipeline}.r.{r}", True) for p, r in stage.outputs.items()]
-        params = dict(stage.params)
-        if stage.kind == PCAP:
-            params["clock_base_ns"] = clock
         made.append(
             {
                 "id": stage.id,
-                "kind": stage.kind,
+                "kind": stage.kind.name,
                 "segment": f"{pipeline}.s.{stage.id}",
                 "epoch": int(w[layout.S_EPOCH]),
                 "ports": ports,
-                "params": params,
+                "params": dict(stage.params),
             }
         )
     return {

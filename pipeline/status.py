@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline import registry
 from pipeline.children import Child
 from pipeline.segments import Segments
 from ring import layout
 from ring.ledger import percentile
+from stages.kind import Kind
 
 STATUS_KEYS: Final = ("name", "state", "stages", "rings", "counters")
 """Keys of ``status --json``; a snapshot has some more."""
@@ -60,7 +60,7 @@ class Looker:
 
     def __init__(self, name: str, graph: Any, segments: Segments, children: Mapping[str, Child]) -> None:
         self._name, self._graph, self._segments, self._children = name, graph, segments, children
-        self._kinds = {stage.id: registry.kind(stage.kind) for stage in graph.stages}
+        self._kinds: dict[str, Kind] = {stage.id: stage.kind for stage in graph.stages}
         self._samples: deque[Sample] = deque(maxlen=_KEPT)
 
     def sample(self, now: int) -> Sample:
@@ -118,10 +118,12 @@ class Looker:
         window = seconds if child.pid in old.cpu and seconds else since
         cpu = 100 * (spent - (old.cpu.get(child.pid, 0.0) if seconds else 0.0)) / window if up and window > 0 else 0.0
         busy = (new.life[node.id][0] - old.life[node.id][0]) / 1e7 / seconds if seconds else 0.0
+        own = {c.name: new.counters[node.id][i] for i, c in enumerate(node.kind.all_counters) if c is not None}
+        shown = node.kind.shows(own)
         return {
             "id": node.id,
             "type": node.type,
-            "kind": node.kind,
+            "kind": node.kind.name,
             "process": node.process,
             "pid": child.pid or None,
             "state": str(child.state),
@@ -133,15 +135,9 @@ class Looker:
             "busy_percent": round(busy, 2),
             "status": "on" if int(w[layout.CMD_STATUS]) else "off",
             "reason": child.reason,
-            **self._arming(node, new),
+            **shown.fields,
+            "notes": [shown.short, shown.long] if shown.short else [],
         }
-
-    def _arming(self, node: Any, new: Sample) -> dict[str, str]:
-        """Whether a compare has a secondary to compare with, in a word."""
-        if node.kind != "colo-compare":
-            return {}
-        words = registry.compare_layout()
-        return {"arming": words.ARMING_STATES[new.counters[node.id][words.ARMING_STATE]]}
 
     def _ring(self, ring: Any) -> dict[str, Any]:
         header = self._segments.rings[ring.id]

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline import registry
 from pipeline.graph import Graph
+from stages.kind import Kind
 
 _LEAST_RECORD: Final = 4  # a record is at least its length word
 _DROPPED: Final = "dropped_"  # how every counter of frames that went nowhere begins
@@ -81,7 +81,7 @@ def summarise(graph: Graph, snapshot: Mapping[str, Any]) -> Summary:
             ],
         ),
         *_drops(graph, counters),
-        *_compares(graph, counters),
+        *_summaries(graph, counters),
         _verdict(len(rows), len(laws), wrong),
     ]
     times = [float(part.get("uptime_s") or 0) for part in (snapshot, *snapshot["stages"])]
@@ -122,8 +122,8 @@ def _ring_rows(graph: Graph, snapshot: Mapping[str, Any]) -> list[_RingRow]:
     ]
 
 
-def _laws(stage: str, kind: str, counters: Mapping[str, int]) -> Iterable[Equation]:
-    for law in registry.kind(kind).balances:
+def _laws(stage: str, kind: Kind, counters: Mapping[str, int]) -> Iterable[Equation]:
+    for law in kind.balances:
         left, right = (tuple((name, int(counters.get(name, 0))) for name in side) for side in (law.left, law.right))
         yield Equation(stage, law.label, left, right)
 
@@ -132,7 +132,7 @@ def _stage_table(graph: Graph, snapshot: Mapping[str, Any]) -> str:
     restarts = {stage["id"]: stage["restarts"] for stage in snapshot["stages"]}
     rows = []
     for stage in graph.stages:
-        kind, counters = registry.kind(stage.kind), snapshot["counters"].get(stage.id, {})
+        kind, counters = stage.kind, snapshot["counters"].get(stage.id, {})
         taken, put = (sum(counters.get(f"{port}_frames", 0) for port in ports) for ports in (kind.inputs, kind.outputs))
         rows.append((stage.id, stage.type, str(restarts.get(stage.id, 0)), f"{taken:,}", f"{put:,}"))
     return _table(("stage", "type", "restarts", "frames in", "frames out"), rows, text=2)
@@ -142,7 +142,7 @@ def _drops(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]
     """A table of everything that was dropped, by reason, with the reason's sentence; nothing where nothing was."""
     rows = []
     for stage in graph.stages:
-        for counter in registry.kind(stage.kind).all_counters:
+        for counter in stage.kind.all_counters:
             if counter is not None and counter.name.startswith(_DROPPED):
                 value = counters.get(stage.id, {}).get(counter.name, 0)
                 if value:
@@ -154,18 +154,14 @@ def _drops(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]
     return ["\n".join(["dropped, by reason", *lines])]
 
 
-def _compares(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The conservation law of each compare, its divergences and checkpoints."""
+def _summaries(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Of each stage whose kind sums up: its laws, and its line."""
     lines = []
     for stage in graph.stages:
-        if stage.kind != "colo-compare":
-            continue
-        mine = counters.get(stage.id, {})
-        lines += [str(law) for law in _laws(stage.id, stage.kind, mine)]
-        kinds = [(n.removeprefix("diverged_"), v) for n, v in mine.items() if n.startswith("diverged_") and v]
-        how = f" ({', '.join(f'{name} {value:,}' for name, value in sorted(kinds))})" if kinds else ""
-        divergences, checkpoints = mine.get("divergences", 0), mine.get("checkpoints", 0)
-        lines.append(f"{stage.id}: {divergences:,} divergences{how}, {checkpoints:,} checkpoints")
+        if stage.kind.summary is not None:
+            mine = counters.get(stage.id, {})
+            lines += [str(law) for law in _laws(stage.id, stage.kind, mine)]
+            lines.append(stage.kind.summary(stage.id, mine))
     return ["\n".join(lines)] if lines else []
 
 

@@ -25,12 +25,12 @@ from typing import Any, Final
 
 import msgpack
 
-from pipeline import children, commands, desk, forkserver, segments, spawner, status
+from pipeline import annexes, children, commands, desk, forkserver, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
-from pipeline.rest import LOOK_NS, PCAP, Rest
+from pipeline.graph import Graph
+from pipeline.rest import LOOK_NS, Rest
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
-from stages.compare.rules.rulebook import Rulebook
 
 TICK_NS: Final = 100_000_000
 CLOCK_LEAD_NS: Final = 50_000_000
@@ -40,9 +40,7 @@ _MS: Final = 1_000_000
 class Supervisor:
     """A running pipeline over segments that are open already; `pipeline.launch` makes it."""
 
-    def __init__(
-        self, graph: Any, opened: segments.Segments, hello: dict[str, Any], logger: Any, clock_base: int
-    ) -> None:
+    def __init__(self, graph: Graph, opened: segments.Segments, hello: dict[str, Any], logger: Any) -> None:
         self.graph, self.segments, self.log = graph, opened, logger
         self.name = graph.config.pipeline.name
         self.state = "STARTING"
@@ -61,12 +59,11 @@ class Supervisor:
         self._theirs = theirs
         self.last_words: dict[int, str] = {}
         self._pidfds: dict[str, int] = {}
-        self._clock_base = clock_base
         self._stderr: int | None = None
         self._hello = hello
         self._forks: list[int] = []
         self._rest = Rest(graph, opened)
-        self.rulebook = Rulebook(graph, opened, logger)
+        self.annexes = annexes.live(graph, opened, logger)
         self._deadline = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)
@@ -250,7 +247,7 @@ class Supervisor:
 
     def _request(self, name: str) -> dict[str, Any]:
         bell, stages = self._bell_address(), self.processes[name]
-        return spawner.request(self.name, name, stages, self.segments.stages, bell, self._clock_base)
+        return spawner.request(self.name, name, stages, self.segments.stages, bell)
 
     def _bell_address(self) -> tuple[int, int, int]:
         words = [0, 0, 0]
@@ -283,7 +280,7 @@ class Supervisor:
     # --- the pipeline as a whole -------------------------------------------------------------------------------------
     def _all_ready(self, now: int) -> None:
         self.state = "RUNNING"
-        clocks = [self.segments.stages[s.id].w for s in self.graph.stages if s.kind == PCAP]
+        clocks = [self.segments.stages[s.id].w for s in self.graph.stages if s.kind.finite]
         # A pipeline that was taken over keeps its clock: what is late by now goes out at once.
         start = max((int(w[layout.CMD_CLOCK]) for w in clocks), default=0) or now + CLOCK_LEAD_NS
         for w in clocks:

@@ -1,37 +1,22 @@
-"""The tables of config.toml as frozen values; docs/config.md explains each key.
+"""The tables of config.toml that belong to the pipeline itself, as frozen values, and the whole config.
 
-Names and defaults are QEMU's wherever QEMU has the thing.
+Those of stages stand with their kinds (``stages/*/kind.py``).  Names and defaults are QEMU's wherever QEMU has the
+thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from stages.compare.rules.ntuple import BYTES, NETS, PORTS, PROTOCOLS, VLANS, Net, Range
-from stages.schema import (
-    BOOLEAN,
-    CPUS,
-    FILE,
-    HOST,
-    IDENT,
-    IFNAME,
-    MEMORY,
-    POSITION,
-    REGEX,
-    RING_SIZE,
-    TEXT,
-    VNET_LEN,
-    integer,
-    key,
-    matching,
-    one_of,
-    positive,
-)
+from stages import catalog
+from stages.filter import Filter
+from stages.kind import CHARDEV, NETDEV
+from stages.schema import CPUS, DAY_MS, FILE, IDENT, RING_SIZE, integer, key, matching, one_of
 
-_MS = 24 * 3600 * 1000
-_PORT = integer(1, 65_535)
+SIDES: Final = ("network", "guest")
+"""Both sides of a netdev."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,263 +24,167 @@ class Pipeline:
     """``[pipeline]``; ``ring_size`` in bytes."""
 
     name: str = key(
-        matching("[a-z0-9][a-z0-9-]{0,31}", "a name: 1 to 32 of a-z 0-9 -, not starting with -"), required=True
+        matching("[a-z0-9][a-z0-9-]{0,31}", "a name: 1 to 32 of a-z 0-9 -, not starting with -"),
+        required=True,
+        doc="1 to 32 of `a-z 0-9 -`; prefix of every segment in /dev/shm and name of the control socket",
     )
-    runtime_dir: str = key(FILE, "")
-    ring_size: int = key(RING_SIZE, 4 * 1024**2)
-    placement: str = key(one_of("dedicated", "shared"), "dedicated")
+    runtime_dir: str = key(FILE, "", doc="folder of the control socket, `NAME.sock`", shown="see below")
+    ring_size: int = key(
+        RING_SIZE,
+        4 * 1024**2,
+        doc="data area of each ring: a power of two from 256KiB to 1GiB",
+        shown='`"4MiB"`',
+    )
+    placement: str = key(
+        one_of("dedicated", "shared"),
+        "dedicated",
+        doc="`dedicated`: a process a stage; `shared`: all stages in one process, `pipeline`",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Supervisor:
     """``[supervisor]``; times in milliseconds."""
 
-    strategy: str = key(one_of("one_for_one", "rest_for_one", "one_for_all"), "one_for_one")
-    intensity: int = key(integer(0, 1_000_000), 5)
-    period_ms: int = key(integer(1, _MS, "ms"), 10_000)
-    backoff_initial_ms: int = key(integer(0, _MS, "ms"), 50)
-    backoff_max_ms: int = key(integer(0, _MS, "ms"), 5_000)
-    heartbeat_timeout_ms: int = key(integer(50, _MS, "ms"), 2_000)
-    shutdown_ms: int = key(integer(0, _MS, "ms"), 5_000)
-    stable_ms: int = key(integer(1, _MS, "ms"), 10_000)
+    strategy: str = key(
+        one_of("one_for_one", "rest_for_one", "one_for_all"),
+        "one_for_one",
+        doc="what a stage's death restarts: itself, `rest_for_one` it and those started after it, `one_for_all` all",
+    )
+    intensity: int = key(
+        integer(0, 1_000_000),
+        5,
+        doc="restarts within `period_ms` before the pipeline is given up (exit status 1)",
+    )
+    period_ms: int = key(integer(1, DAY_MS, "ms"), 10_000, doc="ms")
+    backoff_initial_ms: int = key(
+        integer(0, DAY_MS, "ms"), 50, doc="wait before a second restart in a row; at most `backoff_max_ms`"
+    )
+    backoff_max_ms: int = key(integer(0, DAY_MS, "ms"), 5_000, doc="the longest wait")
+    heartbeat_timeout_ms: int = key(
+        integer(50, DAY_MS, "ms"),
+        2_000,
+        doc="a stage that shows no sign of life for so long is killed and started again; from 50",
+    )
+    shutdown_ms: int = key(integer(0, DAY_MS, "ms"), 5_000, doc="how long a stop may take to drain rings and sinks")
+    stable_ms: int = key(
+        integer(1, DAY_MS, "ms"),
+        10_000,
+        doc="a stage that ran for so long starts with `backoff_initial_ms` again",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
     """``[log]``."""
 
-    format: str = key(one_of("auto", "console", "json"), "auto")
-    level: str = key(one_of("debug", "info", "warning", "error"), "info")
+    format: str = key(
+        one_of("auto", "console", "json"),
+        "auto",
+        doc="`console`, `json`, or `auto`: console on a terminal, else JSON",
+    )
+    level: str = key(one_of("debug", "info", "warning", "error"), "info", doc="`debug`, `info`, `warning`, `error`")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Socket:
-    """``[chardev.ID]`` with backend socket; ``reconnect`` in seconds."""
-
-    BACKEND: ClassVar[str] = "socket"
-    host: str | None = key(HOST)
-    port: int | None = key(_PORT)
-    path: str | None = key(FILE)
-    server: bool = key(BOOLEAN, False)
-    wait: bool = key(BOOLEAN, False)
-    reconnect: int | float = key(positive("seconds"), 1)
+class Ring:
+    """``[chardev.ID]`` with backend ring: a ring between two objects of this pipeline, and no stage."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """``[chardev.ID]`` with backend ring: a ring between two objects of this pipeline."""
-
-    BACKEND: ClassVar[str] = "ring"
+RING: Final = "ring"
+"""The backend of a chardev that is no stage."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """A netdev's side: frames on a stream socket, as QEMU's -netdev stream and -netdev socket speak them."""
-
-    BACKEND: ClassVar[str] = "stream"
-    host: str | None = key(HOST)
-    port: int | None = key(_PORT)
-    path: str | None = key(FILE)
-    server: bool = key(BOOLEAN, False)
-    reconnect: int | float = key(positive("seconds"), 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tap:
-    """A netdev's side: a TAP device, created where missing."""
-
-    BACKEND: ClassVar[str] = "tap"
-    ifname: str = key(IFNAME, required=True)
-    netns: str | None = key(TEXT)
-    vnet_hdr: bool = key(BOOLEAN, False)
-    vnet_hdr_len: int = key(VNET_LEN, 10)
-    persist: bool = key(BOOLEAN, False)
-    record: str | None = key(FILE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packet:
-    """A netdev's side: an existing interface through AF_PACKET."""
-
-    BACKEND: ClassVar[str] = "packet"
-    ifname: str = key(IFNAME, required=True)
-    netns: str | None = key(TEXT)
-    vnet_hdr: bool = key(BOOLEAN, False)
-    record: str | None = key(FILE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pcap:
-    """A netdev's side: frames from a capture, and into one."""
-
-    BACKEND: ClassVar[str] = "pcap"
-    read: str | None = key(FILE)
-    write: str | None = key(FILE)
-    pace: str = key(one_of("recorded", "asap"), "recorded")
-    speed: int | float = key(positive(""), 1.0)
-    patience_ms: int = key(integer(1, _MS, "ms"), 5_000)
-    record: str = key(one_of("sent", "both"), "sent")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Null:
-    """A netdev's side that swallows and counts."""
-
-    BACKEND: ClassVar[str] = "null"
-
-
-Chardev = Socket | Link
-Side = Stream | Tap | Packet | Pcap | Null
+def default_side() -> Any:
+    """What a side of a netdev is that the config does not name: nobody."""
+    return next(kind.config for kind in catalog.variants(NETDEV).values() if kind.default)()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Netdev:
     """``[netdev.ID]``: what the network side and the guest's side are."""
 
-    network: Side = field(default_factory=Null)
-    guest: Side = field(default_factory=Null)
+    network: Any = field(default_factory=default_side)
+    guest: Any = field(default_factory=default_side)
 
     @property
-    def sides(self) -> Mapping[str, Side]:
+    def sides(self) -> Mapping[str, Any]:
         """Both sides by name."""
-        return {"network": self.network, "guest": self.guest}
+        return {side: getattr(self, side) for side in SIDES}
 
     @property
     def vnet(self) -> bool:
         """Whether frames between the sides carry a virtio-net header."""
-        return any(isinstance(side, Tap | Packet) and side.vnet_hdr for side in (self.network, self.guest))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """What every ``[filter.ID]`` has."""
-
-    TYPE: ClassVar[str]
-    netdev: str = key(IDENT, required=True)
-    queue: str = key(one_of("tx", "rx", "all"), "all")
-    status: str = key(one_of("on", "off"), "on")
-    position: str = key(POSITION, "tail")
-    insert: str = key(one_of("behind", "before"), "behind")
-    vnet_hdr_support: bool = key(BOOLEAN, False)
-
-    @property
-    def directions(self) -> tuple[str, ...]:
-        """The directions whose packets meet this filter."""
-        return ("tx", "rx") if self.queue == "all" else (self.queue,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mirror(Filter):
-    """``type = "filter-mirror"``."""
-
-    TYPE: ClassVar[str] = "filter-mirror"
-    outdev: str = key(IDENT, required=True)
-    stall_timeout: int = key(integer(0, _MS, "ms"), 5_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Redirector(Filter):
-    """``type = "filter-redirector"``."""
-
-    TYPE: ClassVar[str] = "filter-redirector"
-    indev: str | None = key(IDENT)
-    outdev: str | None = key(IDENT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rewriter(Filter):
-    """``type = "filter-rewriter"``."""
-
-    TYPE: ClassVar[str] = "filter-rewriter"
-    max_connections: int = key(integer(1, 1 << 20), 16_384)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compare:
-    """``[compare.ID]``; times in milliseconds, ``hold_memory`` in bytes."""
-
-    TYPE: ClassVar[str] = "colo-compare"
-    primary_in: str = key(IDENT, required=True)
-    secondary_in: str = key(IDENT, required=True)
-    outdev: str = key(IDENT, required=True)
-    notify_dev: str | None = key(IDENT)
-    compare_timeout: int = key(integer(1, _MS, "ms"), 3_000)
-    expired_scan_cycle: int = key(integer(1, _MS, "ms"), 1_000)
-    max_queue_size: int = key(integer(1, 1 << 20, "packets"), 1_024)
-    vnet_hdr_support: bool = key(BOOLEAN, False)
-    ack_policy: str = key(one_of("strict", "relaxed"), "strict")
-    checkpoint: str = key(one_of("frame", "local"), "frame")
-    max_connections: int = key(integer(1, 1 << 20), 16_384)
-    hold_memory: int = key(MEMORY, 16 * 1024**2)
-    reorder_grace_ms: int = key(integer(0, _MS, "ms"), 50)
-    checkpoint_interval_ms: int = key(integer(0, _MS, "ms"), 20)
-    storm_checkpoints: int = key(integer(0, 1 << 20), 10)
-    storm_window_ms: int = key(integer(1, _MS, "ms"), 2_000)
-    storm_interval_ms: int = key(integer(1, _MS, "ms"), 200)
-    divergences: str = key(FILE, "")
-    divergence_files: int = key(integer(0, 10_000), 64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """``[rule.NAME]``: packets of a compare that pass uncompared, or bytes in which the replicas may differ.
-
-    ``source`` is the guest's side.  A tuple that is empty takes anything.  ``bytes`` are offsets in the payload.
-    """
-
-    action: str = key(one_of("pass", "mask"), required=True)
-    compare: str | None = key(IDENT)
-    protocol: tuple[Range, ...] = key(PROTOCOLS, ())
-    source: tuple[Net, ...] = key(NETS, ())
-    source_port: tuple[Range, ...] = key(PORTS, ())
-    destination: tuple[Net, ...] = key(NETS, ())
-    destination_port: tuple[Range, ...] = key(PORTS, ())
-    vlan: tuple[Range, ...] = key(VLANS, ())
-    regex: tuple[str, ...] = key(REGEX, ())
-    bytes: tuple[Range, ...] = key(BYTES, ())
+        return any(catalog.of(side).vnet(side) for side in self.sides.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """``[stage.ID]``: where and how a stage runs."""
 
-    cpus: tuple[int, ...] | None = key(CPUS)
-    idle: str | None = key(one_of("busy_spin", "backoff", "doorbell"))
-    process: str | None = key(IDENT)
+    cpus: tuple[int, ...] | None = key(CPUS, doc="processor numbers that its process is bound to", shown="any")
+    idle: str | None = key(
+        one_of("busy_spin", "backoff", "doorbell"),
+        doc="what its process does when there is nothing to do: `busy_spin`; `backoff`: spin, yield, sleep; `doorbell`:"
+        " sleep at once",
+        shown='`"backoff"`',
+    )
+    process: str | None = key(
+        IDENT,
+        doc="name of the process that runs it; stages with the same name share one, and then agree on `cpus` and"
+        " `idle`",
+        shown="see `placement`",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole config without a mistake; the tables of a kind are in the file's order."""
+    """A whole config without a mistake; the tables of each name are in the file's order.
+
+    ``objects``: tables of stages that stand in no chain, by the table's name (``compare``) and their ids; ``annexes``:
+    those about all stages of a kind (``rule``), by name, too.
+    """
 
     path: str
     pipeline: Pipeline
     supervisor: Supervisor
     log: Log
-    chardevs: Mapping[str, Chardev]
+    chardevs: Mapping[str, Any]
     netdevs: Mapping[str, Netdev]
-    filters: Mapping[str, Mirror | Redirector | Rewriter]
-    compares: Mapping[str, Compare]
-    rules: Mapping[str, Rule]
+    filters: Mapping[str, Filter]
+    objects: Mapping[str, Mapping[str, Any]]
+    annexes: Mapping[str, Mapping[str, Any]]
     stages: Mapping[str, Placement]
 
     @property
     def control_socket(self) -> str:
         """Path of the control socket."""
-        return f"{self.pipeline.runtime_dir}/{self.pipeline.name}.sock"
+        return f"{self.runtime}.sock"
 
     @property
-    def divergences(self) -> str:
-        """Folder for the files that explain differences, where a compare names no other."""
-        return f"{self.pipeline.runtime_dir}/{self.pipeline.name}.divergences"
+    def runtime(self) -> str:
+        """What the paths of all files start with that the pipeline makes by itself."""
+        return f"{self.pipeline.runtime_dir}/{self.pipeline.name}"
+
+    def tables(self) -> dict[str, Any]:
+        """The tables of all stages by where they stand in the config: ``filter.m0``, ``netdev.hn0.network``."""
+        found = {f"{CHARDEV}.{name}": table for name, table in self.chardevs.items() if not isinstance(table, Ring)}
+        for name, netdev in self.netdevs.items():
+            found |= {f"{NETDEV}.{name}.{side}": table for side, table in netdev.sides.items()}
+        return found | self.computing()
+
+    def computing(self) -> dict[str, Any]:
+        """Those of `tables` that are no endpoints."""
+        found: dict[str, Any] = {f"filter.{name}": table for name, table in self.filters.items()}
+        for kind, tables in self.objects.items():
+            found |= {f"{kind}.{name}": table for name, table in tables.items()}
+        return found
 
     def stage_ids(self) -> list[str]:
         """The ids of all stages: filters, compares, socket chardevs, both sides of each netdev."""
-        sides = [f"{netdev}.{side}" for netdev in self.netdevs for side in ("network", "guest")]
-        sockets = [name for name, chardev in self.chardevs.items() if isinstance(chardev, Socket)]
-        return [*self.filters, *self.compares, *sockets, *sides]
+        return [stage_id(path) for path in self.tables()]
 
 
-CHARDEVS: Final[Mapping[str, type[Any]]] = {cls.BACKEND: cls for cls in (Socket, Link)}
-SIDES: Final[Mapping[str, type[Any]]] = {cls.BACKEND: cls for cls in (Stream, Tap, Packet, Pcap, Null)}
-FILTERS: Final[Mapping[str, type[Any]]] = {cls.TYPE: cls for cls in (Mirror, Redirector, Rewriter)}
+def stage_id(path: str) -> str:
+    """The id of the stage whose table stands at ``path``."""
+    return path.partition(".")[2]

@@ -8,8 +8,10 @@ meanwhile appear above it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import registry
+from stages import catalog
 
 PERIOD_S: Final = 0.25
 """The shortest time between two drawings."""
@@ -49,33 +51,26 @@ class Traffic:
 
 def traffic(stage: Mapping[str, Any], counters: Mapping[str, int]) -> Traffic:
     """Sum a stage's port counters; its ``kind`` says which ports are inputs."""
-    kind = registry.kind(stage["kind"])
+    kind = catalog.kind(stage["kind"])
     taken = sum(counters.get(f"{port}_frames", 0) for port in kind.inputs)
     return Traffic(taken, sum(counters.get(f"{port}_frames", 0) for port in kind.outputs))
 
 
 def totals(snapshot: Snapshot) -> dict[str, int]:
-    """Released, held, checkpoints and divergences of all compares, and what all stages dropped.
+    """The figures that the kinds of the stages want in the last line, by word, and what all stages dropped.
 
-    A secondary has no compare: there the checkpoints are those that its rewriters took.
+    Where kinds share a word, the greatest: they count the same events.
     """
     counters = snapshot["counters"]
-    compares = [counters.get(s["id"], {}) for s in snapshot["stages"] if s["type"] == "colo-compare"]
-
-    def total(tables: Iterable[Mapping[str, int]], word: str) -> int:
-        return sum(v for table in tables for name, v in table.items() if name == word or name.startswith(f"{word}_"))
-
-    def exactly(name: str) -> int:
-        return sum(table.get(name, 0) for table in compares)
-
-    alone = max((table.get("checkpoints", 0) for table in counters.values()), default=0)
-    return {
-        "released": total(compares, "released"),
-        "held": exactly("held"),
-        "dropped": total(counters.values(), "dropped"),
-        "checkpoints": exactly("checkpoints") if compares else alone,
-        "divergences": exactly("divergences"),
-    }
+    found: dict[str, list[int]] = {}
+    for name, stages in groupby(sorted(snapshot["stages"], key=itemgetter("kind")), key=itemgetter("kind")):
+        tables = [counters.get(stage["id"], {}) for stage in stages]
+        for line in catalog.kind(name).headlines:
+            values = [sum(table.get(counter, 0) for counter in line.counters) for table in tables]
+            found.setdefault(line.word, []).append(max(values) if line.once else sum(values))
+    lost = sum(v for table in counters.values() for name, v in table.items() if name.startswith("dropped_"))
+    words = dict.fromkeys(line.word for kind in catalog.kinds() for line in kind.headlines)
+    return {**{word: max(found.get(word, [0])) for word in words}, "dropped": lost}
 
 
 def short(n: float) -> str:
@@ -213,8 +208,8 @@ def _totals_line(snapshot: Snapshot) -> Text:
         style = "bold yellow" if value and name in ("dropped", "divergences") else "bold"
         line.append(f"{name} ").append(f"{value:,}", style=style).append("   ")
     for stage in snapshot["stages"]:
-        if stage.get("arming", "in step") != "in step":
-            line.append(f"{stage['id']}: secondary {stage['arming']}", style="bold red").append("   ")
+        if stage["notes"]:
+            line.append(f"{stage['id']}: {stage['notes'][0]}", style="bold red").append("   ")
     line.rstrip()
     return line
 

@@ -9,12 +9,14 @@ checking a config.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from pipeline.tables import Compare, Config, Filter, Link, Mirror, Redirector, Socket
+from pipeline.tables import Config, Ring, stage_id
+from stages import catalog
+from stages.filter import Filter
 
 
 class Port(NamedTuple):
@@ -28,12 +30,12 @@ class Port(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """One ring to be: who writes it, who reads it, whether frames carry V, whether it carries the notify text."""
+    """One ring to be: who writes it, who reads it, whether frames carry V, whether it carries lines of text."""
 
     producer: Port
     consumer: Port
     vnet: bool = False
-    notify: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,15 @@ class Use:
     port: Port
     key: str
     vnet: bool
-    notify: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True)
 class Users:
     """Who uses a chardev: readers take frames that come from it, writers give it frames."""
 
-    readers: Sequence[Use]
-    writers: Sequence[Use]
+    readers: list[Use]
+    writers: list[Use]
 
 
 def chain(filters: Mapping[str, Filter], netdev: str) -> list[str]:
@@ -80,28 +82,19 @@ def path(filters: Mapping[str, Filter], netdev: str, direction: str) -> list[str
     return met if direction == "tx" else met[::-1]
 
 
-def users(filters: Mapping[str, Filter], compares: Mapping[str, Compare]) -> dict[str, Users]:
+def users(config: Config) -> dict[str, Users]:
     """The users of each chardev id that is named anywhere, in the order of definition."""
     found: dict[str, Users] = {}
-
-    def add(chardev: str | None, use: Use, *, reads: bool) -> None:
-        if chardev:
+    for path, table in config.computing().items():
+        for link in catalog.of(table).chardevs:
+            chardev = getattr(table, link.key)
+            if not chardev:
+                continue
             ends = found.setdefault(chardev, Users([], []))
-            (ends.readers if reads else ends.writers).append(use)  # type: ignore[attr-defined]
-
-    for name, made in filters.items():
-        vnet = made.vnet_hdr_support
-        if isinstance(made, Redirector):
-            add(made.indev, Use(Port(name, "indev"), f"filter.{name}.indev", vnet), reads=True)
-        if isinstance(made, Mirror | Redirector):
-            add(made.outdev, Use(Port(name, "outdev"), f"filter.{name}.outdev", vnet), reads=False)
-    for name, compare in compares.items():
-        vnet, at = compare.vnet_hdr_support, f"compare.{name}."
-        for port in ("primary_in", "secondary_in"):
-            add(getattr(compare, port), Use(Port(name, port), at + port, vnet), reads=True)
-        add(compare.outdev, Use(Port(name, "outdev"), at + "outdev", vnet), reads=False)
-        add(compare.notify_dev, Use(Port(name, "notify_in"), at + "notify_dev", False, True), reads=True)
-        add(compare.notify_dev, Use(Port(name, "notify_out"), at + "notify_dev", False, True), reads=False)
+            for port, uses in ((link.reads, ends.readers), (link.writes, ends.writers)):
+                if port:
+                    vnet = not link.text and table.vnet_hdr_support
+                    uses.append(Use(Port(stage_id(path), port), f"{path}.{link.key}", vnet, link.text))
     return found
 
 
@@ -115,25 +108,29 @@ def edges(config: Config) -> list[Edge]:
                 made.append(Edge(before, Port(met, f"{direction}_in"), netdev.vnet))
                 before = Port(met, f"{direction}_out")
             made.append(Edge(before, Port(f"{name}.{end}", "send"), netdev.vnet))
-    for name, ends in users(config.filters, config.compares).items():
+    for name, ends in users(config).items():
         chardev = config.chardevs.get(name)
-        if isinstance(chardev, Socket):
-            made += [Edge(w.port, Port(name, "send"), w.vnet, w.notify) for w in ends.writers]
-            made += [Edge(Port(name, "receive"), r.port, r.vnet, r.notify) for r in ends.readers]
-        elif isinstance(chardev, Link):
+        if isinstance(chardev, Ring):
             made += [Edge(w.port, r.port, w.vnet) for w, r in zip(ends.writers, ends.readers, strict=False)]
+        elif chardev is not None:
+            made += [Edge(w.port, Port(name, "send"), w.vnet, w.text) for w in ends.writers]
+            made += [Edge(Port(name, "receive"), r.port, r.vnet, r.text) for r in ends.readers]
     return made
 
 
 def _flows(config: Config) -> Iterable[tuple[Port, Port]]:
     """From which inputs of a stage a frame can reach which of its outputs; endpoints lead to nowhere."""
-    for name, made in config.filters.items():
-        for direction in made.directions:
-            yield Port(name, f"{direction}_in"), Port(name, f"{direction}_out")
-            yield Port(name, f"{direction}_in"), Port(name, "outdev")
-            yield Port(name, "indev"), Port(name, f"{direction}_out")
-    for name in config.compares:
-        yield Port(name, "primary_in"), Port(name, "outdev")  # the secondary's frames end here
+    for path, table in config.computing().items():
+        name = stage_id(path)
+        for before, after in catalog.of(table).ways:
+            if not (isinstance(table, Filter) and _unmet(table, before, after)):
+                yield Port(name, before), Port(name, after)
+
+
+def _unmet(table: Filter, *ports: str) -> bool:
+    """Whether one of ``ports`` is of a direction whose packets do not meet a filter."""
+    met = {f"{direction}_{way}" for direction in table.directions for way in ("in", "out")}
+    return any(port.startswith(("tx_", "rx_")) and port not in met for port in ports)
 
 
 def loop(config: Config) -> list[Port]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from pipeline import log, registry, runner
+from pipeline import log, runner
 from pipeline.idle import STRATEGIES
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
@@ -65,7 +65,8 @@ def pin(cpus: list[int] | None, logger: Any) -> None:
 
 def build(request: Mapping[str, Any]) -> runner.Runner:
     """The runner over all stages of a request, each attached and started."""
-    base = registry.base()
+    from stages import base, catalog  # here: `stages.base` imports Numba, which the supervisor never does
+
     bell, ringer, watch = Doorbell(), Ringer(), runner.Watch()
     stages = []
     for given in request["stages"]:
@@ -77,7 +78,7 @@ def build(request: Mapping[str, Any]) -> runner.Runner:
             ports=tuple(base.Port(*port) for port in given["ports"]),
             params=given["params"],
         )
-        kind = registry.kind(spec.kind)
+        kind = catalog.kind(spec.kind)
         logger = log.get(pipeline=request["pipeline"], stage=spec.id, type=kind.type, epoch=spec.epoch)
         module, _, name = kind.shell.partition(":")
         stage = getattr(import_module(module), name)(spec, base.Context(logger, bell, ringer, watch.watch))

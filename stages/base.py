@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from ring import channel, layout, segment
 from ring.doorbell import Doorbell, Ringer
 from ring.kernels import ledger
-from stages.kind import Kind
+from stages import catalog
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,31 @@ class Context:
     watch: Callable[[int, int, Callable[[int], None] | None], None]
 
 
+def _no_burst(*_: object) -> int:
+    raise NotImplementedError("a kind names its burst, or its shell overrides do_work")
+
+
 class Stage:
-    """One stage in a process.  Subclasses set ``KIND`` and override the hooks.
+    """One stage in a process.  A kind with a shell of its own subclasses it and overrides hooks.
 
     A stage that time alone gives work has ``next_deadline(now)``, too (monotonic ns, 0: none): the process that sleeps
     is awake by then.
     """
 
-    KIND: ClassVar[Kind]
     extra = 0
 
     def __init__(self, spec: StageSpec, context: Context) -> None:
         self.spec, self.context, self.log = spec, context, context.log
-        self.params = spec.params
-        self.kernel: ModuleType = import_module(self.KIND.kernels[0])
+        self.kind, self.params = catalog.kind(spec.kind), spec.params
+        self.kernel: ModuleType = import_module(self.kind.kernels[0])
+        self._burst: Callable[..., int] = getattr(self.kernel, self.kind.burst) if self.kind.burst else _no_burst
         self._segments: list[segment.Segment] = []
         self._attach()
 
     @property
     def role_name(self) -> str:
         """``filter-mirror m0``: what logs and ring headers show."""
-        return f"{self.KIND.type} {self.spec.id}"
+        return f"{self.kind.type} {self.spec.id}"
 
     def _attach(self) -> None:
         opened = [segment.Segment.attach(name) for name in (self.spec.segment, *(p.segment for p in self.spec.ports))]
@@ -91,7 +95,7 @@ class Stage:
         self.arena.map_plain(opened[0])  # at word 0: indices in the undo log hold for every incarnation
         channel.check_header(self.spec.segment, self.w, opened[0].nbytes, layout.STAGE_MAGIC)
         self.w[layout.P_INPUTS : layout.P_OPTIONS + 48] = 0
-        self.w[layout.UNDO_CAPACITY] = self.KIND.undo_entries
+        self.w[layout.UNDO_CAPACITY] = self.kind.undo_entries
         self.w[layout.BLOCKED] = 0
         self.rings: dict[str, int] = {}
         for port, opened_ring in zip(self.spec.ports, opened[1:], strict=True):
@@ -99,9 +103,9 @@ class Stage:
             channel.check_header(port.segment, self.w[at:], opened_ring.nbytes, layout.RING_MAGIC)
             self.rings[port.name] = at
             if port.output:
-                self.w[layout.P_OUTPUTS + self.KIND.outputs.index(port.name)] = at
+                self.w[layout.P_OUTPUTS + self.kind.outputs.index(port.name)] = at
             else:
-                self.w[layout.P_INPUTS + self.KIND.inputs.index(port.name)] = at
+                self.w[layout.P_INPUTS + self.kind.inputs.index(port.name)] = at
             self._take_end(at, output=port.output)
         if extra:
             self.extra = self._map_extra(extra)
@@ -141,7 +145,7 @@ class Stage:
 
     def do_work(self, now: int) -> int:
         """One duty cycle: one burst; the kernel's ``work | bells << 32``."""
-        raise NotImplementedError(self.role_name)
+        return int(self._burst(self.u8, self.w, now))
 
     def on_event(self, event: str) -> None:
         """A command of the supervisor: ``drain``."""

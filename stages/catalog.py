@@ -1,17 +1,21 @@
-"""Every kind of stage by name.  The supervisor reaches it through `pipeline.registry`; nothing here imports Numba."""
+"""Every kind of stage, a line each: ``module`` holds its `stages.kind.Kind` as KIND, or several as KINDS.
+
+To add a kind, write its folder and its line here.  Nothing here imports Numba: kinds are data.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Final
 
-from stages.kind import Kind
+from stages.kind import Annex, Kind
 
 MODULES: Final = {
+    "colo-compare": "stages.compare.kind",
     "filter-mirror": "stages.mirror.kind",
     "filter-redirector": "stages.redirector.kind",
     "filter-rewriter": "stages.rewriter.kind",
-    "colo-compare": "stages.compare.kind",
     "chardev-socket": "stages.socket.kind",
     "netdev-stream": "stages.socket.kind",
     "netdev-tap": "stages.device.kind",
@@ -21,8 +25,37 @@ MODULES: Final = {
 }
 
 
+@cache
 def kind(name: str) -> Kind:
     """The kind called ``name`` (a key of MODULES)."""
     module = import_module(MODULES[name])
     found: Kind = module.KINDS[name] if hasattr(module, "KINDS") else module.KIND
     return found
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """All kinds, in the order of the list."""
+    return tuple(map(kind, MODULES))
+
+
+@cache
+def variants(table: str) -> dict[str, Kind]:
+    """The kinds whose tables are ``[TABLE.ID]``, by what their table's `stages.kind.VARIANT_KEYS` says."""
+    return {one.variant: one for one in kinds() if one.table == table}
+
+
+def of(table: object) -> Kind:
+    """The kind that a table declares."""
+    return _by_config()[type(table)]
+
+
+@cache
+def _by_config() -> dict[type, Kind]:
+    return {one.config: one for one in kinds()}
+
+
+@cache
+def annexes() -> tuple[tuple[Kind, Annex], ...]:
+    """The kinds that have an annex, with it."""
+    return tuple((one, one.annex) for one in kinds() if one.annex is not None)

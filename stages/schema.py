@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from ring.errors import BadSize
 from ring.sizes import parse_size, show_size
-from stages.compare.rules import regex
 
 T = TypeVar("T")
 
 MIN_RING = 256 * 1024  # the largest record, 69,640 bytes, fits three times
 MAX_RING = 1024**3
+DAY_MS = 24 * 3600 * 1000
 
 
 class Mistake(NamedTuple):
@@ -173,19 +173,6 @@ def _cpus(value: Any, _: Path) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _regex(value: Any, _: Path) -> tuple[str, ...]:
-    texts = value if type(value) is list else [value]
-    if not texts or any(type(text) is not str or not text for text in texts):
-        raise Wrong
-    for n, text in enumerate(texts):
-        try:
-            regex.read(text)
-        except regex.BadRegex as error:
-            which = f"number {n + 1}, " if len(texts) > 1 else ""
-            raise Wrong(f"{REGEX.expected}; {error}", which + regex.show(text, error.at)) from None
-    return tuple(texts)
-
-
 ID = r"[A-Za-z0-9_.-]{1,64}"
 BOOLEAN = _typed("true or false, without quotes", bool)
 VNET_LEN = _typed("10 or 12, the two lengths of a virtio-net header", int, (10, 12).__contains__)
@@ -196,16 +183,31 @@ MEMORY = Check('a size from 1MiB to 1GiB, such as "16MiB"', _memory)
 HOST = Check('a host\'s name or address without blanks, such as "10.0.0.2"', _host)
 FILE = Check("the path of a file", _file)
 CPUS = Check("a list of different processor numbers, such as [0, 1]", _cpus)
-REGEX = Check("a regular expression for bytes (docs/rules.md), or a list", _regex)
 POSITION = matching(rf"head|tail|id={ID}", '"head", "tail" or "id=" and the id of a filter')
 IFNAME = matching(
     r"(?!\.{1,2}$)[^\s/:\0]{1,15}", "a name of an interface: 1 to 15 characters, no space, slash or colon"
 )
 
 
-def key(check: Check, default: Any = None, *, required: bool = False) -> Any:
-    """A field of a table: what it takes and what it is where it is left out."""
-    return field(default="" if required else default, metadata={"check": check, "required": required})
+def key(check: Check, default: Any = None, *, required: bool = False, doc: str, shown: str | None = None) -> Any:
+    """A field of a table: what it takes, what it is where it is left out, and its sentence for docs/config.md.
+
+    ``shown``: how the reference shows the default, where it is not the value itself.
+    """
+    metadata = {"check": check, "required": required, "doc": doc, "shown": shown}
+    return field(default="" if required else default, metadata=metadata)
+
+
+def reference(cls: type[Any]) -> Iterable[tuple[str, str, str]]:
+    """Name, default and sentence of each key of a table, as docs/config.md has them."""
+    for f in fields(cls):
+        if "check" in f.metadata:
+            shown = f.metadata["shown"]
+            if shown is None:
+                shown = (
+                    "required" if f.metadata["required"] else "none" if f.default is None else f"`{show(f.default)}`"
+                )
+            yield f.name, shown, f.metadata["doc"]
 
 
 @dataclass

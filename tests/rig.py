@@ -5,6 +5,7 @@ The stage runs in this process, one duty cycle at a time, so that a test says ex
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import time
@@ -20,8 +21,18 @@ from ring import layout, ledger
 from ring.doorbell import Doorbell, Ringer
 from stages import catalog
 from stages.base import Context, Port, Stage, StageSpec
+from stages.kind import Derived, Kind
 
 _serial = itertools.count()
+
+
+def defaults(kind: Kind, vnet: bool) -> dict[str, Any]:
+    """The parameters of a stage whose table says no more than it must, as `stages.kind.Kind.params` gives them."""
+    keys = [f for f in dataclasses.fields(kind.config) if not f.metadata["required"]]
+    found = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in keys}
+    if kind.endpoint:
+        found |= kind.derive(kind.config(), Derived(vnet, False, "network", "/nowhere", 0))
+    return found
 
 
 class Rig:
@@ -41,7 +52,7 @@ class Rig:
     ) -> None:
         self.kind = catalog.kind(kind)
         self.prefix = f"rig-{os.getpid()}-{next(_serial)}"
-        self.params = dict(params or {})
+        self.params = {**defaults(self.kind, bool(vnet)), **(params or {})}
         names = self.kind.inputs + self.kind.outputs if ports is None else ports
         self.rings = {name: ring.create(f"{self.prefix}.r.{name}", ring_size, vnet=name in vnet) for name in names}
         self.segment = ledger.StageSegment.create(f"{self.prefix}.s", self.kind.words(self.params))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import desk
 from pipeline.config import parse
 from pipeline.graph import plan
 from stages import catalog
 from stages.compare.layout import words as compare
+from tools import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "docs", "ring", "pipeline", "stages", "tools", "tests", "samples", "examples")
@@ -132,16 +132,19 @@ def test_the_moves_of_arming_are_those_of_the_code() -> None:
 @pytest.mark.parametrize(
     ("title", "table"),
     [
-        ("Links: chardev socket, netdev stream", "[chardev.ID]"),
-        ("filter-mirror", "[filter.ID]"),
-        ("filter-redirector", "[filter.ID]"),
-        ("filter-rewriter", "[filter.ID]"),
+        ("Links: chardev socket, netdev stream", 'chardev: backend = "socket"'),
+        ("filter-mirror", 'filter: type = "filter-mirror"'),
+        ("filter-redirector", 'filter: type = "filter-redirector"'),
+        ("filter-rewriter", 'filter: type = "filter-rewriter"'),
         ("colo-compare", "[compare.ID]"),
     ],
 )
 def test_properties_have_the_defaults_of_the_reference(title: str, table: str) -> None:
     """The list of an object's properties says what docs/config.md says; the compare's is complete."""
-    defaults = {row[0].strip("`"): row[1] for row in _rows(_section(ROOT / "docs" / "config.md", table))}
+    page = ROOT / "docs" / "config.md"
+    place = table.partition(":")[0]
+    common = _rows(_section(page, f"[{place}.ID]")) if ":" in table else []
+    defaults = {row[0].strip("`"): row[1] for row in [*common, *_rows(_section(page, table))]}
     listed = re.search(r"^(?:Properties:|Chardev) .*?\n\n", _section(_BEHAVIOUR, title), re.MULTILINE | re.DOTALL)
     assert listed
     told = {}
@@ -153,6 +156,11 @@ def test_properties_have_the_defaults_of_the_reference(title: str, table: str) -
             assert default == defaults[name] or (default, name) == ("required", "outdev"), name
     if title == "colo-compare":
         assert told.keys() == defaults.keys()
+
+
+def test_the_reference_is_made_from_the_code() -> None:
+    """docs/config.md has every table of keys as the kinds declare it: python -m tools.reference --write."""
+    assert reference.updated(reference.PAGE.read_text())[1] == []
 
 
 def _texts(node: ast.expr) -> list[str]:
@@ -169,7 +177,7 @@ def _texts(node: ast.expr) -> list[str]:
 
 def _messages() -> Iterator[tuple[str, str, set[str]]]:
     """Event, level and fields of each log line in the code of stages and pipeline."""
-    for path in (*(ROOT / "stages").glob("*.py"), *(ROOT / "pipeline").glob("*.py")):
+    for path in (*(ROOT / "stages").rglob("*.py"), *(ROOT / "pipeline").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPLAINT":  # `stages.socket.dial`
                 yield from ((text, "warning", {"address", "reason"}) for text in _texts(node.value))
@@ -233,9 +241,9 @@ def test_what_is_said_of_oddities_kept_is_true() -> None:
 def test_the_readme_says_who_is_told_of_an_event() -> None:
     """``checkpoint`` and ``failover`` of the control socket, in the README's table of commands."""
     told = {row[0]: row[1] for row in _rows((ROOT / "README.md").read_text()) if len(row) == 2}
-    for command, kinds in (("checkpoint", desk.HEAR_CHECKPOINT), ("failover", desk.HEAR_FAILOVER)):
-        for kind, people in (("filter-rewriter", "rewriters"), ("colo-compare", "compares")):
-            assert (people in told[f"`{command}`"]) == (kind in kinds), (command, people)
+    for command in ("checkpoint", "failover"):
+        for name, people in (("filter-rewriter", "rewriters"), ("colo-compare", "compares")):
+            assert (people in told[f"`{command}`"]) == (command in catalog.kind(name).hears), (command, people)
 
 
 def test_quoted_code_is_the_code() -> None:

@@ -1,13 +1,35 @@
-"""What the pipeline must know of a capture as one side of a netdev."""
+"""netdev-pcap: one side of a netdev that is a capture: frames are read from one, and written to another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from stages.capture import files
 from stages.capture import reader as captures
 from stages.capture.layout import replay as layout
-from stages.kind import Balance, Kind
+from stages.kind import NETDEV, Balance, Claim, Derived, Kind
+from stages.schema import DAY_MS, FILE, Mistake, integer, key, one_of, positive, show
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pcap:
+    """``backend = "pcap"``: frames from a capture, and into one."""
+
+    read: str | None = key(FILE, doc="a capture, pcap or pcapng, whose inbound frames come in here")
+    write: str | None = key(FILE, doc="a capture into which frames go that leave here")
+    pace: str = key(
+        one_of("recorded", "asap"), "recorded", doc="as recorded, or `asap`: as fast as the pipeline takes them"
+    )
+    speed: int | float = key(positive(""), 1.0, doc="`2.0`: twice as fast as recorded")
+    patience_ms: int = key(
+        integer(1, DAY_MS, "ms"), 5_000, doc="how long a frame waits for the recorded frames that it answers"
+    )
+    record: str = key(
+        one_of("sent", "both"), "sent", doc="what `write` gets: `sent`, or `both`: the frames that come in here, too"
+    )
 
 
 def flow_limit(directions: list[int]) -> int:
@@ -16,16 +38,47 @@ def flow_limit(directions: list[int]) -> int:
     return min(outbound, len(directions) - outbound)
 
 
-def _table_words(params: Mapping[str, Any]) -> int:
-    path = params.get("read")
+def _words(params: Mapping[str, Any]) -> int:
+    path = params["read"]
     if not path:
         return 1
     return 1 + layout.FLOW_WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
 
 
+def _mistakes(table: Pcap, path: str, clean: bool) -> Iterable[Mistake]:
+    if table.write is not None:
+        yield from files.folder_missing(table.write, f"{path}.write")
+    if table.read is None and table.write is None and clean:
+        yield Mistake(path, "neither read nor write", 'a capture to read or to write, or backend = "null"')
+    if table.read is not None and not Path(table.read).is_file():
+        yield Mistake(f"{path}.read", f"no file {show(table.read)}", "a capture (pcap or pcapng) that is there")
+
+
+def _claims(table: Pcap, path: str) -> Iterable[Claim]:
+    if table.write is not None:
+        yield files.writes(table.write, f"{path}.write")
+    if table.read is not None:
+        yield files.reads(table.read, f"{path}.read")
+
+
+def _start_ns(table: Pcap) -> int:
+    return captures.first_timestamp(table.read) if table.read is not None else 0
+
+
+def _derive(table: Pcap, derived: Derived) -> Mapping[str, Any]:
+    return {"clock_base_ns": derived.start_ns}  # one clock for all captures
+
+
+def _address(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{verb}s {params[verb]}" for verb in ("read", "write") if params[verb] is not None)
+
+
 KIND: Final = Kind(
     name="netdev-pcap",
     type="netdev",
+    table=NETDEV,
+    variant="pcap",
+    config=Pcap,
     shell="stages.capture.shell:Pcap",
     kernels=("stages.capture.kernels.replay", "stages.capture.kernels.pcap_blocks"),
     inputs=("send",),
@@ -36,5 +89,14 @@ KIND: Final = Kind(
         Balance("every frame was awaited or not", ("send_frames",), ("awaited", "stray")),
     ),
     undo_entries=1024,
-    table_words=_table_words,
+    words_of=_words,
+    sized_by=("read", "write"),
+    finite=True,
+    mistakes=_mistakes,
+    claims=_claims,
+    gives=lambda table: table.read is not None,
+    start_ns=_start_ns,
+    start_key="read",
+    derive=_derive,
+    address=_address,
 )

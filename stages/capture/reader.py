@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-class CaptureError(Exception):
+class CaptureError(ValueError):
     """A capture that cannot be used: ``path``, ``offset`` (the byte where it goes wrong) and what was ``found``."""
 
     def __init__(self, path: str | os.PathLike[str], offset: int, found: str) -> None:

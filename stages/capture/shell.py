@@ -10,7 +10,6 @@ import numpy as np
 from ring import layout
 from stages.base import Stage
 from stages.capture import reader as captures
-from stages.capture.kind import KIND
 from stages.capture.layout import recording as record
 from stages.capture.layout import replay as pcap
 from stages.capture.reader import CaptureError
@@ -28,13 +27,12 @@ class Pcap(Stage):
     frame waits for the frames that it answers), ``record`` ("sent" or "both": whether what is emitted is written, too).
     """
 
-    KIND = KIND
     _spans: list[captures.Span]
     _data = b""
 
     def extra_bytes(self) -> int:
         """The capture, its columns, its index, and the recorder."""
-        path = self.params.get("read")
+        path = self.params["read"]
         self._data = captures.load(path) if path else b""
         # Causes stand before effects in the file; a stable sort keeps that where times are equal.
         self._spans = sorted(captures.walk(self._data, path), key=lambda span: span.ns) if path else []
@@ -48,22 +46,22 @@ class Pcap(Stage):
             pcap.P_BASE: self.extra,
             pcap.P_PACKETS: len(self._spans),
             pcap.P_MASK: self._slots - 1,
-            pcap.P_FLOWS: self.KIND.tables_at + 1,
-            pcap.P_PATIENCE: int(self.params.get("patience_ms", 5000)) * 1_000_000,
-            pcap.P_ASAP: int(self.params.get("pace", "recorded") == "asap"),
-            pcap.P_BOTH: int(self.params.get("record", "sent") == "both"),
+            pcap.P_FLOWS: self.kind.tables_at + 1,
+            pcap.P_PATIENCE: int(self.params["patience_ms"]) * 1_000_000,
+            pcap.P_ASAP: int(self.params["pace"] == "asap"),
+            pcap.P_BOTH: int(self.params["record"] == "both"),
         }
 
     def on_start(self) -> None:
         """Load the capture and open the file to write.  Raises `CaptureError`."""
         self._recorder_at = self.extra + pcap.HEADER + pcap.COLUMNS * len(self._spans) + self._slots
         self._base = int(self.params.get("clock_base_ns") or (self._spans[0].ns if self._spans else 0))
-        self._speed = float(self.params.get("speed", 1.0))
+        self._speed = float(self.params["speed"])
         self._load()
         self._data = b""
         self._spans = []
         self._recorder: Recorder | None = None
-        if self.params.get("write"):
+        if self.params["write"]:
             self._recorder = Recorder(self, self._recorder_at, self.params["write"], self.scalar(pcap.FILE_LENGTH))
             self.w[pcap.P_WRITE] = self._recorder_at
         self._finished = False
@@ -106,7 +104,7 @@ class Pcap(Stage):
 
     def _check_fingerprint(self, path: str) -> None:
         """The positions in the segment belong to one capture: refuse another that came under its name."""
-        at, mark = self.KIND.tables_at, zlib.crc32(self._data) + 1
+        at, mark = self.kind.tables_at, zlib.crc32(self._data) + 1
         found = int(self.w[at])
         if found not in (0, mark):
             raise CaptureError(

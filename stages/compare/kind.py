@@ -1,11 +1,15 @@
-"""What the pipeline must know of a colo-compare."""
+"""colo-compare: releases the primary's packets where both outputs agree, asks for a checkpoint where they do not."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from stages.compare.config import Compare, Rule
 from stages.compare.layout import words
-from stages.kind import Balance, Kind
+from stages.kind import Annex, Balance, ChardevKey, Headline, Kind, Shown
+from stages.schema import Mistake, show
 
 RELEASES: Final = (
     "released",
@@ -15,9 +19,42 @@ RELEASES: Final = (
     "released_by_rule",
 )
 
+
+def _mistakes(table: Compare, path: str, clean: bool) -> Iterable[Mistake]:
+    folder = table.divergences
+    if folder and os.path.lexists(folder) and not os.path.isdir(folder):
+        yield Mistake(f"{path}.divergences", f"a file, {folder}", "a folder, or a path where one can be made")
+    taken: dict[str, str] = {}
+    for name in ("primary_in", "secondary_in", "outdev", "notify_dev"):
+        value = getattr(table, name)
+        if not value:
+            continue
+        other = taken.setdefault(value, name)
+        if other != name:
+            yield Mistake(f"{path}.{name}", f"{show(value)}, which is {other} too", "a chardev of its own")
+
+
+def _shows(counters: Mapping[str, int]) -> Shown:
+    """Whether it has a secondary to compare with, in a word."""
+    arming = words.ARMING_STATES[counters["arming_state"]]
+    if counters["arming_state"] == words.IN_STEP:
+        return Shown({"arming": arming})
+    long = f"the secondary is {arming}: the primary's packets leave uncompared"
+    return Shown({"arming": arming}, f"secondary {arming}", long)
+
+
+def _summary(stage: str, counters: Mapping[str, int]) -> str:
+    kinds = [(n.removeprefix("diverged_"), v) for n, v in counters.items() if n.startswith("diverged_") and v]
+    how = f" ({', '.join(f'{name} {value:,}' for name, value in sorted(kinds))})" if kinds else ""
+    divergences, checkpoints = counters.get("divergences", 0), counters.get("checkpoints", 0)
+    return f"{stage}: {divergences:,} divergences{how}, {checkpoints:,} checkpoints"
+
+
 KIND: Final = Kind(
     name="colo-compare",
     type="colo-compare",
+    table="compare",
+    config=Compare,
     shell="stages.compare.shell:Compare",
     kernels=("stages.compare.kernels.burst",),
     inputs=("primary_in", "secondary_in", "notify_in"),
@@ -47,5 +84,36 @@ KIND: Final = Kind(
         Balance("held is the sum of both sides", ("held",), ("held_primary", "held_secondary")),
     ),
     undo_entries=1 << 15,
-    table_words=lambda params: words.places(params, 0)["end"],
+    words_of=lambda params: words.places(params, 0)["end"],
+    sized_by=("max_connections", "hold_memory"),
+    chardevs=(
+        ChardevKey("primary_in", reads="primary_in"),
+        ChardevKey("secondary_in", reads="secondary_in"),
+        ChardevKey("outdev", writes="outdev"),
+        ChardevKey("notify_dev", reads="notify_in", writes="notify_out", text=True),
+    ),
+    ways=(("primary_in", "outdev"),),  # the secondary's frames end here
+    hears=("checkpoint", "failover"),
+    gauges=("held",),
+    mistakes=_mistakes,
+    derive=lambda table, derived: {"divergences": table.divergences or f"{derived.runtime}.divergences"},
+    shows=_shows,
+    headlines=(
+        Headline("released", RELEASES),
+        Headline("held", ("held",)),
+        Headline("checkpoints", ("checkpoints",)),
+        Headline("divergences", ("divergences",)),
+    ),
+    summary=_summary,
+    annex=Annex("rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex"),
+    qemu=(
+        "primary_in",
+        "secondary_in",
+        "outdev",
+        "notify_dev",
+        "compare_timeout",
+        "expired_scan_cycle",
+        "max_queue_size",
+        "vnet_hdr_support",
+    ),
 )

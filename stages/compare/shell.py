@@ -10,7 +10,6 @@ from ring import layout
 from stages.base import Stage
 from stages.compare import finding
 from stages.compare.evidence_files import Evidence
-from stages.compare.kind import KIND
 from stages.compare.layout import evidence, rules
 from stages.compare.layout import words as compare
 from stages.packets.kernels.table import format_table
@@ -23,12 +22,10 @@ _LINE_NS: Final = 100_000_000
 class Compare(Stage):
     """The compare's shell: lays out the tables of a fresh segment, and logs what the kernel found."""
 
-    KIND = KIND
-
     def options(self) -> dict[int, int]:
         """Places of the tables, and the keys of the config."""
         p = self.params
-        at = compare.places(p, self.KIND.tables_at)
+        at = compare.places(p, self.kind.tables_at)
         words = {
             compare.O_TABLE: at["table"],
             compare.O_SLOTS: at["slots"],
@@ -45,10 +42,10 @@ class Compare(Stage):
             compare.O_HISTORY: at["history"] if self._files() else 0,
             compare.O_RECORDS: at["records"],
             compare.O_RECORDS_TAKEN: self.scalar(compare.SC_RECORDS),
-            compare.O_INTERVAL_NS: self._ns("checkpoint_interval_ms", compare.CHECKPOINT_INTERVAL_MS),
-            compare.O_STORM_LIMIT: int(p.get("storm_checkpoints", compare.STORM_CHECKPOINTS)),
-            compare.O_STORM_WINDOW_NS: self._ns("storm_window_ms", compare.STORM_WINDOW_MS),
-            compare.O_STORM_NS: self._ns("storm_interval_ms", compare.STORM_INTERVAL_MS),
+            compare.O_INTERVAL_NS: self._ns("checkpoint_interval_ms"),
+            compare.O_STORM_LIMIT: int(p["storm_checkpoints"]),
+            compare.O_STORM_WINDOW_NS: self._ns("storm_window_ms"),
+            compare.O_STORM_NS: self._ns("storm_interval_ms"),
         }
         queue = at["queues"]
         for group in range(6):
@@ -58,11 +55,11 @@ class Compare(Stage):
             queue += length
         return words
 
-    def _ns(self, key: str, default: int) -> int:
-        return int(self.params.get(key, default)) * 1_000_000
+    def _ns(self, key: str) -> int:
+        return int(self.params[key]) * 1_000_000
 
     def _files(self) -> int:
-        return int(self.params.get("divergence_files", 64)) if self.params.get("divergences") else 0
+        return int(self.params["divergence_files"]) if self.params["divergences"] else 0
 
     def on_start(self) -> None:
         """Lay out the tables if no incarnation has done so."""
@@ -72,11 +69,11 @@ class Compare(Stage):
             self._format(w, t, options)
         self._logged = self.scalar(compare.SC_EVENTS)
         self._said_until, self._unsaid = -_LINES * _LINE_NS, 0
-        self._evidence = Evidence(str(self.params.get("divergences", "")), self.spec.id, self._files(), self.log)
+        self._evidence = Evidence(str(self.params["divergences"]), self.spec.id, self._files(), self.log)
 
     def _format(self, w: Any, t: int, options: dict[int, int]) -> None:
         counts = compare.slots(self.params)
-        at = compare.places(self.params, self.KIND.tables_at)
+        at = compare.places(self.params, self.kind.tables_at)
         place, number = at["bytes"] * 8, 0
         row = layout.ROWS + layout.R_SCALARS  # nothing was committed yet: row A is the true one
         for group in range(6):
@@ -177,8 +174,8 @@ class Compare(Stage):
             self.log.warning(
                 "differences come too often: checkpoints are periodic from now on",
                 checkpoints=requests,
-                within_ms=int(self.params.get("storm_window_ms", compare.STORM_WINDOW_MS)),
-                every_ms=int(self.params.get("storm_interval_ms", compare.STORM_INTERVAL_MS)),
+                within_ms=int(self.params["storm_window_ms"]),
+                every_ms=int(self.params["storm_interval_ms"]),
             )
         else:
             self.log.info("no differences any more: checkpoints are made on demand again")

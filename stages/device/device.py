@@ -13,8 +13,6 @@ from ring import layout
 from stages.base import Stage
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
 from stages.device import layout as device
-from stages.device.kind import KINDS
-from stages.kind import Kind
 
 _CLONE_NEWNET = 0x40000000
 _NETNS = Path("/run/netns")
@@ -75,11 +73,6 @@ class Device(Stage):
     _recorder: Recorder | None = None
 
     @property
-    def KIND(self) -> Kind:  # type: ignore[override]  # kinds of one layout module
-        """The kind that the spec names."""
-        return KINDS[self.spec.kind]
-
-    @property
     def memory(self) -> int:
         """Word at which the private memory starts (X_... of the layout)."""
         return self.extra
@@ -87,7 +80,7 @@ class Device(Stage):
     @property
     def where(self) -> str:
         """The device as messages name it: ``eth0 in NETNS``."""
-        netns = self.params.get("netns")
+        netns = self.params["netns"]
         return f"{self.params['ifname']}{f' in {netns}' if netns else ''}"
 
     def header(self) -> int:
@@ -115,7 +108,7 @@ class Device(Stage):
 
     def extra_bytes(self) -> int:
         """One frame, the message, and the recorder's buffer."""
-        return self._recorder_at + (BYTES if self.params.get("record") else 0)
+        return self._recorder_at + (BYTES if self.params["record"] else 0)
 
     @property
     def _recorder_at(self) -> int:
@@ -137,12 +130,12 @@ class Device(Stage):
         """Open the device.  Raises `DeviceError`."""
         self._fd = self.open()
         self.w[device.P_FD] = self._fd
-        if self.params.get("record"):
+        if self.params["record"]:
             self._recorder = Recorder(self, self.memory + self._recorder_at // 8, self.params["record"])
         self._link(up=True)
         self.w[layout.LIFE_FINISHED] = 0
         self._watch(select.EPOLLIN)
-        self.log.info("device open", ifname=self.params["ifname"], netns=self.params.get("netns"))
+        self.log.info("device open", ifname=self.params["ifname"], netns=self.params["netns"])
 
     def _link(self, *, up: bool) -> None:
         for port, at in self.rings.items():

@@ -1,48 +1,100 @@
-"""What the pipeline must know of a TAP device or an existing interface as one side of a netdev."""
+"""A TAP device, or an existing interface, as one side of a netdev."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from stages.kind import Balance, Counter, Kind
+from stages.capture import files
+from stages.kind import NETDEV, Balance, Claim, Counter, Kind
+from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
 
 _SENT: Final = Counter("sent", "frames that the device took")
-_BALANCE: Final = Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused"))
-_KERNELS: Final = ("stages.device.kernels.device", "stages.capture.kernels.pcap_blocks")
-
-TAP: Final = Kind(
-    name="netdev-tap",
-    type="netdev",
-    shell="stages.device.tap:Tap",
-    kernels=_KERNELS,
-    inputs=("send",),
-    outputs=("receive",),
-    counters=(
-        _SENT,
-        Counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame"),
-    ),
-    connects=True,
-    balances=(_BALANCE,),
+_TAP_COUNTERS: Final = (
+    _SENT,
+    Counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame"),
+)
+_PACKET_COUNTERS: Final = (
+    _SENT,
+    Counter("dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"),
+    Counter("dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"),
+    Counter("dropped_unreadable", "frames over 69,632 bytes, or cut in a way that no virtio-net header can say"),
+    Counter("vlan_tags_restored", "frames whose VLAN tag the system had taken out, put back"),
+    Counter("checksums_finished", "frames of a local sender whose checksum was left to a card, made here"),
+    Counter("received_over_mtu", "frames longer than the MTU: segments that the system had put together"),
 )
 
-PACKET: Final = Kind(
-    name="netdev-packet",
-    type="netdev",
-    shell="stages.device.packet_socket:Interface",
-    kernels=_KERNELS,
-    inputs=("send",),
-    outputs=("receive",),
-    counters=(
-        _SENT,
-        Counter("dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"),
-        Counter("dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"),
-        Counter("dropped_unreadable", "frames over 69,632 bytes, or cut in a way that no virtio-net header can say"),
-        Counter("vlan_tags_restored", "frames whose VLAN tag the system had taken out, put back"),
-        Counter("checksums_finished", "frames of a local sender whose checksum was left to a card, made here"),
-        Counter("received_over_mtu", "frames longer than the MTU: segments that the system had put together"),
-    ),
-    connects=True,
-    balances=(_BALANCE,),
-)
+_RECORD: Final = "a pcapng file into which everything that passes is written"
+_NETNS: Final = "the network namespace that it is in"
 
-KINDS: Final = {kind.name: kind for kind in (TAP, PACKET)}
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """``backend = "tap"``: a TAP device, created where missing."""
+
+    ifname: str = key(IFNAME, required=True, doc="name of the TAP device, 1 to 15 characters; created where missing")
+    netns: str | None = key(TEXT, doc=_NETNS)
+    vnet_hdr: bool = key(
+        BOOLEAN,
+        False,
+        doc="frames with a virtio-net header (checksum and segmentation offload); the other side must be a `tap` or"
+        " `packet` with it, too, or `null`",
+    )
+    vnet_hdr_len: int = key(VNET_LEN, 10, doc="bytes of that header, 10 or 12")
+    persist: bool = key(BOOLEAN, False, doc="`true`: a device that was made here stays when the pipeline has ended")
+    record: str | None = key(FILE, doc=_RECORD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packet:
+    """``backend = "packet"``: an existing interface through AF_PACKET."""
+
+    ifname: str = key(IFNAME, required=True, doc="name of the interface")
+    netns: str | None = key(TEXT, doc=_NETNS)
+    vnet_hdr: bool = key(BOOLEAN, False, doc="frames with a virtio-net header, as above (10 bytes)")
+    record: str | None = key(FILE, doc=_RECORD)
+
+
+def _mistakes(table: Tap | Packet, path: str, clean: bool) -> Iterable[Mistake]:
+    if table.record is not None:
+        yield from files.folder_missing(table.record, f"{path}.record")
+
+
+def _claims(table: Tap | Packet, path: str) -> Iterable[Claim]:
+    if table.ifname:
+        what = ("interface", table.ifname, table.netns)
+        yield Claim(what, path, show(table.ifname), "another interface; {taken} has this one", key="ifname")
+    if table.record is not None:
+        yield files.writes(table.record, f"{path}.record")
+
+
+def _address(params: Mapping[str, Any]) -> str:
+    return f"{params['ifname']}" + (f" in {params['netns']}" if params["netns"] else "")
+
+
+def _kind(variant: str, config: type[Any], shell: str, counters: tuple[Counter, ...]) -> Kind:
+    return Kind(
+        name=f"netdev-{variant}",
+        type="netdev",
+        table=NETDEV,
+        variant=variant,
+        config=config,
+        shell=shell,
+        kernels=("stages.device.kernels.device", "stages.capture.kernels.pcap_blocks"),
+        inputs=("send",),
+        outputs=("receive",),
+        counters=counters,
+        balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
+        connects=True,
+        mistakes=_mistakes,
+        claims=_claims,
+        vnet=lambda table: bool(table.vnet_hdr),
+        address=lambda params: f"{variant} {_address(params)}",
+    )
+
+
+KINDS: Final = {
+    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", _TAP_COUNTERS),
+    "netdev-packet": _kind("packet", Packet, "stages.device.packet_socket:Interface", _PACKET_COUNTERS),
+}

@@ -122,7 +122,7 @@ class Interface(Device):
 
     def given(self) -> int:
         """Frames keep it with ``vnet_hdr``."""
-        return words.VNET_HEADER if self.params.get("vnet_hdr") else 0
+        return words.VNET_HEADER if self.params["vnet_hdr"] else 0
 
     def options(self) -> dict[int, int]:
         """Those of a device, and that it is a packet socket."""
@@ -134,7 +134,7 @@ class Interface(Device):
 
     def open(self) -> int:
         """The interface, which must be there and up.  Raises `DeviceError`."""
-        self._socket, self._index = open_interface(self._ifname, self.params.get("netns"))
+        self._socket, self._index = open_interface(self._ifname, self.params["netns"])
         self._warned: set[str] = set()
         w, base = self.w, int(self.u8.ctypes.data)
         m = self.memory + words.X_MESSAGE

@@ -81,9 +81,9 @@ class Tap(Device):
 
     def header(self) -> int:
         """What the params say."""
-        return int(self.params.get("vnet_hdr_len", 10)) if self.params.get("vnet_hdr") else 0
+        return int(self.params["vnet_hdr_len"]) if self.params["vnet_hdr"] else 0
 
     def open(self) -> int:
         """The device, created where missing.  Raises `DeviceError`."""
-        ifname, netns = str(self.params["ifname"]), self.params.get("netns")
-        return open_tap(ifname, netns, self.header(), persist=bool(self.params.get("persist")))
+        ifname, netns = str(self.params["ifname"]), self.params["netns"]
+        return open_tap(ifname, netns, self.header(), persist=bool(self.params["persist"]))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from stages.base import Stage
 from stages.mirror import layout as mirror
-from stages.mirror.kind import KIND
 
 
 class Mirror(Stage):
     """Passes every packet on unchanged, and sends a copy to outdev while a peer is connected there."""
 
-    KIND = KIND
-
     _stalled = False
 
     def options(self) -> dict[int, int]:
         """How long a full outdev is waited for."""
-        return {mirror.O_STALL_NS: int(self.params.get("stall_timeout", 0)) * 1_000_000}
+        return {mirror.O_STALL_NS: int(self.params["stall_timeout"]) * 1_000_000}
 
     def do_work(self, now: int) -> int:
         """One burst of each direction; a line when outdev begins or ceases to take nothing."""

@@ -1,17 +1,41 @@
-"""What the pipeline must know of a filter-redirector."""
+"""filter-redirector: packets leave the chain to one chardev, and frames from another enter it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
-from stages.kind import Balance, Kind
+from stages.filter import WAYS, Filter
+from stages.kind import FILTER, Balance, ChardevKey, Kind
 from stages.redirector import layout
+from stages.schema import IDENT, Mistake, key, show
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redirector(Filter):
+    """``type = "filter-redirector"``."""
+
+    indev: str | None = key(IDENT, doc="frames from this chardev go on in the chain behind this filter")
+    outdev: str | None = key(IDENT, doc="gets the packets themselves, while a peer is there")
+
+
+def _mistakes(table: Redirector, path: str, clean: bool) -> Iterable[Mistake]:
+    if table.indev is None and table.outdev is None:
+        if clean:
+            yield Mistake(path, "neither indev nor outdev", "indev, outdev, or two different ones")
+    elif table.indev == table.outdev:
+        yield Mistake(f"{path}.outdev", f"{show(table.outdev)}, which is indev too", "another chardev than indev")
+
 
 KIND: Final = Kind(
     name="filter-redirector",
     type="filter-redirector",
-    shell="stages.redirector.shell:Redirector",
+    table=FILTER,
+    variant="filter-redirector",
+    config=Redirector,
     kernels=("stages.redirector.kernels",),
+    burst="redirector_burst",
     inputs=("tx_in", "rx_in", "indev"),
     outputs=("tx_out", "rx_out", "outdev"),
     counters=layout.COUNTERS,
@@ -24,4 +48,9 @@ KIND: Final = Kind(
             ("passed_on", "injected_tx", "injected_rx"),
         ),
     ),
+    chardevs=(ChardevKey("indev", reads="indev"), ChardevKey("outdev", writes="outdev")),
+    ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
+    hears=("status",),
+    mistakes=_mistakes,
+    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "indev", "outdev"),
 )

@@ -1,27 +1,41 @@
-"""What the pipeline must know of a filter-rewriter."""
+"""filter-rewriter: lets the secondary's TCP take part in connections whose numbers the primary chose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from stages.kind import Balance, Kind
+from stages.filter import WAYS, Filter
+from stages.kind import FILTER, Balance, Headline, Kind
 from stages.packets.layout import table
 from stages.rewriter import layout
+from stages.schema import Mistake, integer, key, show
 
 
-def capacity(params: Mapping[str, Any]) -> int:
-    """Rows of the table."""
-    return int(params.get("max_connections", layout.MAX_CONNECTIONS))
+@dataclass(frozen=True, kw_only=True)
+class Rewriter(Filter):
+    """``type = "filter-rewriter"``."""
+
+    max_connections: int = key(integer(1, 1 << 20), 16_384, doc="connections that it can know at once")
 
 
-def _table_words(params: Mapping[str, Any]) -> int:
-    return layout.TABLE_AT - layout.SCRATCH_AT + table.words(capacity(params), layout.ROW_WORDS)
+def _mistakes(made: Rewriter, path: str, clean: bool) -> Iterable[Mistake]:
+    if made.queue != "all":
+        yield Mistake(f"{path}.queue", show(made.queue), '"all": a rewriter has to see both directions')
+
+
+def _words(params: Mapping[str, Any]) -> int:
+    rows = int(params["max_connections"])
+    return layout.TABLE_AT - layout.SCRATCH_AT + table.words(rows, layout.ROW_WORDS)
 
 
 KIND: Final = Kind(
     name="filter-rewriter",
     type="filter-rewriter",
+    table=FILTER,
+    variant="filter-rewriter",
+    config=Rewriter,
     shell="stages.rewriter.shell:Rewriter",
     kernels=("stages.rewriter.kernels.burst",),
     inputs=("tx_in", "rx_in"),
@@ -54,5 +68,12 @@ KIND: Final = Kind(
         ),
     ),
     undo_entries=layout.UNDO_ENTRIES,
-    table_words=_table_words,
+    words_of=_words,
+    sized_by=("max_connections",),
+    ways=WAYS,
+    hears=("status", "checkpoint", "failover"),
+    deaf=("checkpoint", "failover"),  # two counts do not say which came first, and after a failover none is of use
+    mistakes=_mistakes,
+    headlines=(Headline("checkpoints", ("checkpoints",), once=True),),
+    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"),
 )

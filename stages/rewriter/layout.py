@@ -165,7 +165,6 @@ FIN_ACKED_OUT: Final = 8
 
 FIRST_WINDOW: Final = 0xFFFF  # RFC 7323: the window of a SYN is never scaled, so the first segment lies within it
 RESET_WINDOW: Final = 1 << 20  # how far past the guest's last ack a RST still counts: bytes in flight before it
-MAX_CONNECTIONS: Final = 16_384
 
 # --- room for a burst -------------------------------------------------------------------------------------------
 PACKET_PUTS: Final = 80  # entries of the undo log that a packet needs at most, without moving others in the table

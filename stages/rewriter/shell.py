@@ -6,19 +6,16 @@ from stages.base import Stage
 from stages.packets.kernels.table import format_table
 from stages.packets.layout import table
 from stages.rewriter import layout as rewriter
-from stages.rewriter.kind import KIND, capacity
 
 
 class Rewriter(Stage):
     """Rewrites acknowledgement numbers towards the guest and sequence numbers from it; TCP only."""
 
-    KIND = KIND
-
     def on_start(self) -> None:
         """Lay out the connection table of a fresh segment."""
         # The capacity is written last: a process killed over the formatting leaves 0, and the next one does it again.
         if self.w[rewriter.TABLE_AT + table.T_CAPACITY] == 0:
-            rows = capacity(self.params)
+            rows = int(self.params["max_connections"])
             format_table(self.w, rewriter.TABLE_AT, rows, table.buckets(rows), rewriter.ROW_WORDS)
 
     def do_work(self, now: int) -> int:

@@ -1,28 +1,104 @@
-"""What the pipeline must know of a stream socket: a chardev, or one side of a netdev."""
+"""A stream socket as a chardev, or as one side of a netdev: chardev frames over TCP or a unix socket."""
 
 from __future__ import annotations
 
-from typing import Final
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from stages.kind import Kind
+from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind
+from stages.schema import BOOLEAN, FILE, HOST, Mistake, integer, key, positive, show
 from stages.socket import layout
 
+SUN_PATH: Final = 107
+"""The most bytes of a unix socket's path, unix(7)."""
 
-def _kind(name: str, people: str) -> Kind:
+_PORT: Final = integer(1, 65_535)
+_RECONNECT: Final = "seconds: the longest wait between two attempts of a client; it goes on for ever"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """``backend = "stream"``: frames on a stream socket, as QEMU's -netdev stream and -netdev socket speak them."""
+
+    host: str | None = key(HOST, doc="name or address, without blanks; with `port`")
+    port: int | None = key(_PORT, doc="1 to 65535")
+    path: str | None = key(FILE, doc="a unix socket, 107 bytes at most, instead of host and port")
+    server: bool = key(BOOLEAN, False, doc="listen instead of connect")
+    reconnect: int | float = key(positive("seconds"), 1, doc=_RECONNECT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Socket(Stream):
+    """``backend = "socket"``: a chardev's frames, or its lines of text; ``reconnect`` in seconds."""
+
+    wait: bool = key(BOOLEAN, False, doc="`true`: the pipeline is not ready before the peer is there")
+
+
+def _at(host: str | None, port: int | None, path: str | None) -> str:
+    return path if path is not None else f"[{host}]:{port}" if ":" in (host or "") else f"{host}:{port}"
+
+
+def _has_address(table: Stream) -> bool:
+    if table.path is not None:
+        return table.host is None and table.port is None and len(os.fsencode(table.path)) <= SUN_PATH
+    return table.host is not None and table.port is not None
+
+
+def _mistakes(table: Stream, path: str, clean: bool) -> Iterable[Mistake]:
+    if table.path is not None:
+        size = len(os.fsencode(table.path))
+        if table.host is not None or table.port is not None:
+            yield Mistake(path, "path and host or port", "either path, or host and port")
+        elif size > SUN_PATH:
+            yield Mistake(f"{path}.path", f"{size} bytes: {show(table.path)}", f"at most {SUN_PATH} bytes, see unix(7)")
+    elif (table.host is None or table.port is None) and clean:
+        found = "only a host" if table.host is not None else "only a port" if table.port is not None else "no address"
+        yield Mistake(path, found, "host and port, or path")
+
+
+def _claims(table: Stream, path: str) -> Iterable[Claim]:
+    if table.server and _has_address(table):
+        at = table.path or f"{table.host}:{table.port}"
+        what = ("server", table.host, table.port, table.path)
+        yield Claim(what, path, f"a second server at {at}", "an address of its own; {taken} listens there")
+
+
+def _address(params: Mapping[str, Any]) -> str:
+    at = _at(params["host"], params["port"], params["path"])
+    return f"{'listens at' if params['server'] else 'connects to'} {at}"
+
+
+def _derive(table: Stream, derived: Derived) -> Mapping[str, Any]:
+    if isinstance(table, Socket):
+        return {"vnet": derived.vnet, "text": derived.text}
+    return {"vnet": False, "text": False, "wait": False}  # QEMU's -netdev stream never sends V
+
+
+def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
     return Kind(
         name=name,
-        type=people,
+        type=table,
+        table=table,
+        variant=variant,
+        config=config,
         shell="stages.socket.shell:Link",
         kernels=("stages.socket.kernels",),
         inputs=("send",),
         outputs=("receive",),
         counters=layout.OWN,
         connects=True,
-        table_words=lambda params: layout.SCRATCH_WORDS,
+        words_of=lambda params: layout.SCRATCH_WORDS,
+        mistakes=_mistakes,
+        claims=_claims,
+        derive=_derive,
+        address=_address,
+        leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )
 
 
 KINDS: Final = {
-    "chardev-socket": _kind("chardev-socket", "chardev"),
-    "netdev-stream": _kind("netdev-stream", "netdev"),
+    "chardev-socket": _kind("chardev-socket", CHARDEV, "socket", Socket),
+    "netdev-stream": _kind("netdev-stream", NETDEV, "stream", Stream),
 }

@@ -16,11 +16,10 @@ from typing import Any, Final
 
 from ring import layout
 from stages.base import Context, Stage, StageSpec
-from stages.kind import OWN_COUNTERS, Kind
+from stages.kind import OWN_COUNTERS
 from stages.socket import layout as words
 from stages.socket.diagnose import ENOUGH, diagnose
 from stages.socket.dial import Address, Client, Dialer, Server, tune
-from stages.socket.kind import KINDS
 
 _LOOK_NS: Final = 5_000_000  # between two looks for a peer where nothing woke us
 _PROVEN_NS: Final = 1_000_000_000  # a connection that lived so long resets the backoff whatever ended it
@@ -46,32 +45,27 @@ class Link(Stage):
         self._moved_before = 0
         super().__init__(spec, context)
 
-    @property
-    def KIND(self) -> Kind:  # type: ignore[override]  # two kinds share this shell
-        """The kind that the spec names."""
-        return KINDS[self.spec.kind]
-
     def options(self) -> dict[int, int]:
         """No socket yet."""
         return {words.O_FD: -1}
 
     def on_start(self) -> None:
         """Listen, or begin to connect."""
-        vnet = bool(self.params.get("vnet"))
+        vnet = bool(self.params["vnet"])
         for name, at in self.rings.items():
             if bool(self.w[at + layout.VNET]) != vnet:
                 raise ValueError(
                     f"{self.role_name}: ring {name} has VNET={int(self.w[at + layout.VNET])}, params say {vnet}"
                 )
         self._change()
-        make = Server if self.params.get("server") else Client
-        cap = float(self.params.get("reconnect") or 1.0)
+        make = Server if self.params["server"] else Client
+        cap = float(self.params["reconnect"])
         self._dialer = make(Address.of(self.params), cap, self.context.watch, self.log, self._wake)
         self._dial(time.monotonic_ns())
 
     def ready(self) -> bool:
         """Listening (a client: at once) and, with ``wait``, connected."""
-        if self.params.get("wait"):
+        if self.params["wait"]:
             return self._sock is not None
         return self._sock is not None or (self._dialer is not None and self._dialer.listening)
 
@@ -220,10 +214,9 @@ class Link(Stage):
 
     def _advice(self) -> str | None:
         """What `diagnose` says to the first bytes; a notify link carries text and is not asked."""
-        both = "send" in self.rings and "receive" in self.rings
-        if self.params.get("text", both and self.spec.kind == "chardev-socket"):
+        if self.params["text"]:
             return None
-        return diagnose(self._received(self._start, ENOUGH), bool(self.params.get("vnet")))
+        return diagnose(self._received(self._start, ENOUGH), bool(self.params["vnet"]))
 
     def _look_at_first(self) -> None:
         got = int(self.w[words.O_FILLED]) - self._start

@@ -25,7 +25,7 @@ from collections import Counter
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Final, Self
 
-from pipeline.tables import Compare
+from stages.compare.config import Compare
 from tests.interop.compare_rows import Row, Witness
 from tests.packets import ACK, tcp_frame, udp_frame, vnet_header
 from tests.rig import Rig

@@ -9,6 +9,7 @@ import pytest
 from pipeline import draw
 from pipeline.config import load
 from pipeline.graph import StageNode, main, plan
+from stages import catalog
 from tests.pipeline.figure import HEAD, figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,9 @@ def test_an_address_says_what_an_endpoint_is_joined_to():
     assert draw.address(graph.by_id["hn1.network"]) == "tap x in y"
     assert draw.address(graph.by_id["hn0.guest"]) == "nothing"
     assert draw.address(graph.by_id["hn0.network"]).startswith("reads /")
-    params = {"backend": "socket", "host": "::1", "port": 9, "path": None, "server": False}
-    stage = StageNode(id="c", kind="", type="chardev", params=params, inputs={}, outputs={}, process="c")
+    params = {"host": "::1", "port": 9, "path": None, "server": False}
+    kind = catalog.kind("chardev-socket")
+    stage = StageNode(id="c", kind=kind, params=params, inputs={}, outputs={}, process="c")
     assert draw.address(stage) == "connects to [::1]:9"
 
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import registry, wiring
+from pipeline import wiring
 from pipeline.config import ConfigError, load, parse
 from pipeline.graph import Graph, main, plan, shm_bytes
-from pipeline.tables import SIDES
+from stages import catalog
+from stages.kind import CHARDEV, FILTER, NETDEV
 from tests.pipeline.figure import HEAD, capture, figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,14 +58,18 @@ def test_a_stage_knows_its_rings_by_port():
         "notify_in": "notify0.receive",
     }
     assert comp0.outputs == {"outdev": "comp0.outdev", "notify_out": "comp0.notify_out"}
-    assert (comp0.kind, comp0.type, comp0.process, comp0.idle) == ("colo-compare", "colo-compare", "comp0", "backoff")
+    assert (comp0.kind.name, comp0.type, comp0.process, comp0.idle) == (
+        "colo-compare",
+        "colo-compare",
+        "comp0",
+        "backoff",
+    )
 
 
 def test_params_are_the_table_with_defaults_and_what_was_derived():
     """What a stage is told is plain data, complete."""
     graph = figure()
     assert graph.by_id["m0"].params == {
-        "type": "filter-mirror",
         "netdev": "hn0",
         "queue": "tx",
         "status": "on",
@@ -74,7 +79,7 @@ def test_params_are_the_table_with_defaults_and_what_was_derived():
         "outdev": "mirror0",
         "stall_timeout": 5000,
     }
-    assert graph.by_id["hn0.guest"].params == {"backend": "null", "side": "guest"}
+    assert graph.by_id["hn0.guest"].params == {}
     notify = graph.by_id["notify0"].params
     assert (notify["path"], notify["server"], notify["vnet"], notify["text"]) == ("/run/n.sock", True, False, True)
 
@@ -112,8 +117,12 @@ def test_a_redirector_with_indev_alone_still_passes_its_direction(queue, inputs,
 
 
 def test_every_backend_has_a_kind():
-    """No config is right whose stage cannot be made."""
-    assert {f"netdev-{name}" for name in SIDES} <= set(registry.kinds())
+    """No config is right whose stage cannot be made, and a kind's name says where its table stands."""
+    for table in (CHARDEV, NETDEV):
+        assert {kind.name for kind in catalog.variants(table).values()} == {
+            f"{table}-{variant}" for variant in catalog.variants(table)
+        }
+    assert all(kind.name == variant for variant, kind in catalog.variants(FILTER).items())
 
 
 def test_an_interface_is_a_source_and_a_sink():
@@ -125,9 +134,9 @@ def test_an_interface_is_a_source_and_a_sink():
     graph = plan(parse(HEAD + "[netdev.n]\n" + sides))
     assert [ring.vnet for ring in graph.rings] == [True, True]
     stage = graph.by_id["n.guest"]
-    assert (stage.kind, stage.source, stage.sink) == ("netdev-packet", True, True)
+    assert (stage.kind.name, stage.source, stage.sink) == ("netdev-packet", True, True)
     assert stage.params == {
-        "ifname": "g", "netns": "x", "vnet_hdr": True, "record": None, "backend": "packet", "side": "guest",
+        "ifname": "g", "netns": "x", "vnet_hdr": True, "record": None,
     }  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pipeline import registry
 from pipeline.config import parse
 from pipeline.graph import Graph, plan
 from pipeline.summary import summarise
@@ -39,9 +38,7 @@ def graph(tmp_path: Path) -> Graph:
 
 @pytest.fixture
 def snapshot(graph: Graph) -> dict[str, Any]:
-    counters = {
-        stage.id: {c.name: 0 for c in registry.kind(stage.kind).all_counters if c is not None} for stage in graph.stages
-    }
+    counters = {stage.id: {c.name: 0 for c in stage.kind.all_counters if c is not None} for stage in graph.stages}
     counters["p"]["receive_frames"] = counters["comp0"]["primary_in_frames"] = 1000
     counters["s"]["receive_frames"] = counters["comp0"]["secondary_in_frames"] = 900
     counters["o"]["send_frames"] = counters["comp0"]["outdev_frames"] = 990
@@ -53,7 +50,7 @@ def snapshot(graph: Graph) -> dict[str, Any]:
         "name": "primary",
         "state": "EXITED",
         "stages": [
-            {"id": s.id, "type": s.type, "kind": s.kind, "pid": 0, "state": "EXITED", "epoch": 1, "restarts": 0,
+            {"id": s.id, "type": s.type, "kind": s.kind.name, "pid": 0, "state": "EXITED", "epoch": 1, "restarts": 0,
              "uptime_s": 12.34, "cpu_percent": 0.0, "rss_bytes": 0}
             for s in graph.stages
         ],

@@ -33,7 +33,7 @@ class Clock:
 def stage(name: str, kind: str, kind_type: str, state: str = "RUNNING") -> dict[str, Any]:
     return {
         "id": name, "type": kind_type, "kind": kind, "pid": 7, "state": state, "epoch": 3, "restarts": 2,
-        "uptime_s": 1.5, "cpu_percent": 41.6, "rss_bytes": 1 << 20,
+        "uptime_s": 1.5, "cpu_percent": 41.6, "rss_bytes": 1 << 20, "notes": [],
     }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_every_column_is_there_at_80() -> None:
     assert lines[1].split() == ["stage", "type", "state", "ep/re", "pkt/s", "cpu%", "in", "out", "queue"]
     assert lines[2].split() == ["m0", "mirror", "RUNNING", "3/2", "0", "42", "1,234", "1,234", "███"]
     assert lines[3].split()[:3] == ["comp0", "compare", "BACKOFF"]
-    assert lines[-1] == "released 1,234   held 5   dropped 2   checkpoints 6   divergences 7"
+    assert lines[-1] == "released 1,234   held 5   checkpoints 6   divergences 7   dropped 2"
 
 
 @pytest.mark.parametrize("width", [40, 60, 71, 72, 80, 91, 92, 132])
@@ -155,7 +155,7 @@ def test_log_lines_stay_above_and_the_view_goes() -> None:
 
 def test_checkpoints_of_a_secondary_are_its_rewriters() -> None:
     data = snapshot()
-    data["stages"] = data["stages"][:1]
+    data["stages"] = [data["stages"][0], stage("rew0", "filter-rewriter", "filter-rewriter")]
     assert totals(data)["checkpoints"] == 9
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import control
-from pipeline.tables import Rule
+from stages.compare.config import Rule
 from stages.compare.rules.automaton import compile_mask
 from stages.compare.rules.rule_set import from_table
 from tests.stages.compare import evidence_words as words

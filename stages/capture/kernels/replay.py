@@ -1,4 +1,6 @@
-"""netdev-pcap: emits a capture's frames when they are due and what they answer has arrived; see `stages.capture.layout.replay`.
+"""netdev-pcap: emits a capture's frames when they are due and what they answer has arrived.
+
+`stages.capture.layout.replay` says where the words lie.
 
 The cursor passes the packets in order of time.  A packet whose flow may not go on yet is left behind: the flow is
 *parked*, and its packets go out, in order, as the frames arrive that it waits for.  No flow holds back another.

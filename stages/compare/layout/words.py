@@ -176,12 +176,6 @@ ST_TOLD: Final = 6  # SC_GENERATION + 1 in which a timeout was told while a requ
 ST_ASKED_AT: Final = 7  # by side: how far its input was filled when the checkpoint was asked for
 STATE_WORDS: Final = 9
 
-# Defaults of keys, for a stage that is started without them.
-CHECKPOINT_INTERVAL_MS: Final = 20
-STORM_CHECKPOINTS: Final = 10
-STORM_WINDOW_MS: Final = 2_000
-STORM_INTERVAL_MS: Final = 200
-
 FLUSH_CHECKPOINT, FLUSH_LOST = 1, 2  # because the replicas are equal; because there is no secondary
 
 RESERVE: Final = 512  # undo entries that one packet may need: a victim out, a connection in, its lists

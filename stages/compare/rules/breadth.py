@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from pipeline.tables import Rule
+from stages.compare.config import Rule
 from stages.compare.rules import ntuple
 from stages.compare.rules import rule_set as rules
 from stages.compare.rules.automaton import Automaton

@@ -1,6 +1,7 @@
 """Rules of the compares: what is wrong with one, how they are numbered, and the words that the kernel reads.  Pure.
 
-`stages.compare.layout.rules` says where the words lie, `stages.compare.kernels.rules` reads them, `stages.compare.rules.rulebook` writes them.
+`stages.compare.layout.rules` says where the words lie; `stages.compare.kernels.rules` reads them, and
+`stages.compare.rules.rulebook` writes them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from pipeline import registry
-from pipeline.tables import Rule
+from stages.compare.config import Rule
+from stages.compare.layout import rules as L
 from stages.compare.rules import ntuple, regex
 from stages.compare.rules.automaton import Automaton, compile_mask
 from stages.compare.rules.regex import BadRegex
@@ -24,8 +25,6 @@ from stages.schema import ID, Mistake, Reader, nearest, show
 
 if TYPE_CHECKING:
     import numpy as np
-
-L: Final = registry.compare_layout().rules
 
 _U64: Final = (1 << 64) - 1
 _PORTED: Final = {ntuple.TCP, ntuple.UDP}

@@ -9,23 +9,23 @@ were edited meanwhile: then those replace them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline import registry
-from pipeline.children import State
-from pipeline.commands import Later, Refused, Reply, unknown
-from pipeline.tables import Rule
 from ring import layout, order
 from ring.ledger import StageSegment
+from stages.compare.config import Rule
+from stages.compare.kind import KIND
+from stages.compare.layout import rules as L
+from stages.compare.layout import words
 from stages.compare.rules import breadth
 from stages.compare.rules import rule_set as rules
-from stages.compare.rules.rule_set import L, RuleSet
+from stages.compare.rules.rule_set import RuleSet
+from stages.kind import LiveStage
+from stages.replies import Later, Refused, Reply, unknown
 
-COMPARE: Final = "colo-compare"
 PATIENCE_NS: Final = 15_000_000_000
-_C: Final = registry.compare_layout()
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Area:
     @property
     def free(self) -> bool:
         """Whether the kernel has gone over to what was written last, for good: the other copy is ours."""
-        return bool(self.written == self.segment.scalars()[_C.SC_RULES_SEEN])
+        return bool(self.written == self.segment.scalars()[words.SC_RULES_SEEN])
 
     def _copy(self, change: int) -> int:
         return int(self.at + L.COPIES + (change & 1) * L.COPY_WORDS)
@@ -71,20 +71,18 @@ class Area:
 class Rulebook:
     """The set in force, and the areas of the compares that have it.  To be made before any stage is started."""
 
-    def __init__(self, graph: Any, opened: Any, log: Any) -> None:
+    def __init__(
+        self, stages: Sequence[LiveStage], configured: Mapping[str, Rule], log: Any, *, taken_over: bool
+    ) -> None:
         self.log = log
-        start = registry.kind(COMPARE).tables_at
         self.areas = {
-            stage.id: Area(opened.stages[stage.id], _C.places(stage.params, start)["rules"])
-            for stage in graph.stages
-            if stage.kind == COMPARE
+            stage.id: Area(stage.segment, words.places(stage.params, KIND.tables_at)["rules"]) for stage in stages
         }
-        configured = graph.config.rules
         self.digest, self.revision = rules.digest(configured), 0
         self.rules = RuleSet()
         self._foreign = False  # the words in force are of another process, perhaps of another version of the compiler
-        if not (opened.taken_over and self._take_over(configured)):
-            self._begin(configured, opened.taken_over)
+        if not (taken_over and self._take_over(configured)):
+            self._begin(configured, taken_over)
         for name, what in breadth.warnings({one.name: one.rule for one in self.rules.kept}).items():
             self._warn(name, what)
 
@@ -96,7 +94,7 @@ class Rulebook:
         self.rules = self.rules.extended(configured, self._counted())
         if self.areas and (self.rules.kept or taken_over):
             # Nothing runs: what was written but not yet taken can be written over.
-            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1 if taken_over else 0)
+            self._write(lambda area: area.segment.scalars()[words.SC_RULES_SEEN] + 1 if taken_over else 0)
 
     def _warn(self, name: str, what: str) -> None:
         if what:
@@ -124,7 +122,7 @@ class Rulebook:
             return False
         self.rules, self._foreign = newest, True
         if any(one[2] != self.revision for one in found):  # it died between two compares
-            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1)
+            self._write(lambda area: area.segment.scalars()[words.SC_RULES_SEEN] + 1)
         if newest.kept:
             more = [one.name for one in newest.kept if one.name not in configured]
             self.log.info("rules taken over", rules=len(newest.kept), added_at_run_time=more)
@@ -145,9 +143,7 @@ class Rulebook:
         return all(area.free for area in self.areas.values())
 
     # --- the command ------------------------------------------------------------------------------------------------
-    def command(
-        self, args: Mapping[str, Any], children: Mapping[str, Any], wake: Callable[[str], object]
-    ) -> Reply | Later:
+    def command(self, args: Mapping[str, Any], stopped: Sequence[str], wake: Callable[[], object]) -> Reply | Later:
         """``rule``: ``what`` is list, add (``name``, ``table``, ``before``) or del (``name``)."""
         what, name = args.get("what"), args.get("name")
         if what == "list":
@@ -157,15 +153,12 @@ class Rulebook:
         if not isinstance(name, str):
             raise Refused("a rule has a name", 2)
         change, warning = self._adding(name, args) if what == "add" else (self._deleting(name), "")
-        for compare, child in children.items():
-            if child.state is State.STOPPED:
-                raise Refused(f"{compare} is stopped, so it cannot take new rules: start it first")
+        for compare in stopped:
+            raise Refused(f"{compare} is stopped, so it cannot take new rules: start it first")
         changed = self._tried(change)
         if isinstance(changed, dict):
             raise Refused(changed["error"], changed["code"])
-        return self._applied(
-            what, name, change, warning, lambda: list(map(wake, {child.spec.id for child in children.values()}))
-        )
+        return self._applied(what, name, change, warning, wake)
 
     def _adding(self, name: str, args: Mapping[str, Any]) -> tuple[Callable[[], RuleSet], str]:
         """How the set changes, and what the new rule does to the protection."""

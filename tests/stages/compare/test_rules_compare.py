@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from ring import layout
 from stages.compare.layout.words import O_RULES
 from stages.compare.rules.rule_set import from_table
 from stages.compare.rules.rulebook import Rulebook
+from stages.kind import LiveStage
 from tests.packets import ACK, FIN, SYN, icmp_frame, udp_frame
 from tests.rig import Rig
 from tests.stages.compare.audit import audit
@@ -28,10 +28,8 @@ class Rules:
 
     def __init__(self, g: Rig, **tables: dict[str, Any]) -> None:
         self.g = g
-        stages = [SimpleNamespace(id="comp0", kind="colo-compare", params=g.params)]
-        graph = SimpleNamespace(stages=stages, config=SimpleNamespace(rules={}))
-        opened = SimpleNamespace(stages={"comp0": g.segment}, taken_over=False)
-        self.book = Rulebook(graph, opened, structlog.get_logger())
+        stages = [LiveStage("comp0", g.params, g.segment)]
+        self.book = Rulebook(stages, {}, structlog.get_logger(), taken_over=False)
         self.change(add=tables)
 
     def change(self, add: dict[str, dict[str, Any]] | None = None, delete: str = "") -> None:

@@ -241,7 +241,9 @@ def test_wait_makes_readiness_wait_for_a_peer(tmp_path):
 def test_ring_framing_must_be_the_wires(tmp_path):
     rig = object.__new__(Rig)
     with pytest.raises(ValueError, match="ring receive has VNET=1"):
-        rig.__init__("chardev-socket", {"path": str(tmp_path / "s")}, ports=("receive",), vnet=("receive",))
+        rig.__init__(
+            "chardev-socket", {"path": str(tmp_path / "s"), "vnet": False}, ports=("receive",), vnet=("receive",)
+        )
     rig.stage = type("None_", (), {"on_close": lambda self: None, "detach": lambda self: None})()
     rig.close()
 

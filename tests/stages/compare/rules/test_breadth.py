@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import graph
-from pipeline.tables import Rule
+from stages.compare.config import Rule
 from stages.compare.rules import breadth
 from stages.compare.rules.rule_set import from_table
 from tests.pipeline.wrong import COMPARE

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import config
 from pipeline.config import ConfigError
-from pipeline.tables import Rule
+from stages.compare.config import Rule
 from stages.compare.rules import rule_set as rules
 from stages.compare.rules.automaton import compile_mask
 from stages.compare.rules.regex import BadRegex
@@ -121,7 +121,7 @@ def test_mistakes_in_rules_are_listed_with_all_others() -> None:
 def test_too_many_rules_are_a_mistake_of_the_config() -> None:
     """64 fit, 65 do not; nor do lists that are longer than the room for all of them, or masks too large together."""
     many = [f'[rule.r{i}]\naction = "pass"\nsource_port = {i + 1}\n' for i in range(65)]
-    assert len(config.parse(COMPARE + "".join(many[:64]), path=ROOT).rules) == 64
+    assert len(config.parse(COMPARE + "".join(many[:64]), path=ROOT).annexes["rule"]) == 64
     assert mistakes(COMPARE + "".join(many))[0][:2] == ("rule", "more than 64 rules")
     ports = ",".join(map(str, range(1, 2101)))
     assert "more addresses" in mistakes(f'{COMPARE}[rule.r]\naction = "pass"\nsource_port = "{ports}"\n')[0][1]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import structlog
 
-from pipeline import registry
-from pipeline.children import State
-from pipeline.commands import Later, Refused
 from pipeline.config import parse
 from pipeline.graph import plan
 from ring import layout, segment
 from ring.ledger import StageSegment
+from stages.compare.kind import KIND
+from stages.compare.layout import words
 from stages.compare.rules.rule_set import L
 from stages.compare.rules.rulebook import Area, Rulebook
+from stages.kind import LiveStage
+from stages.replies import Later, Refused
 from tests.pipeline.wrong import COMPARE
 
 _serial = itertools.count()
-SEEN = registry.compare_layout().SC_RULES_SEEN
+SEEN = words.SC_RULES_SEEN
 TWO = (
     COMPARE
     + "".join(f'[chardev.{c}]\nbackend = "socket"\npath = "/run/{c}"\n' for c in ("p2", "s2", "o2"))
@@ -47,10 +47,11 @@ class World:
         graph = plan(parse(config + rules, path="/nowhere/config.toml"))
         taken_over = bool(self.stages)
         for stage in graph.stages:
-            if stage.kind == "colo-compare" and not taken_over:
+            if stage.kind is KIND and not taken_over:
                 self.stages[stage.id] = StageSegment.create(f"{self.name}.{stage.id}", stage.words)
         log = structlog.wrap_logger(None, processors=[self._note])
-        return Rulebook(graph, SimpleNamespace(stages=self.stages, taken_over=taken_over), log)
+        stages = [LiveStage(s.id, s.params, self.stages[s.id]) for s in graph.stages if s.kind is KIND]
+        return Rulebook(stages, graph.config.annexes["rule"], log, taken_over=taken_over)
 
     def _note(self, _logger: Any, _method: str, event: dict[str, Any]) -> Any:
         self.log.append(event)
@@ -63,10 +64,9 @@ class World:
             row = layout.ROWS + (int(w[layout.COMMITTED]) & 1) * layout.ROW_WORDS
             w[row + layout.R_SCALARS + SEEN] = w[layout.CMD_RULES]
 
-    def ask(self, book: Rulebook, state: State = State.RUNNING, **args: Any) -> Any:
-        """One ``rule`` command."""
-        child = SimpleNamespace(state=state, spec=SimpleNamespace(id="process"))
-        return book.command(args, dict.fromkeys(book.areas, child), self.woken.append)
+    def ask(self, book: Rulebook, stopped: Sequence[str] = (), **args: Any) -> Any:
+        """One ``rule`` command; ``stopped``: compares that do not run."""
+        return book.command(args, stopped, lambda: self.woken.append("compares"))
 
     def close(self) -> None:
         """Remove the segments."""
@@ -114,7 +114,7 @@ def test_a_change_is_answered_when_every_compare_has_taken_it(world: World) -> N
     assert isinstance(later, Later)
     assert later.done() is None
     assert forces(book) == {"comp0": ["a"], "comp1": ["a"]}
-    assert world.woken == ["process"]
+    assert world.woken == ["compares"]
     world.take(book, "comp0")
     assert later.done() is None
     assert forces(book) == {"comp0": ["new", "a"], "comp1": ["a"]}
@@ -182,8 +182,8 @@ def test_a_stopped_compare_gets_no_new_rules(world: World) -> None:
     """It could not say that it took them; a list can be asked for."""
     book = world.supervisor(A)
     with pytest.raises(Refused, match="stopped, so it cannot take new rules"):
-        world.ask(book, State.STOPPED, what="del", name="a")
-    assert world.ask(book, State.STOPPED, what="list")["rules"]
+        world.ask(book, ["comp1"], what="del", name="a")
+    assert world.ask(book, ["comp1"], what="list")["rules"]
 
 
 def test_hits_are_those_since_the_rule_was_added(world: World) -> None:
@@ -302,7 +302,7 @@ def test_a_pipeline_without_a_compare_has_no_rules() -> None:
     """Nothing to write, nothing to wait for; a rule is refused."""
     net = '[pipeline]\nname = "t"\nruntime_dir = "/run/colo"\n[netdev.hn0]\n'
     graph = plan(parse(net, path="/nowhere/config.toml"))
-    book = Rulebook(graph, SimpleNamespace(stages={}, taken_over=True), structlog.get_logger())
+    book = Rulebook([], graph.config.annexes["rule"], structlog.get_logger(), taken_over=True)
     assert book.listed() == []
     with pytest.raises(Refused, match=r"a \[compare.ID\]"):
-        book.command({"what": "add", "name": "x", "table": PASS}, {}, lambda _name: None)
+        book.command({"what": "add", "name": "x", "table": PASS}, [], lambda: None)

@@ -259,7 +259,9 @@ def test_what_is_said_of_oddities_kept_is_true() -> None:
 
 def test_operations_says_who_is_told_of_an_event() -> None:
     """``checkpoint`` and ``failover`` of the control socket, in the table of commands of docs/operations.md."""
-    told = {row[0]: row[1] for row in _rows(_section(ROOT / "docs" / "operations.md", "Look and steer")) if len(row) == 2}
+    told = {
+        row[0]: row[1] for row in _rows(_section(ROOT / "docs" / "operations.md", "Look and steer")) if len(row) == 2
+    }
     for command, kinds in (("checkpoint", desk.HEAR_CHECKPOINT), ("failover", desk.HEAR_FAILOVER)):
         for kind, people in (("filter-rewriter", "rewriters"), ("colo-compare", "compares")):
             assert (people in told[f"`{command}`"]) == (kind in kinds), (command, people)

@@ -72,6 +72,33 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert not wrong
 
 
+def test_the_readme_is_short() -> None:
+    """A first-time operator reads it whole."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_every_page_can_be_found() -> None:
+    """Whoever starts at README.md and follows links comes to every page."""
+    found, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in found:
+            continue
+        found.add(page)
+        links = (link.partition("#")[0] for link in _LINK.findall(_prose(page.read_text())))
+        todo += [(page.parent / link).resolve() for link in links if link.endswith(".md") and ":" not in link]
+    assert {page for page in PAGES if page.name != "CHANGELOG.md"} <= found
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+    """One row a word, by the alphabet; a row of two words has both in bold."""
+    words = [re.findall(r"\*\*(.+?)\*\*", row[0]) for row in _rows(_section(ROOT / "docs" / "design.md", "Glossary"))]
+    assert all(words)
+    said = [word for row in words for word in row]
+    assert len(said) == len(set(said)) >= 30
+    assert [row[0].lower() for row in words] == sorted(row[0].lower() for row in words)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_module_that_is_run_exists(page: Path) -> None:
     """``python -m X`` with an X of this repository is a module, or a package with a ``__main__``."""
@@ -177,7 +204,7 @@ def _texts(node: ast.expr) -> list[str]:
 
 def _messages() -> Iterator[tuple[str, str, set[str]]]:
     """Event, level and fields of each log line in the code of stages and pipeline."""
-    for path in (*(ROOT / "stages").rglob("*.py"), *(ROOT / "pipeline").glob("*.py")):
+    for path in (*(ROOT / "stages").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPLAINT":  # `stages.socket.dial`
                 yield from ((text, "warning", {"address", "reason"}) for text in _texts(node.value))
@@ -238,9 +265,11 @@ def test_what_is_said_of_oddities_kept_is_true() -> None:
     assert not [path for path in code if "quirk(qemu)" in path.read_text()]
 
 
-def test_the_readme_says_who_is_told_of_an_event() -> None:
-    """``checkpoint`` and ``failover`` of the control socket, in the README's table of commands."""
-    told = {row[0]: row[1] for row in _rows((ROOT / "README.md").read_text()) if len(row) == 2}
+def test_operations_says_who_is_told_of_an_event() -> None:
+    """``checkpoint`` and ``failover`` of the control socket, in the table of commands of docs/operations.md."""
+    told = {
+        row[0]: row[1] for row in _rows(_section(ROOT / "docs" / "operations.md", "Look and steer")) if len(row) == 2
+    }
     for command in ("checkpoint", "failover"):
         for name, people in (("filter-rewriter", "rewriters"), ("colo-compare", "compares")):
             assert (people in told[f"`{command}`"]) == (command in catalog.kind(name).hears), (command, people)

@@ -169,6 +169,18 @@ def test_all_captures_share_the_first_time_in_any():
     assert [Path(side["read"]).name for side in sides] == ["client.pcap", "guest.pcap"]
 
 
+def test_an_empty_capture_has_no_say_in_the_clock(tmp_path):
+    """Beside two that hold packets it is as if it were not there: all replay from the first packet of any."""
+    sides = []
+    for name, frames in (("empty", b""), ("early", capture(3_000_000_005)), ("late", capture(5_000_000_000))):
+        (tmp_path / name).write_bytes(frames or capture(0)[:24])  # a header and no frame
+        sides.append(f'[netdev.{name}]\nnetwork = {{ backend = "pcap", read = "{tmp_path / name}" }}\n')
+    graph = plan(parse(HEAD + "".join(sides)))
+    assert graph.start_ns == 3_000_000_005
+    bases = [graph.by_id[f"{name}.network"].params["clock_base_ns"] for name in ("empty", "early", "late")]
+    assert bases == [graph.start_ns] * 3
+
+
 def test_a_file_that_is_no_capture_is_a_mistake(tmp_path, capsys):
     """What is wrong with the file is said at its key, for each, and the exit status is 2."""
     for name, content in (("a", b"no capture"), ("b", capture(1)[:-1])):

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import msgpack
 
+from pipeline.columns import columns
 from pipeline.config import default_runtime_dir
-from pipeline.output import show
+from pipeline.stdout import show
 
 TIMEOUT_S: Final = 30.0
 
@@ -84,16 +85,8 @@ def folders_to_try() -> list[str]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Rows of words in columns; those that are numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if cell[:1].isdigit() and i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    """Rows of words in columns, the first of them the heads."""
+    return "\n".join(columns(rows[1:], heads=rows[0]))
 
 
 def show_status(reply: dict[str, Any]) -> str:

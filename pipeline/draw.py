@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline import annexes, wiring
+from pipeline.columns import columns
 from pipeline.graph import Graph, Ring, StageNode, shm_bytes
 from pipeline.tables import RING
 from pipeline.tables import Ring as MemoryRing
@@ -36,9 +37,7 @@ def text(graph: Graph) -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    kept = list(rows)
-    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in kept]
+    return [f"  {line}" for line in columns(rows, numbers=False)]
 
 
 def address(stage: StageNode) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import wiring
 from pipeline.check import process_of
 from pipeline.config import ConfigError, load
-from pipeline.output import show
+from pipeline.stdout import show
 from pipeline.tables import Config, stage_id
 from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE

@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any
 
 from pipeline import log, segments, signals
-from pipeline.commands import remove_dead
 from pipeline.config import ConfigError, load
-from pipeline.desk import shortfall
+from pipeline.control_server import remove_dead
 from pipeline.graph import plan
+from pipeline.handlers import shortfall
 from pipeline.supervisor import Supervisor
 from ring import errors
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from pipeline import processes
 from pipeline.forkserver import MAX_MESSAGE
 from ring import layout
 
@@ -164,7 +165,7 @@ class Spawner:
             return "does not answer"
         if not self.ready and now - self._looked >= LOOK_NS:
             self._looked = now
-            used = processor_time(self.pid)
+            used = processes.work_seconds(self.pid)
             self._still = self._still + 1 if used == self._used else 0
             self._used = used
             if self._still >= LOOKS:
@@ -214,26 +215,9 @@ def kill_strangers(known: set[int]) -> int:
     them leaves behind becomes our child: hence looks until there is nobody.
     """
     killed = 0
-    while strangers := set(_children(os.getpid())) - known:
+    while strangers := set(processes.own_children()) - known:
         for pid in strangers:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         killed += len(strangers)
     return killed
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as listed:
-            return list(map(int, listed.read().split()))
-    except OSError:
-        return []  # it has ended
-
-
-def processor_time(pid: int) -> float:
-    """Seconds of processor time that a process, its living children, and those that it waited for, have used."""
-    ticks = 0
-    for one in (pid, *_children(pid)):
-        with contextlib.suppress(OSError), open(f"/proc/{one}/stat", "rb") as stat:
-            ticks += sum(map(int, stat.read().rpartition(b")")[2].split()[11:15]))  # utime to cstime, see proc(5)
-    return ticks / os.sysconf("SC_CLK_TCK")

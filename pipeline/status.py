@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.children import Child
+from pipeline.graph import Graph, Ring, StageNode
+from pipeline.processes import cpu_seconds, rss_bytes
 from pipeline.segments import Segments
 from ring import layout
 from ring.ledger import percentile
@@ -22,8 +24,6 @@ STATUS_KEYS: Final = ("name", "state", "stages", "rings", "counters")
 
 SAMPLE_NS: Final = 500_000_000
 _KEPT: Final = 4  # rates are over the last 1.5 to 2 s
-_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
-_PAGE: Final = os.sysconf("SC_PAGESIZE")
 
 
 @dataclass
@@ -36,29 +36,10 @@ class Sample:
     cpu: dict[int, float] = field(default_factory=dict)
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process (proc(5) stat), 0 where it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-
-def rss_bytes(pid: int) -> int:
-    """Resident memory of a process, what it shares included (proc(5) statm), 0 where it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * _PAGE
-    except OSError:
-        return 0
-
-
 class Looker:
     """Looks at the segments of a graph's stages; ``children`` are by process."""
 
-    def __init__(self, name: str, graph: Any, segments: Segments, children: Mapping[str, Child]) -> None:
+    def __init__(self, name: str, graph: Graph, segments: Segments, children: Mapping[str, Child]) -> None:
         self._name, self._graph, self._segments, self._children = name, graph, segments, children
         self._kinds: dict[str, Kind] = {stage.id: stage.kind for stage in graph.stages}
         self._samples: deque[Sample] = deque(maxlen=_KEPT)
@@ -109,7 +90,7 @@ class Looker:
             },
         }
 
-    def _stage(self, node: Any, new: Sample, old: Sample, seconds: float) -> dict[str, Any]:
+    def _stage(self, node: StageNode, new: Sample, old: Sample, seconds: float) -> dict[str, Any]:
         child, w = self._children[node.process], self._segments.stages[node.id].w
         spent = new.cpu.get(child.pid, 0.0)
         up = child.up and child.pid != 0
@@ -139,7 +120,7 @@ class Looker:
             "notes": [shown.short, shown.long] if shown.short else [],
         }
 
-    def _ring(self, ring: Any) -> dict[str, Any]:
+    def _ring(self, ring: Ring) -> dict[str, Any]:
         header = self._segments.rings[ring.id]
         w = header.w
         return {

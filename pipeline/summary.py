@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.columns import columns
 from pipeline.graph import Graph
 from stages.kind import Kind
 
@@ -73,13 +74,7 @@ def summarise(graph: Graph, snapshot: Mapping[str, Any]) -> Summary:
     parts = [
         f"summary of {snapshot['name']}",
         _stage_table(graph, snapshot),
-        _table(
-            ("ring", "put in", "taken", "inside"),
-            [
-                (f"{row.id} → {row.consumer}", f"{row.put:,}", f"{row.taken:,}", f"{row.put - row.taken:,}")
-                for row in rows
-            ],
-        ),
+        _ring_table(rows),
         *_drops(graph, counters),
         *_summaries(graph, counters),
         _verdict(len(rows), len(laws), wrong),
@@ -122,6 +117,11 @@ def _ring_rows(graph: Graph, snapshot: Mapping[str, Any]) -> list[_RingRow]:
     ]
 
 
+def _ring_table(rows: Iterable[_RingRow]) -> str:
+    shown = [(f"{r.id} → {r.consumer}", f"{r.put:,}", f"{r.taken:,}", f"{r.put - r.taken:,}") for r in rows]
+    return "\n".join(columns(shown, heads=("ring", "put in", "taken", "inside")))
+
+
 def _laws(stage: str, kind: Kind, counters: Mapping[str, int]) -> Iterable[Equation]:
     for law in kind.balances:
         left, right = (tuple((name, int(counters.get(name, 0))) for name in side) for side in (law.left, law.right))
@@ -135,7 +135,7 @@ def _stage_table(graph: Graph, snapshot: Mapping[str, Any]) -> str:
         kind, counters = stage.kind, snapshot["counters"].get(stage.id, {})
         taken, put = (sum(counters.get(f"{port}_frames", 0) for port in ports) for ports in (kind.inputs, kind.outputs))
         rows.append((stage.id, stage.type, str(restarts.get(stage.id, 0)), f"{taken:,}", f"{put:,}"))
-    return _table(("stage", "type", "restarts", "frames in", "frames out"), rows, text=2)
+    return "\n".join(columns(rows, heads=("stage", "type", "restarts", "frames in", "frames out")))
 
 
 def _drops(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -149,9 +149,7 @@ def _drops(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]
                     rows.append((stage.id, counter.name, f"{value:,}", counter.sentence))
     if not rows:
         return ["dropped: nothing"]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"  {s:{widths[0]}}  {n:{widths[1]}}  {v:>{widths[2]}}  {why}" for s, n, v, why in rows]
-    return ["\n".join(["dropped, by reason", *lines])]
+    return ["\n".join(["dropped, by reason", *(f"  {line}" for line in columns(rows))])]
 
 
 def _summaries(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -169,16 +167,3 @@ def _verdict(rings: int, laws: int, wrong: Sequence[str]) -> str:
     if wrong:
         return "\n".join(["DOES NOT ADD UP:", *(f"  {problem}" for problem in wrong)])
     return f"everything adds up: {rings:,} rings and {laws:,} laws of stages"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
-    """Columns as wide as they need; the first ``text`` ones left-aligned, numbers right-aligned."""
-    widths = [max(len(head), *(len(row[i]) for row in rows)) if rows else len(head) for i, head in enumerate(heads)]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.ljust(width) if i < text else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-
-    return "\n".join([line(heads), *map(line, rows)])

@@ -25,10 +25,10 @@ from typing import Any, Final
 
 import msgpack
 
-from pipeline import annexes, children, commands, desk, forkserver, segments, spawner, status
+from pipeline import annexes, children, control_server, forkserver, handlers, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
+from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
-from pipeline.rest import LOOK_NS, Rest
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
@@ -62,13 +62,13 @@ class Supervisor:
         self._stderr: int | None = None
         self._hello = hello
         self._forks: list[int] = []
-        self._rest = Rest(graph, opened)
+        self._end = EndOfRun(graph, opened)
         self.annexes = annexes.live(graph, opened, logger)
         self._deadline = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)
         self.view: Any = None
-        self.control: commands.Server | None = None
+        self.control: control_server.Server | None = None
 
     # --- the loop -------------------------------------------------------------------------------------------------
     def run(self, control_socket: str) -> int:
@@ -95,7 +95,11 @@ class Supervisor:
             if child.state is State.STARTING and child.pid and self._is_ready(child.spec):
                 self.family.ready(child.spec.id, now)
                 took = round((now - child.started_ns) / 1e6, 1)
-                self.log.info("ready", stage=child.spec.id, pid=child.pid, restarts=child.restarts, took_ms=took)
+                shown = {"stage": child.spec.id, "pid": child.pid, "restarts": child.restarts, "took_ms": took}
+                if child.starts > 1:
+                    self.log.info("ready again", **shown)
+                else:
+                    self.log.debug("ready", **shown)  # all together: "running"
         self.act(self.family.tick(now, {name: self._heartbeat(c.spec) for name, c in self.family.children.items()}))
         if why := self.spawner.stuck(now):
             self.log.error(f"the fork server {why}: killed", pid=self.spawner.pid)
@@ -108,7 +112,7 @@ class Supervisor:
             self._all_ready(now)
         if self.state == "RUNNING" and self.graph.finite:
             self._look_for_end(now)
-        if self.state == "DRAINING" and (now >= self._deadline or self._rest.look(now)):
+        if self.state == "DRAINING" and (now >= self._deadline or self._end.look(now)):
             self._end_drain(now)
         if self.state == "STOPPING":
             self._stop_next(now)
@@ -122,13 +126,13 @@ class Supervisor:
             return 0
         now = time.monotonic_ns()
         due = now + TICK_NS
-        if self.state in ("DRAINING", "STOPPING") or (self._rest.near and self.state == "RUNNING"):
+        if self.state in ("DRAINING", "STOPPING") or (self._end.near and self.state == "RUNNING"):
             due = now + LOOK_NS
         return max(min(due, self.family.next_deadline() or due) - now, 0) / 1e9
 
     def _wire(self, control_socket: str) -> None:
         select = self.selector
-        self.control = commands.Server(control_socket, select, desk.handlers(self))
+        self.control = control_server.Server(control_socket, select, handlers.handlers(self))
         self._signals = signals.caught()
         select.register(self._signals.sock, selectors.EVENT_READ, self._signalled)
         select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())
@@ -148,7 +152,7 @@ class Supervisor:
     def goodbye(self, code: int) -> None:
         """Remove the control socket and tell the clients that still wait how it ended; ``code`` is the exit status."""
         if self.control:
-            self.control.close(desk.last_words(self, code))
+            self.control.close(handlers.last_words(self, code))
         self._bell.close()
 
     # --- what the selector brings -----------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class Supervisor:
         now, asked, pid = time.monotonic_ns(), child.state is State.STOPPING, child.pid
         actions = self.family.exited(name, why, now)
         if asked:
-            self.log.info("left", stage=name, pid=pid, how=why)
+            self.log.debug("left", stage=name, pid=pid, how=why)
         else:
             wait = max(child.retry_ns - now, 0) // _MS if child.state is not State.FATAL else None
             self.log.error("died", stage=name, pid=pid, reason=child.reason, restart_in_ms=wait)
@@ -293,7 +297,7 @@ class Supervisor:
         if self.state not in ("STARTING", "RUNNING"):
             return
         self.state, self._deadline = "DRAINING", now + self.family.policy.shutdown_ns
-        self._rest.forget()
+        self._end.forget()
         for header in self.segments.rings.values():
             header.move(layout.RING_DRAINING)
         for stage in self.graph.stages:
@@ -314,12 +318,12 @@ class Supervisor:
 
     def _look_for_end(self, now: int) -> None:
         """A finite input that has come to its end ends the run; say so if only a stopped stage is in the way."""
-        if self._rest.input_ended() and self._rest.look(now):
+        if self._end.input_ended() and self._end.look(now):
             self.log.info("the input has come to its end")
             self.drain(now)
             return
         down = {s for c in self.family.children.values() if c.state is State.STOPPED for s in c.spec.stages}
-        waited, self._waited = self._waited, self._rest.waits_for(down)
+        waited, self._waited = self._waited, self._end.waits_for(down)
         if self._waited and self._waited != waited:
             self.log.info(f"waiting for {', '.join(self._waited)}, which is stopped")
 
@@ -348,6 +352,8 @@ class Supervisor:
                 return  # downstream of it must live until it has flushed
             self._stop_order.pop(0)
         self.state = "FAILED" if self.failure else "STOPPED"
+        ran = round((now - self.started) / 1e9, 2)
+        self.log.info("all stages have left", stages=len(self.graph.stages), ran_s=ran)
 
     def cut(self) -> None:
         """Stop now: no drain, no flush."""

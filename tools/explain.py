@@ -20,7 +20,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.output import show
+from pipeline.stdout import show
 from stages.capture.reader import CaptureError
 from stages.compare.finding import SIDES
 from tools.advice import Advice, advise

@@ -81,7 +81,8 @@ class Running:
 
     def start(self, *options: str) -> Self:
         """Start the supervisor; does not wait."""
-        command = [sys.executable, "-m", "pipeline.supervisor", str(self.config), "--log-format", "json", *options]
+        command = [sys.executable, "-m", "pipeline.supervisor", str(self.config), "--log-format", "json"]
+        command += ["--log-level", "debug", *options]
         with open(self.folder / "log", "a") as log:
             self.process = subprocess.Popen(
                 command,

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import commands, control, desk
+from pipeline import control, control_server, handlers
 from pipeline.children import ChildSpec, Family, Policy, State
-from pipeline.commands import IDLE_NS, MAX_CLIENTS, MAX_REQUEST, Later, Refused, Server
+from pipeline.control_server import IDLE_NS, MAX_CLIENTS, MAX_REQUEST, Later, Refused, Server
 
 
 class Loop:
@@ -31,16 +31,16 @@ class Loop:
         self.selector = selectors.DefaultSelector()
         self.now = 0
         self.open = False
-        handlers: dict[str, commands.Handler] = {
+        made: dict[str, control_server.Handler] = {
             "echo": lambda args: {"ok": True, "args": dict(args)},
             "big": lambda args: {"ok": True, "data": b"x" * (4 << 20)},
             "no": self._refuse,
             "later": lambda args: Later(lambda: {"ok": True} if self.open else None, 100),
             "stop": lambda args: None,
         }
-        self.server = Server(str(path), self.selector, handlers)
+        self.server = Server(str(path), self.selector, made)
 
-    def _refuse(self, args: Any) -> commands.Reply:
+    def _refuse(self, args: Any) -> control_server.Reply:
         raise Refused("not today", 1)
 
     def turn(self, until: Callable[[], bool] | None = None, turns: int = 200) -> None:
@@ -274,14 +274,14 @@ def test_a_dead_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path, loop: L
     stale = tmp_path / "stale.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(stale))
-    commands.listen(str(stale)).close()
+    control_server.listen(str(stale)).close()
     stale.unlink()
     with pytest.raises(FileExistsError, match="somebody answers"):
-        commands.listen(loop.server.path)
+        control_server.listen(loop.server.path)
     plain = tmp_path / "file.sock"
     plain.write_text("not a socket")
     with pytest.raises(FileExistsError, match="no socket"):
-        commands.listen(str(plain))
+        control_server.listen(str(plain))
     assert plain.read_text() == "not a socket"
 
 
@@ -326,14 +326,14 @@ def test_a_wrong_command_line_exits_with_2(words: list[str]):
 def test_last_words_say_what_happened(code: int, failure: str, left: dict[str, int], command: str, ok: bool, says: str):
     """Nobody is told that something was done which was not."""
     it: Any = SimpleNamespace(name="p", failure=failure, undelivered=left)
-    reply = desk.last_words(it, code)(command)
+    reply = handlers.last_words(it, code)(command)
     assert reply["ok"] is ok
     assert says in reply["text" if ok else "error"]
     assert ok or reply["code"] == 1
 
 
 class Office:
-    """A desk over a family without processes: the test says what happens to them."""
+    """Handlers over a family without processes: the test says what happens to them."""
 
     def __init__(self) -> None:
         self.family = Family([ChildSpec("m0", ("m0",))], Policy())
@@ -344,7 +344,7 @@ class Office:
             graph=SimpleNamespace(stages=[SimpleNamespace(id="m0", process="m0")]),
             act=lambda actions: None,
         )
-        self.desk = desk.Desk(self.it)
+        self.do = handlers.Handlers(self.it)
         self.child = self.family.children["m0"]
         self.family.start_all(0)
         self.came()
@@ -362,8 +362,8 @@ class Office:
 def test_who_waits_for_a_restart_is_refused_when_another_stops_it():
     """At once, not when the time is up."""
     office = Office()
-    first = office.desk.restart({"id": "m0"})
-    second = office.desk.stop({"id": "m0"})
+    first = office.do.restart({"id": "m0"})
+    second = office.do.stop({"id": "m0"})
     assert isinstance(second, Later)
     assert (first.done(), second.done()) == (None, None)
     office.left()
@@ -375,8 +375,8 @@ def test_who_waits_for_a_restart_is_refused_when_another_stops_it():
 def test_who_waits_for_a_stop_is_refused_when_another_starts_it():
     """The process that was to be gone is back."""
     office = Office()
-    first = office.desk.stop({"id": "m0"})
-    second = office.desk.start({"id": "m0"})
+    first = office.do.stop({"id": "m0"})
+    second = office.do.start({"id": "m0"})
     assert isinstance(first, Later) and isinstance(second, Later)
     office.left()
     office.came()
@@ -387,12 +387,12 @@ def test_who_waits_for_a_stop_is_refused_when_another_starts_it():
 def test_a_restart_that_is_not_disturbed_is_answered_when_it_is_done():
     """Nor does the end of the pipeline count as a command: its goodbye says it."""
     office = Office()
-    later = office.desk.restart({"id": "m0"})
+    later = office.do.restart({"id": "m0"})
     office.left()
     assert later.done() is None
     office.came()
     assert (later.done() or {})["ok"] is True
-    later = office.desk.restart({"id": "m0"})
+    later = office.do.restart({"id": "m0"})
     office.it.state = "DRAINING"
     office.family.hold(0)
     office.left()

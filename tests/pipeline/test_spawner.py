@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from pipeline import spawner
+from pipeline import processes, spawner
 from pipeline.spawner import LOOK_NS, LOOKS, PATIENCE_NS, SLOW_NS, Spawner
 from tests.pipeline.running import PATIENCE_S, ROOT, gone, until
 
@@ -122,7 +122,7 @@ def test_a_compiling_fork_server_that_works_is_left_alone_and_told_of_once(
 ):
     """However long it takes."""
     used = iter(range(10 * LOOKS))
-    monkeypatch.setattr(spawner, "processor_time", lambda _pid: next(used) / 100)
+    monkeypatch.setattr(processes, "work_seconds", lambda _pid: next(used) / 100)
     it = server.spawner
     it.ready = False
     assert {it.stuck(i * LOOK_NS) for i in range(5 * LOOKS)} == {""}
@@ -142,8 +142,8 @@ def test_processor_time_counts_the_workers():
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.read(1)
-        (worker,) = spawner._children(parent.pid)
-        assert spawner.processor_time(parent.pid) >= 0.09
+        (worker,) = processes.children(parent.pid)
+        assert processes.work_seconds(parent.pid) >= 0.09
         os.kill(worker, signal.SIGKILL)
 
 

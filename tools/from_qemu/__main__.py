@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import ConfigError, Mistake, parse
-from pipeline.output import hush
+from pipeline.stdout import hush
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted

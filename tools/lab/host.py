@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ring.segment import process_start
+
 # Program → the Debian package that has it.
 PROGRAMS = {"ip": "iproute2", "nginx": "nginx-light", "curl": "curl"}
 
@@ -116,21 +118,12 @@ def wait_until(seen: Callable[[], Any], timeout: float, what: str) -> Any:
     return value
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot (proc(5), stat field 22); 0 if it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
-
-
 def end_process(pid: int, started: int, patience: float) -> None:
     """SIGTERM, and SIGKILL after ``patience`` seconds, to that very process; another one with its pid is left alone."""
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
-        if start_time(pid) != started:
+        if process_start(pid) != started:
             return
         os.kill(pid, number)
         end = time.monotonic() + seconds
-        while start_time(pid) == started and time.monotonic() < end:
+        while process_start(pid) == started and time.monotonic() < end:
             time.sleep(0.01)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ring.segment import process_start
 from tools.lab import host, state
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -111,6 +112,6 @@ class Scene:
         with self._signals.hold(), output.open("ab") as log:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
             process = subprocess.Popen(command, start_new_session=True, env={**os.environ, **(env or {})}, **options)
-            self.book.processes.append((process.pid, host.start_time(process.pid)))
+            self.book.processes.append((process.pid, process_start(process.pid)))
             self.book.save()
         return process

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ring.segment import process_start
 from tools.lab import host
 
 FOLDER = Path("/run/colo-lab")
@@ -49,13 +50,13 @@ class State:
     @property
     def running(self) -> bool:
         """Whether the lab that made it is still there."""
-        return host.start_time(self.pid) == self.started
+        return process_start(self.pid) == self.started
 
 
 def new(prefix: str | None = None) -> State:
     """The state of a lab that this process runs; by default named by its pid."""
     pid = os.getpid()
-    return State(prefix or f"colo-{pid}", pid, host.start_time(pid))
+    return State(prefix or f"colo-{pid}", pid, process_start(pid))
 
 
 def load_all() -> Iterator[State]:
@@ -95,7 +96,7 @@ def remove_leftovers() -> list[str]:
 
 def leftovers(state: State) -> list[str]:
     """What of a removed lab is still there: empty, or the removal is wrong."""
-    left = [f"process {pid}" for pid, started in state.processes if host.start_time(pid) == started]
+    left = [f"process {pid}" for pid, started in state.processes if process_start(pid) == started]
     left += [f"namespace {name}" for name in state.namespaces if (NAMESPACES / name).exists()]
     left += [str(path) for path in segments(state.prefix)]
     left += [path for path in state.directories if Path(path).exists()]

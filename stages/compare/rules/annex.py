@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.compare.config import Rule
-from stages.compare.rules import breadth, rule_set
+from stages.compare.rules import overbroad, rule_set
 from stages.compare.rules.rulebook import Rulebook
 from stages.kind import LiveStage
 from stages.schema import Mistake
 
-warnings = breadth.warnings
+warnings = overbroad.warnings
 
 
 def mistakes(

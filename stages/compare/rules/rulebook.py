@@ -19,7 +19,7 @@ from stages.compare.config import Rule
 from stages.compare.kind import KIND
 from stages.compare.layout import rules as L
 from stages.compare.layout import words
-from stages.compare.rules import breadth
+from stages.compare.rules import overbroad
 from stages.compare.rules import rule_set as rules
 from stages.compare.rules.rule_set import RuleSet
 from stages.kind import LiveStage
@@ -83,7 +83,7 @@ class Rulebook:
         self._foreign = False  # the words in force are of another process, perhaps of another version of the compiler
         if not (taken_over and self._take_over(configured)):
             self._begin(configured, taken_over)
-        for name, what in breadth.warnings({one.name: one.rule for one in self.rules.kept}).items():
+        for name, what in overbroad.warnings({one.name: one.rule for one in self.rules.kept}).items():
             self._warn(name, what)
 
     def _begin(self, configured: Mapping[str, Rule], taken_over: bool) -> None:
@@ -181,7 +181,7 @@ class Rulebook:
             return self.rules.added(name, rule, before, self._counted())
 
         behind = bool(self.rules.kept) and before != self.rules.kept[0].name
-        return change, breadth.warning(rule, behind=behind)
+        return change, overbroad.warning(rule, behind=behind)
 
     def _deleting(self, name: str) -> Callable[[], RuleSet]:
         def change() -> RuleSet:

@@ -1,4 +1,6 @@
-"""Has a pipeline come to rest?  Looked at from outside, through its segments."""
+"""Whether a run has come to its end: the input was read, nothing is held, all rings are empty and nothing moves.
+
+Looked at from outside, through the segments."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ LOOK_NS: Final = 20_000_000
 _LOOKS: Final = 3
 
 
-class Rest:
+class EndOfRun:
     """Counts looks at which nothing had moved since the look before."""
 
     def __init__(self, graph: Any, segments: Segments) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import graph
 from stages.compare.config import Rule
-from stages.compare.rules import breadth
+from stages.compare.rules import overbroad
 from stages.compare.rules.rule_set import from_table
 from tests.pipeline.wrong import COMPARE
 
@@ -50,7 +50,7 @@ UNNOTICED = "reaches the clients, and no checkpoint is asked for"
 )
 def test_a_rule_that_leaves_nothing_to_compare_is_told_of(table: dict[str, Any], says: str) -> None:
     """With what it takes in, and what that does."""
-    told = breadth.warning(rule(**table), behind=False)
+    told = overbroad.warning(rule(**table), behind=False)
     assert says in told
     assert UNNOTICED in told
 
@@ -76,12 +76,12 @@ def test_a_rule_that_leaves_nothing_to_compare_is_told_of(table: dict[str, Any],
 )
 def test_a_rule_that_leaves_something_is_not_told_of(table: dict[str, Any]) -> None:
     """Who names an address, a port or one protocol means it."""
-    assert breadth.warning(rule(**table), behind=False) == ""
+    assert overbroad.warning(rule(**table), behind=False) == ""
 
 
 def test_a_rule_behind_others_gets_what_they_leave() -> None:
     """It is not said that every packet falls under it."""
-    told = breadth.warnings({"a": rule(action="mask", bytes=1), "b": rule(action="pass")})
+    told = overbroad.warnings({"a": rule(action="mask", bytes=1), "b": rule(action="pass")})
     assert list(told) == ["b"]
     assert "every packet that no rule before it takes" in told["b"]
 

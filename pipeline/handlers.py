@@ -1,4 +1,4 @@
-"""What each control command does: handlers for `pipeline.commands.Server` over a supervisor."""
+"""What each control command does: handlers for `pipeline.control_server.Server` over a supervisor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.children import State
-from pipeline.commands import Handler
+from pipeline.control_server import Handler
 from pipeline.status import STATUS_KEYS
 from ring import layout
 from stages.replies import Later, Refused, Reply, unknown
@@ -22,7 +22,7 @@ EVENTS: Final = {"checkpoint": layout.CMD_CHECKPOINT, "failover": layout.CMD_FAI
 PATIENCE_NS: Final = 15_000_000_000
 
 
-class Desk:
+class Handlers:
     """The commands, over one supervisor."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -170,17 +170,17 @@ class Desk:
 
 def handlers(supervisor: Supervisor) -> dict[str, Handler]:
     """Every command by its name."""
-    desk = Desk(supervisor)
+    do = Handlers(supervisor)
     return {
-        "status": desk.status,
-        "profile": desk.profile,
-        "restart": desk.restart,
-        "stop": desk.stop,
-        "start": desk.start,
-        "set": desk.set,
-        **{name: partial(desk.annex, name) for name in supervisor.annexes},
-        "checkpoint": desk.checkpoint,
-        "failover": desk.failover,
+        "status": do.status,
+        "profile": do.profile,
+        "restart": do.restart,
+        "stop": do.stop,
+        "start": do.start,
+        "set": do.set,
+        **{name: partial(do.annex, name) for name in supervisor.annexes},
+        "checkpoint": do.checkpoint,
+        "failover": do.failover,
     }
 
 

@@ -19,7 +19,7 @@ from pipeline.stdout import hush
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
-from tools.from_qemu.properties import COMPARE, FILTERS
+from tools.from_qemu.properties import PARTS
 from tools.from_qemu.words import CommandLine, Trouble, listed, show, split
 
 _MOST = 1 << 18  # bytes of a text: a page about a command line has far less
@@ -147,7 +147,7 @@ def _chosen(found: list[CommandLine], text: str, asked: argparse.Namespace) -> C
     usable = [line for line in found if kinds[id(line)]]
     if not usable:
         what = "a QEMU command line, but no filter and no colo-compare in it" if found else "no QEMU command line"
-        if not found and (named := next((kind for kind in (*FILTERS, COMPARE) if kind in text), None)):
+        if not found and (named := next((kind for kind in PARTS if kind in text), None)):
             mend = "write the command line as for a shell, or give --pid PID of the QEMU that runs"
             raise Trouble("", f"{named} is named, but in no QEMU command line", mend)
         raise Trouble("", what, "give a text with -object filter-... or -object colo-compare,...")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Final
 
+from stages.kind import FILTER
+from stages.schema import FILE
 from tools.from_qemu import endpoints
 from tools.from_qemu.endpoints import Names, switch, whole
 from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
@@ -13,10 +16,10 @@ from tools.from_qemu.options import Option, keys, options
 from tools.from_qemu.properties import (
     COMPARE,
     FILTERS,
-    NUMBERS,
+    KINDS,
+    LINKS,
     OTHERS,
-    PORTS,
-    TEXT,
+    PARTS,
     check_kind,
     intended,
     kind_of,
@@ -29,13 +32,11 @@ from tools.from_qemu.words import CommandLine, Trouble, show
 PRIMARY: Final = "primary"
 SECONDARY: Final = "secondary"
 
-_LINKS: Final = ("indev", "outdev", "primary_in", "secondary_in", "notify_dev")
-
 
 def colo_objects(line: CommandLine) -> list[str]:
     """The types of the filters and compares that a command line has; a misspelt one is what it was meant to be."""
     found = (intended(kind_of(o)) for o in options(line.words) if o.name == "object" and o.value is not None)
-    return [kind for kind in found if kind]
+    return [kind for kind in found if kind and (kind in PARTS or kind not in KINDS)]
 
 
 def side_of(kinds: Iterable[str]) -> str:
@@ -67,15 +68,15 @@ class _Conversion:
         self._collect()
         self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
         self.names.used |= set(asked.taps.values())
-        self.ours = [o for o in self.objects.values() if o.kind in (*FILTERS, COMPARE)]
+        self.ours = [o for o in self.objects.values() if o.kind in KINDS]
         self.side = self._side(line.place)
         self.name = self._name()
 
     def run(self) -> Converted:
-        if not self.ours:
+        if not any(o.kind in PARTS for o in self.ours):
             raise Trouble("", f"no {', '.join(FILTERS)} or {COMPARE} in the command line", "give one that has them")
         self._unknown_properties()
-        wanted = {v: None for o in self.ours for k, v in o.values.items() if k in _LINKS and v}
+        wanted = {v: None for o in self.ours for k, v in o.values.items() if k in LINKS and v}
         used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
         addresses = {name: self._chardev(name) for name in used}
         chardevs = {name: self.chardevs[name] for name in used if name in self.chardevs}
@@ -84,7 +85,7 @@ class _Conversion:
         for name in chardevs.keys() - rings.keys():
             self._resolve(addresses[name], chardevs[name])
         names = self._stage_names(addresses, rings)
-        filters = {o.id: self._filter(o, names) for o in self.ours if o.kind != COMPARE}
+        filters = {o.id: self._filter(o, names) for o in self.ours if KINDS[o.kind].table == FILTER}
         compares = {o.id: self._compare(o, names) for o in self.ours if o.kind == COMPARE}
         netdevs = {name: self._netdev(name) for name in self._filtered()}
         self._missing_parts(compares)
@@ -133,7 +134,7 @@ class _Conversion:
         if option.name == "object":
             check_kind(option, kind)
         if not name:
-            if kind in (*FILTERS, COMPARE):
+            if kind in KINDS:
                 raise Trouble(option.place, f"{kind} without an id", "give it one: id=NAME")
             return
         if name in table:
@@ -174,7 +175,7 @@ class _Conversion:
         stand_in = {"path": f"{self.asked.runtime}/{self.name}-{name}.sock", "server": True}
         thing = self.chardevs.get(name)
         if thing is None:
-            user, key = next((o, key) for o in self.ours for key in _LINKS if o.values.get(key) == name)
+            user, key = next((o, key) for o in self.ours for key in LINKS if o.values.get(key) == name)
             self._near(user, key, self.chardevs)
             text = f"no -chardev has the id {show(name)}; a unix socket, {stand_in['path']}, stands in for it"
             self._note("lost", user.place, text)
@@ -186,13 +187,8 @@ class _Conversion:
 
     def _resolve(self, table: Table, thing: Thing) -> None:
         """Relative paths of sockets start from the folder that QEMU runs in."""
-        path = table.get("path")
-        if path is None or path.startswith("/"):
-            return
-        if self.asked.folder is not None:
-            table["path"] = f"{self.asked.folder}/{path}"
-        else:
-            self._note("do", thing.place, f"path={path} is relative: it starts from the config's folder now")
+        if table.get("path") is not None:
+            table["path"] = self._path(table["path"], thing.place, "path")
 
     def _rings(self, addresses: Mapping[str, Table]) -> dict[str, str]:
         """Both ends of each pair that only joins two objects of this command line, by the server's id."""
@@ -216,7 +212,7 @@ class _Conversion:
             return {
                 "write" if key == "outdev" else "read"
                 for o in self.ours
-                for key in _LINKS
+                for key in LINKS
                 if o.values.get(key) == name and key != "notify_dev"
             }
 
@@ -238,31 +234,44 @@ class _Conversion:
     # --- objects --------------------------------------------------------------------------------------------------
 
     def _filter(self, thing: Thing, names: Mapping[str, str]) -> Table:
-        self._known(thing)
-        place = thing.place
-        table: Table = {"type": thing.kind}
-        for key in TEXT:
-            value = thing.values.get(key, "")
-            if value:
-                table[key] = names[value] if key in _LINKS else value
+        table = {"type": thing.kind, **self._properties(thing, names)}
         position = table.get("position", "")
         if position.startswith("id=") and position[3:] not in {o.id for o in self.ours}:
             del table["position"]
             table.pop("insert", None)
-            self._note("lost", place, f"position={position}: that filter is not in the pipeline; it stands at the tail")
-        if switch(thing.values, "vnet_hdr_support", False, place):
-            table["vnet_hdr_support"] = True
+            text = f"position={position}: that filter is not in the pipeline; it stands at the tail"
+            self._note("lost", thing.place, text)
         return table
 
-    def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
+    def _properties(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        """The properties of an object that its kind has, too, as the kind's table takes them."""
         self._known(thing)
-        place = thing.place
-        table: Table = {key: names[thing.values[key]] for key in PORTS if thing.values.get(key)}
-        for key in NUMBERS:
-            if key in thing.values:
-                table[key] = whole(thing.values[key], key, place)
-        if switch(thing.values, "vnet_hdr_support", False, place):
-            table["vnet_hdr_support"] = True
+        kind, table = KINDS[thing.kind], Table()
+        checks = {f.name: f for f in fields(kind.config)}
+        for key in kind.qemu:
+            value, usual = thing.values.get(key, ""), checks[key].default
+            if isinstance(usual, bool):
+                if switch(thing.values, key, False, thing.place):
+                    table[key] = True
+            elif isinstance(usual, int):
+                if key in thing.values:
+                    table[key] = whole(value, key, thing.place)
+            elif value and checks[key].metadata["check"] is FILE:
+                table[key] = self._path(value, thing.place, key)
+            elif value:
+                table[key] = names[value] if key in LINKS else value
+        return table
+
+    def _path(self, path: str, place: str, key: str) -> str:
+        """Relative paths start from the folder that QEMU runs in."""
+        if path.startswith("/") or self.asked.folder is None:
+            if not path.startswith("/"):
+                self._note("do", place, f"{key}={path} is relative: it starts from the config's folder now")
+            return path
+        return f"{self.asked.folder}/{path}"
+
+    def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        place, table = thing.place, self._properties(thing, names)
         if "notify_dev" not in table:
             table["checkpoint"] = "local"
             text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
@@ -278,7 +287,7 @@ class _Conversion:
     def _near(self, thing: Thing, key: str, known: Mapping[str, Thing]) -> None:
         """Raise `Trouble` where an id that is not there was meant to be one that nobody of ours names."""
         value = thing.values[key]
-        named = {o.values.get(k, "") for o in self.ours for k in (*_LINKS, "netdev")}
+        named = {o.values.get(k, "") for o in self.ours for k in (*LINKS, "netdev")}
         near = meant(value, known.keys() - named)
         if near is not None:
             raise Trouble(thing.place, f"{key}={show(value)[1:-1]}: there is none of that id", f"{near}, perhaps")
@@ -310,16 +319,14 @@ class _Conversion:
             self._note("note", "", "no colo-compare in this command line: nothing is compared here")
         for thing in self.objects.values():
             if thing.kind in OTHERS:
-                what = "it stays in QEMU, between the guest and the pipeline"
-                if thing.kind == "filter-dump":
-                    what += '; to record in the pipeline: record = "FILE.pcapng" in the netdev\'s network'
-                self._note("lost", thing.place, f"it has no counterpart: {what}")
+                text = "it has no counterpart: it stays in QEMU, between the guest and the pipeline"
+                self._note("lost", thing.place, text)
 
     # --- netdevs --------------------------------------------------------------------------------------------------
 
     def _filtered(self) -> list[str]:
         """The netdevs that have one of our filters, in QEMU's order."""
-        used = {o.values.get("netdev", "") for o in self.ours if o.kind != COMPARE} - {""}
+        used = {o.values.get("netdev", "") for o in self.ours if KINDS[o.kind].table == FILTER} - {""}
         return [n for n in self.netdevs if n in used] + sorted(used - self.netdevs.keys())
 
     def _netdev(self, name: str) -> Table:

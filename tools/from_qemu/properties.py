@@ -6,24 +6,29 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from stages import catalog
+from stages.kind import FILTER, Kind
 from tools.from_qemu.model import Thing
 from tools.from_qemu.options import Option, keys
 from tools.from_qemu.words import Trouble, show
 
-FILTERS: Final = ("filter-mirror", "filter-redirector", "filter-rewriter")
+KINDS: Final[Mapping[str, Kind]] = {
+    kind.name: kind for kind in sorted(catalog.kinds(), key=lambda kind: kind.table != FILTER) if kind.qemu
+}
+"""The kinds of stages that QEMU has, too, by QEMU's name for them: filters first."""
+
 COMPARE: Final = "colo-compare"
-OTHERS: Final = ("filter-buffer", "filter-dump", "filter-replay")
+PARTS: Final = tuple(name for name, kind in KINDS.items() if kind.chardevs or "failover" in kind.hears)
+"""Those without which a command line has nothing to do with COLO."""
 
-TEXT: Final = ("netdev", "queue", "status", "position", "insert", "indev", "outdev")
-PORTS: Final = ("primary_in", "secondary_in", "outdev", "notify_dev")
-NUMBERS: Final = ("compare_timeout", "expired_scan_cycle", "max_queue_size")
+FILTERS: Final = tuple(name for name in PARTS if KINDS[name].table == FILTER)
+OTHERS: Final = tuple(name for name in ("filter-buffer", "filter-dump", "filter-replay") if name not in KINDS)
+"""QEMU's filters that are no kind of stage."""
 
-_FILTER: Final = ("netdev", "queue", "status", "position", "insert", "vnet_hdr_support")
+LINKS: Final = frozenset(link.key for kind in KINDS.values() for link in kind.chardevs)
+
 _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
-    "filter-mirror": (*_FILTER, "outdev"),
-    "filter-redirector": (*_FILTER, "indev", "outdev"),
-    "filter-rewriter": _FILTER,
-    COMPARE: (*PORTS, *NUMBERS, "vnet_hdr_support", "iothread"),
+    name: (*kind.qemu, *(["iothread"] if name == COMPARE else [])) for name, kind in KINDS.items()
 }
 _ALIKE: Final = 0.75  # of difflib's ratio: "filter-miror" has 0.96, "filter-dump" and "filter-mirror" 0.67
 
@@ -38,12 +43,12 @@ def kind_of(option: Option) -> str:
     try:
         return keys(option).get("qom-type", "")
     except Trouble:
-        return next((kind for kind in (*FILTERS, COMPARE) if kind in (option.value or option.word).value), "")
+        return next((kind for kind in KINDS if kind in (option.value or option.word).value), "")
 
 
 def intended(kind: str) -> str:
     """Which filter or compare of ours a type is, or was meant to be; nothing for other objects."""
-    ours = (*FILTERS, COMPARE)
+    ours = tuple(KINDS)
     if kind in (*ours, *OTHERS):
         return kind if kind in ours else ""
     near = meant(kind, (*ours, *OTHERS))
@@ -54,7 +59,7 @@ def intended(kind: str) -> str:
 
 def check_kind(option: Option, kind: str) -> None:
     """Raise `Trouble` for an -object that looks like a filter or a compare, but which QEMU does not have."""
-    known = (*FILTERS, COMPARE, *OTHERS)
+    known = (*KINDS, *OTHERS)
     near = meant(kind, known)
     if kind in known or "$" in kind or not (near or kind.startswith(("filter-", "colo-"))):
         return

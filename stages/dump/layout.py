@@ -1,0 +1,30 @@
+"""filter-dump: ports, counters, and the words that kernels and shell share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ring.fields import Words
+from ring.layout import OPTIONS
+from stages.kind import Counters
+
+TX, RX = range(2)
+"""Both directions: the input of a direction and the output that it leads to have the same index."""
+
+_OWN = Counters()
+RECORDED: Final = _OWN.counter("recorded", "packets that went into a file")
+UNRECORDED: Final = _OWN.counter("unrecorded", "packets that went into none, because the file could not be written")
+PASSED_OFF: Final = _OWN.counter("passed_off", "packets passed while the status was off")
+COUNTERS: Final = _OWN.listed
+
+_SCALARS = Words("kernels")
+LENGTH: Final = _SCALARS.word("length", "bytes of the present file that count", "bytes")
+NUMBER: Final = _SCALARS.word("number", "the number under which the present file will be put aside; 0: it is the first")
+SCALARS: Final = _SCALARS.fields
+
+_OPEN = Words("kernels", start=OPTIONS)
+ROW: Final = _OPEN.word("row", "row of the burst that `dump_open` began")
+WORK: Final = _OPEN.word("work", "frames that it moved")
+FROM: Final = _OPEN.word("from", "by direction: position in the input of the first frame that it moved", size=2)
+TO: Final = _OPEN.word("to", "by direction: position behind the last one", size=2)
+FIELDS: Final = _OPEN.fields

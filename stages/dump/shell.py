@@ -1,0 +1,101 @@
+"""filter-dump: the file around the kernels.  What cannot be written costs the dump, never a packet."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from ring import layout as ring
+from stages.base import Stage
+from stages.capture.reader import CaptureError
+from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
+from stages.dump import layout
+from stages.dump.files import Files
+
+_AGAIN_NS: Final = 5_000_000_000  # after a failure: the disk may have room again
+
+
+class Dump(Stage):
+    """Records what passes, both ways, as the netdev sees it: what goes to the guest is inbound."""
+
+    _recorder: Recorder | None = None
+    _retry_ns = 0
+
+    def extra_bytes(self) -> int:
+        """The recorder's buffer."""
+        return BYTES
+
+    def on_start(self) -> None:
+        """Go on with the file where the last incarnation's commits end, or begin one."""
+        self._files = Files(self.params["file"], self.params["files"])
+        self._number, length = self.scalar(layout.NUMBER), self.scalar(layout.LENGTH)
+        try:
+            if self._number == 0:  # nothing was ever committed: an older run may have left files
+                self._number = max(self._files.numbers(), default=0) + 1
+                if os.path.exists(self._files.path) and os.path.getsize(self._files.path):
+                    self._next_file()
+            elif os.path.exists(self._files.aside(self._number)):  # killed while the file was changed
+                self._next_file()
+                length = 0
+            self._open(length)
+        except (OSError, CaptureError) as error:
+            self._fail(error, 0)
+
+    def _open(self, length: int) -> None:
+        self._recorder = Recorder(self, self.extra, self._files.path, length, self.params["maxlen"])
+
+    def _next_file(self) -> None:
+        if os.path.exists(self._files.path):
+            self._files.put_aside(self._number)
+        self._number += 1
+
+    def _fail(self, error: Exception, now: int) -> None:
+        if self._recorder is not None:
+            self._recorder.drop()
+            self._recorder = None
+        self._retry_ns = now + _AGAIN_NS
+        self.log.warning("the dump cannot be written: packets pass without it", file=self._files.path, why=str(error))
+
+    def do_work(self, now: int) -> int:
+        """One burst; what is recorded of it is in the file before it counts."""
+        w = self.w
+        moved = int(self.kernel.dump_open(self.u8, w, now))
+        if not moved:
+            return 0
+        row = int(w[layout.ROW])
+        if w[ring.CMD_STATUS] == 1 and not self._written(now):
+            w[row + ring.ROW_COUNTERS + layout.RECORDED] -= moved
+            w[row + ring.ROW_COUNTERS + layout.UNRECORDED] += moved
+        if self._recorder is not None:
+            w[row + ring.ROW_SCALARS + layout.LENGTH] = self._recorder.length
+            w[row + ring.ROW_SCALARS + layout.NUMBER] = self._number
+        return int(self.kernel.dump_commit(self.u8, w, now))
+
+    def _written(self, now: int) -> bool:
+        """Whether the open burst is in the file."""
+        if self._recorder is None and now < self._retry_ns:
+            return False
+        try:
+            if self._recorder is None:
+                self._open(self.scalar(layout.LENGTH))
+                self.log.info("the dump is written again", file=self._files.path)
+            elif self._recorder.length >= self.params["file_size"]:
+                self._recorder.close()
+                self._recorder = None
+                self._next_file()
+                self._open(0)
+            assert self._recorder is not None
+            for way, direction in ((layout.TX, INBOUND), (layout.RX, OUTBOUND)):
+                source = int(self.w[ring.INPUTS + way])
+                start, end = int(self.w[layout.FROM + way]), int(self.w[layout.TO + way])
+                self._recorder.span(source, start, end, direction, now)
+            self._recorder.flush()
+        except (OSError, CaptureError) as error:
+            self._fail(error, now)
+            return False
+        return True
+
+    def on_close(self) -> None:
+        """Close the file."""
+        if self._recorder is not None:
+            self._recorder.close()

@@ -138,7 +138,7 @@ class Pcap(Stage):
             result = int(self.kernel.replay_open(self.u8, w, now))
             if result:
                 recorder.flush()
-                w[w[self.extra + pcap.X_ROW] + layout.R_SCALARS + pcap.FILE_LENGTH] = recorder.length
+                w[w[self.extra + pcap.X_ROW] + layout.ROW_SCALARS + pcap.FILE_LENGTH] = recorder.length
                 result = int(self.kernel.replay_commit(self.u8, w, now))
         if not self._finished and (result or w[layout.CMD_DRAIN]):
             self._see_the_end()

@@ -1,9 +1,9 @@
 """Each difference becomes a file that explains it, written by a thread beside the data path.
 
-`Evidence.offer` takes copies of the kernel's words (stages.compare.layout.words E_*, stages.compare.layout.evidence) and returns at
-once.  One daemon thread builds the file (stages.compare.finding) and writes it, a few packets a system call, so that duty
-cycles which share the interpreter with it wait for some tenths of a millisecond at most.  What cannot be written is
-said once, and costs nothing else.
+`Evidence.offer` takes copies of the kernel's words (an event and a record, `stages.compare.layout`) and returns at
+once.  One daemon thread builds the file (`stages.compare.finding`) and writes it, a few packets a system call, so that
+duty cycles which share the interpreter with it wait for some tenths of a millisecond at most.  What cannot be written
+is said once, and costs nothing else.
 """
 
 from __future__ import annotations

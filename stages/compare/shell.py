@@ -78,7 +78,7 @@ class Compare(Stage):
         counts = compare.slots(self.params)
         at = compare.places(self.params, self.KIND.tables_at)
         place, number = at["bytes"] * 8, 0
-        row = layout.ROWS + layout.R_SCALARS  # nothing was committed yet: row A is the true one
+        row = layout.ROWS + layout.ROW_SCALARS  # nothing was committed yet: row A is the true one
         for group in range(6):
             count, size = counts[group % 3], compare.CLASS_BYTES[group % 3]
             numbers = np.arange(number, number + count)

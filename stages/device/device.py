@@ -193,8 +193,8 @@ class Device(Stage):
         w = self.w
         row = int(w[self.memory + device.X_ROW])
         for port, cursor, published, direction in (
-            ("send", layout.R_HEADS, layout.HEAD, OUTBOUND),
-            ("receive", layout.R_TAILS, layout.TAIL, INBOUND),
+            ("send", layout.ROW_HEADS, layout.HEAD, OUTBOUND),
+            ("receive", layout.ROW_TAILS, layout.TAIL, INBOUND),
         ):
             if port in self.rings:
                 at = self.rings[port]

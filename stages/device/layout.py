@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import MAX_FRAME, P_OPTIONS
+from ring import layout
 from stages.kind import OWN_COUNTERS
 
 SEND: Final = 0
@@ -17,12 +17,12 @@ RECEIVE: Final = 0
 
 SENT, REFUSED, LOST, UNREADABLE, TAGGED, FINISHED, OVERSIZE = range(OWN_COUNTERS, OWN_COUNTERS + 7)
 
-P_FD: Final = P_OPTIONS
-P_HEADER: Final = P_OPTIONS + 1  # bytes of virtio-net header that the device speaks: 0, 10, 12
-P_MEMORY: Final = P_OPTIONS + 2  # first word of the private memory
-P_GIVEN: Final = P_OPTIONS + 3  # bytes of that header that stay on the frames in the ring: 0 or all
-P_SOCKET: Final = P_OPTIONS + 4  # 1: a packet socket
-P_LONGEST: Final = P_OPTIONS + 5  # bytes of the longest frame that the interface's MTU allows
+P_FD: Final = layout.OPTIONS
+P_HEADER: Final = layout.OPTIONS + 1  # bytes of virtio-net header that the device speaks: 0, 10, 12
+P_MEMORY: Final = layout.OPTIONS + 2  # first word of the private memory
+P_GIVEN: Final = layout.OPTIONS + 3  # bytes of that header that stay on the frames in the ring: 0 or all
+P_SOCKET: Final = layout.OPTIONS + 4  # 1: a packet socket
+P_LONGEST: Final = layout.OPTIONS + 5  # bytes of the longest frame that the interface's MTU allows
 
 X_ROW: Final = 0
 X_WORK: Final = 1
@@ -33,7 +33,7 @@ X_LOST: Final = 5  # frames that the system dropped, which the next burst counts
 X_OVERSIZE: Final = 6  # length of a frame over P_LONGEST; the shell clears it
 X_MESSAGE: Final = 8  # struct msghdr of recvmsg(2) and what it points to, see below
 X_FRAME: Final = 40  # room for one frame: with another header, or on its way to another place
-BYTES: Final = X_FRAME * 8 + MAX_FRAME + 16
+BYTES: Final = X_FRAME * 8 + layout.MAX_FRAME + 16
 
 # Words from X_MESSAGE on, as a 64-bit little-endian Linux has them; pointers are addresses in this process.
 M_PARTS: Final = 2  # msg_iov

@@ -6,10 +6,10 @@ a secondary that takes nothing (a QEMU in -incoming does not read its netdev, a 
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
-from ring.layout import BLOCKED, C_LINK, CMD_STATUS, HEAD, P_OUTPUTS
 from stages.mirror.layout import (
     LOOK_NS,
     NO_PEER,
@@ -34,7 +34,7 @@ from stages.packets.kernels.forward import connected, forward
 @hot
 def outdev_is_full(w):
     """Whether this burst found no room in outdev."""
-    return w[BLOCKED] >> OUTDEV & 1 == 1
+    return w[layout.BLOCKED] >> OUTDEV & 1 == 1
 
 
 @hot
@@ -53,10 +53,10 @@ def stalled(w, now):
 @hot
 def look_at_link(w):
     """Another connection behind outdev: what the one before it has not taken says nothing of this one."""
-    r = w[P_OUTPUTS + OUTDEV]
+    r = w[layout.OUTPUTS + OUTDEV]
     if r == 0:
         return
-    link = load_acquire(w, r + C_LINK)  # partner: the chardev's process
+    link = load_acquire(w, r + layout.C_LINK)  # partner: the chardev's process
     if link & 1 == 1 and link != w[O_LINK]:
         w[O_LINK] = link
         w[O_FULL_NS] = w[O_STALLED] = 0
@@ -67,7 +67,7 @@ def look_at_outdev(w, now):
     """Note for how long a full outdev has taken nothing; it has not where its head stands still."""
     if not outdev_is_full(w) and w[O_FULL_NS] == 0:
         return
-    taken = load_acquire(w, w[P_OUTPUTS + OUTDEV] + HEAD)  # partner: the process behind outdev
+    taken = load_acquire(w, w[layout.OUTPUTS + OUTDEV] + layout.HEAD)  # partner: the process behind outdev
     if taken != w[O_TAKEN] or w[O_FULL_NS] == 0:
         w[O_TAKEN] = taken
         w[O_FULL_NS] = int(outdev_is_full(w))  # more than nothing: it has begun
@@ -82,7 +82,7 @@ def look_at_outdev(w, now):
 @hot
 def mirror_direction(u8, w, row, i, o):
     """Pass a burst from input ``i`` to output ``o`` and a copy of it to outdev; the number of frames."""
-    mirroring = w[P_OUTPUTS + OUTDEV] != 0 and w[CMD_STATUS] == 1
+    mirroring = w[layout.OUTPUTS + OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
     if mirroring and connected(w, OUTDEV):
         frames = forward(u8, w, row, i, o, OUTDEV)
         if frames == 0 and outdev_is_full(w) and w[O_STALLED] == 1:
@@ -98,7 +98,7 @@ def mirror_direction(u8, w, row, i, o):
 @kernel
 def mirror_burst(u8, w, now):
     """One burst of each direction."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w):
         return 0
     look_at_link(w)

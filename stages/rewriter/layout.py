@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ring import layout
 from ring.fields import Field
-from ring.layout import UNDO
 from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 from stages.packets.layout.packet import SCRATCH
@@ -172,7 +172,7 @@ PACKET_PUTS: Final = 80  # entries of the undo log that a packet needs at most, 
 MOVE_PUTS: Final = 512  # the most that may move when a row is evicted
 UNDO_ENTRIES: Final = 4096  # a burst ends early where it is full: some 90 new connections, or any number of others
 
-SCRATCH_AT: Final = UNDO + 2 * UNDO_ENTRIES
+SCRATCH_AT: Final = layout.UNDO + 2 * UNDO_ENTRIES
 OLDEST_AT: Final = SCRATCH_AT + SCRATCH  # word index of the oldest spare row, 0: none
 NEWEST_AT: Final = OLDEST_AT + 1
 TABLE_AT: Final = NEWEST_AT + 1

@@ -9,22 +9,11 @@ from __future__ import annotations
 
 from errno import EAGAIN, EINTR
 
+from ring import layout
 from ring.atomics import be32, store_release
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room, true_row
-from ring.layout import (
-    BLOCKED,
-    C_LINK,
-    CMD_DRAIN,
-    P_INPUTS,
-    P_LINK,
-    P_OUTPUTS,
-    PORTS,
-    R_HEADS,
-    R_TAILS,
-    SIZE,
-)
 from stages.kind import OWN_COUNTERS
 from stages.packets.kernels.system_calls import sys_read, sys_write
 from stages.socket.layout import (
@@ -60,14 +49,14 @@ _UNREAD = O_TALLY + UNREAD_BYTES - OWN_COUNTERS
 @hot
 def receive_bytes(u8, w, row):
     """One recv into the free space beyond what was received; flags."""
-    r = w[P_OUTPUTS + RECEIVE]
+    r = w[layout.OUTPUTS + RECEIVE]
     if r == 0:
         got = sys_read(u8, w[O_FD], SCRATCH * 8, SCRATCH_WORDS * 8)
         if got > 0:
             w[_UNREAD] += got
             return 0
     else:
-        space = w[row + R_TAILS + RECEIVE] + room(w, row, RECEIVE) - w[O_FILLED]
+        space = w[row + layout.ROW_TAILS + RECEIVE] + room(w, row, RECEIVE) - w[O_FILLED]
         if space <= 0:
             blocked(w, RECEIVE)
             return 0
@@ -86,7 +75,7 @@ def receive_bytes(u8, w, row):
 @hot
 def send_bytes(u8, w, row):
     """One send of what is published beyond what was sent; flags."""
-    r = w[P_INPUTS + SEND]
+    r = w[layout.INPUTS + SEND]
     if r == 0 or w[O_MUTE] != 0:
         return 0
     left = min(readable(w, row, SEND) - w[O_SENT], BURST_BYTES)
@@ -110,17 +99,17 @@ def impossible(u8, w, r, position, bad):
     if w[O_FILLED] - position < prefix(w, r):
         return -1
     length = be32(u8, index(w, r, position))
-    return length if prefix(w, r) + length > w[r + SIZE] else -1
+    return length if prefix(w, r) + length > w[r + layout.SIZE] else -1
 
 
 @hot
 def move_bytes(u8, w, row):
     """Receive and send once; flags."""
     flags = 0
-    if w[CMD_DRAIN] == 0:
+    if w[layout.CMD_DRAIN] == 0:
         flags |= receive_bytes(u8, w, row)
     flags |= send_bytes(u8, w, row)
-    if w[O_MUTE] != 0 and flags == 0 and w[BLOCKED] == 0:
+    if w[O_MUTE] != 0 and flags == 0 and w[layout.BLOCKED] == 0:
         w[O_ERRNO] = w[O_MUTE]  # what the peer had sent before it went is read by now
         flags = FAILED
     return flags
@@ -129,33 +118,33 @@ def move_bytes(u8, w, row):
 @kernel
 def link_cycle(u8, w, now):
     """One duty cycle of a connection: one recv, one send, one commit; ``work | bells << 32 | flags << FLAG_SHIFT``."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     row = true_row(w)
     flags, stop, head, taken, given, result = 0, 0, 0, 0, 0, 0
     if w[O_FD] >= 0:
         filled, sent = w[O_FILLED], w[O_SENT]
         flags = move_bytes(u8, w, row)
         if w[O_FILLED] != filled:
-            r, result = w[P_OUTPUTS + RECEIVE], 1
-            stop, taken, bad = scan(u8, w, r, w[row + R_TAILS + RECEIVE], w[O_FILLED], _MANY)
+            r, result = w[layout.OUTPUTS + RECEIVE], 1
+            stop, taken, bad = scan(u8, w, r, w[row + layout.ROW_TAILS + RECEIVE], w[O_FILLED], _MANY)
             w[O_BAD] = impossible(u8, w, r, stop, bad)
             if w[O_BAD] >= 0:
                 flags |= BAD
         if w[O_SENT] != sent:
             result = 1
-            head, given, bad = scan(u8, w, w[P_INPUTS + SEND], w[row + R_HEADS + SEND], w[O_SENT], _MANY)
+            head, given, bad = scan(u8, w, w[layout.INPUTS + SEND], w[row + layout.ROW_HEADS + SEND], w[O_SENT], _MANY)
     unread = w[_UNREAD]
     if taken + given + unread > 0:
         row = begin(w)
         count(w, row, UNREAD_BYTES, unread)
         if taken > 0:
-            count(w, row, PORTS + RECEIVE, taken)
-            count(w, row, RECEIVED_BYTES, stop - w[row + R_TAILS + RECEIVE])
-            w[row + R_TAILS + RECEIVE] = stop
+            count(w, row, layout.PORTS + RECEIVE, taken)
+            count(w, row, RECEIVED_BYTES, stop - w[row + layout.ROW_TAILS + RECEIVE])
+            w[row + layout.ROW_TAILS + RECEIVE] = stop
         if given > 0:
             count(w, row, SEND, given)
-            count(w, row, SENT_BYTES, head - w[row + R_HEADS + SEND])
-            w[row + R_HEADS + SEND] = head
+            count(w, row, SENT_BYTES, head - w[row + layout.ROW_HEADS + SEND])
+            w[row + layout.ROW_HEADS + SEND] = head
         result = commit(w, row, now, max(taken + given, 1))
         w[_UNREAD] = 0
     return result | flags << FLAG_SHIFT
@@ -177,12 +166,12 @@ def link_change(u8, w, now):
     result = commit(w, row, now, 1)
     for i in range(_OWN):
         w[O_TALLY + i] = 0
-    w[O_FILLED] = w[row + R_TAILS + RECEIVE]
-    w[O_SENT] = w[row + R_HEADS + SEND]
+    w[O_FILLED] = w[row + layout.ROW_TAILS + RECEIVE]
+    w[O_SENT] = w[row + layout.ROW_HEADS + SEND]
     w[O_MUTE] = w[O_ERRNO] = 0
     up = 1 if w[O_FD] >= 0 else 0
-    if w[P_OUTPUTS + RECEIVE] != 0:
-        turn(w, w[P_OUTPUTS + RECEIVE] + P_LINK, up)
-    if w[P_INPUTS + SEND] != 0:
-        turn(w, w[P_INPUTS + SEND] + C_LINK, up)
+    if w[layout.OUTPUTS + RECEIVE] != 0:
+        turn(w, w[layout.OUTPUTS + RECEIVE] + layout.P_LINK, up)
+    if w[layout.INPUTS + SEND] != 0:
+        turn(w, w[layout.INPUTS + SEND] + layout.C_LINK, up)
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import P_OPTIONS, UNDO
+from ring import layout
 from stages.kind import OWN_COUNTERS, Counter
 
 SEND: Final = 0
@@ -25,13 +25,17 @@ RECEIVED_BYTES, SENT_BYTES, CONNECTS, DISCONNECTS, BAD_FRAMES, PARTIAL_BYTES, RE
 )
 
 # Words that this process alone uses, zeroed at every attach: a connection does not outlive its process either.
-O_FD: Final = P_OPTIONS  # the connected socket, -1: none
-O_FILLED: Final = P_OPTIONS + 1  # position in `receive` up to which bytes were received; from the tail on: unfinished
-O_SENT: Final = P_OPTIONS + 2  # position in `send` up to which bytes were handed over; from the head on: unfinished
-O_ERRNO: Final = P_OPTIONS + 3  # why a connection failed
-O_BAD: Final = P_OPTIONS + 4  # the impossible length
-O_MUTE: Final = P_OPTIONS + 5  # errno of a failed send: nothing more is sent, but what the peer sent is still read
-O_TALLY: Final = P_OPTIONS + 8  # what cold code wants added to the kind's own counters, in their order
+O_FD: Final = layout.OPTIONS  # the connected socket, -1: none
+O_FILLED: Final = (
+    layout.OPTIONS + 1
+)  # position in `receive` up to which bytes were received; from the tail on: unfinished
+O_SENT: Final = (
+    layout.OPTIONS + 2
+)  # position in `send` up to which bytes were handed over; from the head on: unfinished
+O_ERRNO: Final = layout.OPTIONS + 3  # why a connection failed
+O_BAD: Final = layout.OPTIONS + 4  # the impossible length
+O_MUTE: Final = layout.OPTIONS + 5  # errno of a failed send: nothing more is sent, but what the peer sent is still read
+O_TALLY: Final = layout.OPTIONS + 8  # what cold code wants added to the kind's own counters, in their order
 
 # What `link_cycle` tells its shell above the work and the bells.
 FLAG_SHIFT: Final = 48
@@ -48,4 +52,4 @@ SCRATCH_WORDS: Final = 1024
 """Where bytes go that nobody reads."""
 
 
-SCRATCH: Final = UNDO
+SCRATCH: Final = layout.UNDO

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import UNDO
+from ring import layout
 from stages.base import Stage
 from stages.kind import Kind
 
 CELLS: Final = 5
 PUTS: Final = 3
 UNDO_ENTRIES: Final = 7  # two frames' worth and one over: the log, too, ends bursts
-TABLE: Final = UNDO + 2 * UNDO_ENTRIES
+TABLE: Final = layout.UNDO + 2 * UNDO_ENTRIES
 
 KIND: Final = Kind(
     name="tally",

@@ -19,8 +19,8 @@ import atheris
 with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_qemu"]):
     import numpy as np
 
+    from ring import layout
     from ring.kernels.frames import scan
-    from ring.layout import PAGE, SIZE, VNET
     from stages.capture import reader as captures
     from stages.packets.kernels.parse import parse
     from stages.packets.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
@@ -58,11 +58,11 @@ def capture(data: bytes) -> None:
 def link(data: bytes) -> None:
     """The walk over length words stays within what has come, and says where it is impossible."""
     size = 4096
-    w = np.zeros((PAGE + 2 * size) // 8, np.int64)
+    w = np.zeros((layout.PAGE + 2 * size) // 8, np.int64)
     u8 = w.view(np.uint8)
     data = data[: size - 1]
-    w[SIZE], w[VNET] = size, len(data) & 1
-    u8[PAGE : PAGE + len(data)] = np.frombuffer(data, np.uint8)
+    w[layout.SIZE], w[layout.VNET] = size, len(data) & 1
+    u8[layout.PAGE : layout.PAGE + len(data)] = np.frombuffer(data, np.uint8)
     position, frames, bad = scan(u8, w, 0, 0, len(data), 1 << 30)
     assert 0 <= position <= len(data) and frames <= position // 4 and bad >= -1
 

@@ -1,4 +1,4 @@
-"""netdev-pcap: emits a capture's frames when they are due and what they answer has arrived; see `stages.capture.layout.replay`.
+"""netdev-pcap: emits a capture's frames when they are due and what they answer has arrived.
 
 The cursor passes the packets in order of time.  A packet whose flow may not go on yet is left behind: the flow is
 *parked*, and its packets go out, in order, as the frames arrive that it waits for.  No flow holds back another.
@@ -6,6 +6,7 @@ The cursor passes the packets in order of time.  A packet whose flow may not go 
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, copy, put_be32
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
@@ -22,7 +23,6 @@ from ring.kernels.ledger import (
     true_row,
     undo_left,
 )
-from ring.layout import BLOCKED, CMD_CLOCK, CMD_DRAIN, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_SCALARS, R_TAILS
 from stages.capture.kernels.pcap_blocks import has_room, record_frame
 from stages.capture.layout.recording import INBOUND, OUTBOUND
 from stages.capture.layout.replay import (
@@ -185,20 +185,20 @@ def emit(u8, w, row, p):
     if w[x + X_LEFT] == 0 or undo_left(w) < _MOST_PUTS or (recorder != 0 and not has_room(w, recorder)):
         w[x + X_DIRTY] = 1
         return 0
-    r, length, at = w[P_OUTPUTS + RECEIVE], w[cell(w, LENGTH, p)], w[cell(w, AT, p)]
+    r, length, at = w[layout.OUTPUTS + RECEIVE], w[cell(w, LENGTH, p)], w[cell(w, AT, p)]
     lead = prefix(w, r)
     if room(w, row, RECEIVE) < lead + length:
         blocked(w, RECEIVE)
         w[x + X_DIRTY] = 1
         return 0
-    out = index(w, r, w[row + R_TAILS + RECEIVE])
+    out = index(w, r, w[row + layout.ROW_TAILS + RECEIVE])
     put_be32(u8, out, length)
     if lead == 8:
         put_be32(u8, out + 4, 0)
     copy(u8, out + lead, at, length)
-    w[row + R_TAILS + RECEIVE] += lead + length
+    w[row + layout.ROW_TAILS + RECEIVE] += lead + length
     w[x + X_LEFT] -= 1
-    count(w, row, PORTS + RECEIVE, 1)
+    count(w, row, layout.PORTS + RECEIVE, 1)
     if recorder != 0:
         record_frame(u8, w, recorder, at, length, INBOUND)
     return 1
@@ -218,13 +218,13 @@ def emit_of_flow(u8, w, row, p, f, now):
 def unpark(u8, w, row, f, idle_since, now):
     """Emit what parked flow ``f`` may emit; what was done.  Its patience began at ``idle_since`` at the earliest."""
     x = w[P_BASE]
-    cursor = w[row + R_SCALARS + CURSOR]
+    cursor = w[row + layout.ROW_SCALARS + CURSOR]
     work = 0
     p = next_packet(w, f)
     while p < cursor:
         need = w[cell(w, NEED, p)]
         if w[state(w, f) + FLOW_RECEIVED] < need:
-            since = max(w[CMD_CLOCK] + w[cell(w, TIME, p)], idle_since)
+            since = max(w[layout.CMD_CLOCK] + w[cell(w, TIME, p)], idle_since)
             if w[P_ASAP] == 0:
                 since = max(since, w[state(w, f) + FLOW_SINCE])
             if now - since < w[P_PATIENCE] or undo_left(w) < _MOST_PUTS:
@@ -243,8 +243,8 @@ def unpark(u8, w, row, f, idle_since, now):
 @hot
 def take_sent(u8, w, row, now, emitting):
     """Take what arrived on send: count it for its flow, record or swallow it; the number of frames."""
-    x, r, recorder = w[P_BASE], w[P_INPUTS + SEND], w[P_WRITE]
-    position, end = w[row + R_HEADS + SEND], readable(w, row, SEND)
+    x, r, recorder = w[P_BASE], w[layout.INPUTS + SEND], w[P_WRITE]
+    position, end = w[row + layout.ROW_HEADS + SEND], readable(w, row, SEND)
     if r == 0 or position == end:
         return 0
     end = scan(u8, w, r, position, end, BURST)[0]
@@ -267,11 +267,11 @@ def take_sent(u8, w, row, now, emitting):
                 awaited += 1
                 put(w, state(w, f) + FLOW_RECEIVED, w[state(w, f) + FLOW_RECEIVED] + 1)
                 w[state(w, f) + FLOW_SINCE] = now
-                if emitting and next_packet(w, f) < w[row + R_SCALARS + CURSOR]:
+                if emitting and next_packet(w, f) < w[row + layout.ROW_SCALARS + CURSOR]:
                     unpark(u8, w, row, f, now, now)
         position += lead + size
         frames += 1
-    w[row + R_HEADS + SEND] = position
+    w[row + layout.ROW_HEADS + SEND] = position
     count(w, row, SEND, frames)
     count(w, row, WRITTEN if recorder != 0 else SWALLOWED, frames)
     count(w, row, AWAITED, awaited)
@@ -285,8 +285,8 @@ def scan_parked(u8, w, row, now):
     x = w[P_BASE]
     w[x + X_DIRTY] = 0
     w[x + X_NEXT_SCAN] = now + SCAN_NS
-    idle_since = w[row + R_SCALARS + PROGRESS] if w[P_ASAP] == 1 else 0
-    cursor = w[row + R_SCALARS + CURSOR]
+    idle_since = w[row + layout.ROW_SCALARS + PROGRESS] if w[P_ASAP] == 1 else 0
+    cursor = w[row + layout.ROW_SCALARS + CURSOR]
     work = 0
     for f in range(w[x + X_FLOW_COUNT]):
         if next_packet(w, f) < cursor:
@@ -298,10 +298,10 @@ def scan_parked(u8, w, row, now):
 def advance(u8, w, row, now):
     """Move the cursor over the packets that are due; the number passed."""
     x = w[P_BASE]
-    start = w[row + R_SCALARS + CURSOR]
+    start = w[row + layout.ROW_SCALARS + CURSOR]
     p = start
     stop = min(start + STEPS, w[P_PACKETS])
-    while p < stop and w[CMD_CLOCK] + w[cell(w, TIME, p)] <= now:
+    while p < stop and w[layout.CMD_CLOCK] + w[cell(w, TIME, p)] <= now:
         f = w[cell(w, FLOW, p)]
         if w[cell(w, NEED, p)] >= 0:
             if f < 0:
@@ -313,7 +313,7 @@ def advance(u8, w, row, now):
                 elif emit_of_flow(u8, w, row, p, f, now) == 0:
                     break
         p += 1
-    w[row + R_SCALARS + CURSOR] = p
+    w[row + layout.ROW_SCALARS + CURSOR] = p
     return p - start
 
 
@@ -322,7 +322,7 @@ def something_due(w, now):
     """Whether a cycle may have anything to emit: asked before `begin`, so that an idle one copies no row."""
     x = w[P_BASE]
     cursor = w[scalar(true_row(w), CURSOR)]
-    if cursor < w[P_PACKETS] and w[CMD_CLOCK] + w[cell(w, TIME, cursor)] <= now:
+    if cursor < w[P_PACKETS] and w[layout.CMD_CLOCK] + w[cell(w, TIME, cursor)] <= now:
         return True
     return w[x + X_PARKED] > 0 and (w[x + X_DIRTY] == 1 or now >= w[x + X_NEXT_SCAN])
 
@@ -330,9 +330,9 @@ def something_due(w, now):
 @kernel
 def replay_open(u8, w, now):
     """A burst up to its commit, so that the recorder's buffer can be written before; the work, 0: nothing to commit."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     x = w[P_BASE]
-    emitting = w[CMD_CLOCK] != 0 and w[CMD_DRAIN] == 0 and w[P_OUTPUTS + RECEIVE] != 0
+    emitting = w[layout.CMD_CLOCK] != 0 and w[layout.CMD_DRAIN] == 0 and w[layout.OUTPUTS + RECEIVE] != 0
     if nothing_to_read(w) and not (emitting and something_due(w, now)):
         return 0
     row = begin(w)
@@ -342,7 +342,7 @@ def replay_open(u8, w, now):
         if w[x + X_PARKED] > 0 and (w[x + X_DIRTY] == 1 or now >= w[x + X_NEXT_SCAN]):
             work += scan_parked(u8, w, row, now)
         work += advance(u8, w, row, now)
-    w[row + R_SCALARS + PROGRESS] = now
+    w[row + layout.ROW_SCALARS + PROGRESS] = now
     w[x + X_ROW] = row
     w[x + X_WORK] = work
     return work

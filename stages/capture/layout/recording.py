@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import MAX_FRAME, P_OPTIONS
+from ring import layout
 
 UNKNOWN: Final = 0  # directions, as the pipeline sees them: bits 0 and 1 of epb_flags
 INBOUND: Final = 1
 OUTBOUND: Final = 2
 
-P_RECORDER: Final = P_OPTIONS + 47  # word index of the memory below; a kind that records leaves this option free
+P_RECORDER: Final = layout.OPTIONS + 47  # word index of the memory below; a kind that records leaves this option free
 
 SOURCE: Final = 0  # ring whose frames are to be recorded
 START: Final = 1  # from this position; the kernel moves it to where it came
@@ -22,6 +22,6 @@ CLASSIC: Final = 6  # 1: records of classic pcap
 WORDS: Final = 16
 
 BLOCK: Final = 44  # an enhanced packet block with epb_flags, without the frame
-RESERVE: Final = BLOCK + MAX_FRAME + 4  # the most that one frame takes
+RESERVE: Final = BLOCK + layout.MAX_FRAME + 4  # the most that one frame takes
 BUFFER: Final = 1 << 19
 BYTES: Final = WORDS * 8 + BUFFER

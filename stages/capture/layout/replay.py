@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import P_OPTIONS
+from ring import layout
 from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 
@@ -39,14 +39,14 @@ FLOW_SINCE: Final = 2  # monotonic ns of its last frame; may be stale after a cr
 FLOW_WORDS: Final = 3
 
 # Options
-P_BASE: Final = P_OPTIONS  # first word of the private memory
-P_PACKETS: Final = P_OPTIONS + 1  # packets of the capture: the length of each column
-P_MASK: Final = P_OPTIONS + 2  # slots of the flow index, less one
-P_FLOWS: Final = P_OPTIONS + 3  # state of flow 0
-P_PATIENCE: Final = P_OPTIONS + 4  # ns
-P_ASAP: Final = P_OPTIONS + 5
-P_WRITE: Final = P_OPTIONS + 6  # word of the recorder, 0: none
-P_BOTH: Final = P_OPTIONS + 7  # 1: emitted frames are recorded, too
+P_BASE: Final = layout.OPTIONS  # first word of the private memory
+P_PACKETS: Final = layout.OPTIONS + 1  # packets of the capture: the length of each column
+P_MASK: Final = layout.OPTIONS + 2  # slots of the flow index, less one
+P_FLOWS: Final = layout.OPTIONS + 3  # state of flow 0
+P_PATIENCE: Final = layout.OPTIONS + 4  # ns
+P_ASAP: Final = layout.OPTIONS + 5
+P_WRITE: Final = layout.OPTIONS + 6  # word of the recorder, 0: none
+P_BOTH: Final = layout.OPTIONS + 7  # 1: emitted frames are recorded, too
 
 # Private memory: a header of words, columns of one word a packet (or flow), the index, the recorder, the file.
 X_SCRATCH: Final = 0  # packet.SCRATCH words

@@ -1,4 +1,4 @@
-"""Whether there is a secondary to compare with: absent, arming, in step, lost (`stages.compare.layout.words`, ARMING_MOVES).
+"""Whether there is a secondary to compare with: absent, arming, in step, lost (`stages.compare.layout.arming`).
 
 Out of step the primary serves alone: its packets leave uncompared, and what they say of sequence numbers is noted, so
 that comparison starts at the right place when a checkpoint has made the secondary a copy of the primary.
@@ -6,10 +6,10 @@ that comparison starts at the right place when a checkpoint has made the seconda
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import load_acquire
 from ring.hot import hot
 from ring.kernels.ledger import count, put, scalar
-from ring.layout import CMD_FAILOVER, P_INPUTS, P_LINK, R_COUNTERS
 from stages.compare.kernels.checkpoint_requests import ask, forget_request
 from stages.compare.kernels.events import write_event
 from stages.compare.layout.words import (
@@ -38,7 +38,7 @@ from stages.compare.layout.words import (
 @hot
 def _move(u8, w, row, state, now):
     w[scalar(row, SC_ARMING)] = state
-    w[row + R_COUNTERS + ARMING_STATE] = state
+    w[row + layout.ROW_COUNTERS + ARMING_STATE] = state
     write_event(u8, w, row, 0, R_ARMING, state, now)
     if state == IN_STEP:
         count(w, row, TIMES_IN_STEP, 1)
@@ -94,10 +94,11 @@ def links(u8, w, row, now):
     """Look at the links of both inputs: a replica's packets were lost with its link.  Returns 1 where one changed."""
     changed = 0
     for side in range(2):
-        r = w[P_INPUTS + side]
+        r = w[layout.INPUTS + side]
         if r == 0:
             continue
-        link_now, seen = load_acquire(w, r + P_LINK), w[scalar(row, SC_LINKS + side)]  # partner: the chardev's process
+        link_now = load_acquire(w, r + layout.P_LINK)  # partner: the chardev's process
+        seen = w[scalar(row, SC_LINKS + side)]
         if link_now == seen:
             continue
         w[scalar(row, SC_LINKS + side)] = link_now
@@ -117,8 +118,8 @@ def links(u8, w, row, now):
 @hot
 def failovers(u8, w, row, now):
     """Take an announced failover: on the primary's side it says that the secondary is gone.  Returns 1 for one."""
-    if load_acquire(w, CMD_FAILOVER) == w[scalar(row, SC_FAILOVERS_SEEN)]:  # partner: the supervisor
+    if load_acquire(w, layout.CMD_FAILOVER) == w[scalar(row, SC_FAILOVERS_SEEN)]:  # partner: the supervisor
         return 0
-    w[scalar(row, SC_FAILOVERS_SEEN)] = w[CMD_FAILOVER]
+    w[scalar(row, SC_FAILOVERS_SEEN)] = w[layout.CMD_FAILOVER]
     lost(u8, w, row, now)
     return 1

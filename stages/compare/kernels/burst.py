@@ -7,22 +7,11 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
-from ring.layout import (
-    BLOCKED,
-    CMD_CHECKPOINT,
-    CMD_FAILOVER,
-    P_INPUTS,
-    P_LINK,
-    R_COUNTERS,
-    R_HEADS,
-    R_TAILS,
-    TAIL,
-    UNDO_N,
-)
 from stages.compare.kernels.arming import failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
 from stages.compare.kernels.connections import connection
@@ -80,15 +69,15 @@ from stages.packets.layout.packet import FRAGMENT, ICMP, OTHER, TCP
 from stages.packets.layout.table import R_PINNED
 
 _BURST = 256
-_HELD = R_COUNTERS + HELD
+_HELD = layout.ROW_COUNTERS + HELD
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
 
 
 @hot
 def take(u8, w, row, side, now):
     """Take one packet of ``side`` from its ring: 1 taken, 0 nothing there, -1 it has to wait."""
-    r = w[P_INPUTS + side]
-    position = w[row + R_HEADS + side]
+    r = w[layout.INPUTS + side]
+    position = w[row + layout.ROW_HEADS + side]
     if r == 0 or position == readable(w, row, side):
         return 0
     if undo_left(w) < RESERVE:
@@ -104,7 +93,7 @@ def take(u8, w, row, side, now):
         verdict = parse(u8, w, at + lead + vnet, nbytes - vnet, s)
         if not _dispatch(u8, w, row, r, position, side, verdict, at + lead + vnet, nbytes - vnet, now):
             return -1
-    w[row + R_HEADS + side] = position + lead + nbytes
+    w[row + layout.ROW_HEADS + side] = position + lead + nbytes
     count(w, row, side, 1)
     return 1
 
@@ -189,12 +178,12 @@ def due(w, now):
     """Whether there is anything to do: asked before a burst is opened."""
     row = true_row(w)
     for i in range(3):
-        r = w[P_INPUTS + i]
-        if r != 0 and load_acquire(w, r + TAIL) != w[row + R_HEADS + i]:
+        r = w[layout.INPUTS + i]
+        if r != 0 and load_acquire(w, r + layout.TAIL) != w[row + layout.ROW_HEADS + i]:
             return True
     for side in range(2):
-        r = w[P_INPUTS + side]
-        if r != 0 and load_acquire(w, r + P_LINK) != w[scalar(row, SC_LINKS + side)]:
+        r = w[layout.INPUTS + side]
+        if r != 0 and load_acquire(w, r + layout.P_LINK) != w[scalar(row, SC_LINKS + side)]:
             return True
         n = w[scalar(row, SC_OLDEST + side)] - 1
         if n >= 0 and overdue(w, n, now):
@@ -206,8 +195,8 @@ def due(w, now):
         or w[scalar(row, SC_REPLY)] != 0
         or request_due(w, row, now)
         # Partner of these three: the supervisor.
-        or load_acquire(w, CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]
-        or load_acquire(w, CMD_FAILOVER) != w[scalar(row, SC_FAILOVERS_SEEN)]
+        or load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]
+        or load_acquire(w, layout.CMD_FAILOVER) != w[scalar(row, SC_FAILOVERS_SEEN)]
         or rules_due(w, row)
     )
 
@@ -215,7 +204,7 @@ def due(w, now):
 @kernel
 def compare_burst(u8, w, now):
     """One burst of both sides."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if not due(w, now):
         return 0
     row = begin(w)
@@ -223,8 +212,8 @@ def compare_burst(u8, w, now):
     w[O_STUCK] = 0
     # Messages before links: which came first is not known, and a checkpoint before a loss makes no copy after it.
     work = take_rules(w, row) + hear(u8, w, row, now) + links(u8, w, row, now) + failovers(u8, w, row, now)
-    if load_acquire(w, CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]:  # partner: the supervisor
-        w[scalar(row, SC_CHECKPOINTS_SEEN)] = w[CMD_CHECKPOINT]
+    if load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]:  # partner: the supervisor
+        w[scalar(row, SC_CHECKPOINTS_SEEN)] = w[layout.CMD_CHECKPOINT]
         checkpoint(u8, w, row, now)
         work += 1
     if w[scalar(row, SC_FLUSHING)] != 0 and flush(u8, w, row, now):
@@ -236,8 +225,8 @@ def compare_burst(u8, w, now):
     speak(u8, w, row)
     if w[scalar(row, SC_REPLY)] != owed:
         work += 1
-    old, full = true_row(w), w[BLOCKED] >> OUTDEV & 1
-    if w[row + R_TAILS + OUTDEV] != w[old + R_TAILS + OUTDEV] or w[row + _HELD] != w[old + _HELD]:
+    old, full = true_row(w), w[layout.BLOCKED] >> OUTDEV & 1
+    if w[row + layout.ROW_TAILS + OUTDEV] != w[old + layout.ROW_TAILS + OUTDEV] or w[row + _HELD] != w[old + _HELD]:
         work += 1
     if w[scalar(row, SC_WORK)] != 0 and full == 0:
         work += 1  # the undo log ended this burst, not a want of room
@@ -251,7 +240,7 @@ def compare_burst(u8, w, now):
         if work == 0:
             work += _stuck(u8, w, row, now)
         count(w, row, BACKPRESSURE, 1)
-    if work == 0 and w[UNDO_N] == 0:
+    if work == 0 and w[layout.UNDO_N] == 0:
         return 0
     # Without work there may still be marks to commit (a connection on the work list): done, but idle.
     finish_recycling(w, row)
@@ -275,7 +264,7 @@ def _alternate(u8, w, row, now):
             if catch_up:
                 ahead = twins
             misses += 1 if ahead == 0 else 0
-        held = w[row + R_COUNTERS + HELD]
+        held = w[row + layout.ROW_COUNTERS + HELD]
         if primary == 1 and ahead != PRIMARY_AHEAD:
             primary = take(u8, w, row, PRIMARY_IN, now)
             taken += max(primary, 0)
@@ -283,7 +272,7 @@ def _alternate(u8, w, row, now):
             secondary = take(u8, w, row, SECONDARY_IN, now)
             taken += max(secondary, 0)
         # One side alone is taken from only while that settles what the other has waiting.
-        catch_up = catch_up and (ahead == 0 or w[row + R_COUNTERS + HELD] < held)
+        catch_up = catch_up and (ahead == 0 or w[row + layout.ROW_COUNTERS + HELD] < held)
         if (primary != 1 and secondary != 1) or w[scalar(row, SC_WORK)] != 0:
             break
     return taken

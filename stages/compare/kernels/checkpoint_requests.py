@@ -7,9 +7,9 @@ none was found for a whole window the storm is over.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot
 from ring.kernels.ledger import count, put, readable, scalar
-from ring.layout import P_OUTPUTS
 from stages.compare.kernels.events import write_event
 from stages.compare.layout.words import (
     ARMING,
@@ -66,7 +66,7 @@ def _request(u8, w, row, now):
     w[scalar(row, SC_WANTED)] = 0
     w[scalar(row, SC_ASKED)] = now
     count(w, row, CHECKPOINTS_ASKED, 1)
-    if w[P_OUTPUTS + NOTIFY_OUT] != 0:
+    if w[layout.OUTPUTS + NOTIFY_OUT] != 0:
         w[scalar(row, SC_REPLY)] |= 1
     state = w[O_STATE]
     for side in range(2):

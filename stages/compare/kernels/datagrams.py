@@ -2,7 +2,8 @@
 
 The IP header is ignored (identification, TTL and TOS may differ).  A packet with no equal among those that wait on the
 other side waits too; where both sides wait with nothing equal for ``reorder_grace_ms``, that is a difference.  Either
-packet may be one that was put together of fragments (`stages.compare.kernels.fragments`): what is counted goes by frames.
+packet may be one that was put together of fragments (`stages.compare.kernels.fragments`): frames are counted, not
+packets.
 """
 
 from __future__ import annotations

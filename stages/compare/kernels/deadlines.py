@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import blocked, count, put, room, scalar, undo_left
-from ring.layout import P_INPUTS, P_OUTPUTS, R_HEADS
 from stages.compare.kernels.checkpoint_requests import repeat_request
 from stages.compare.kernels.connections import connection, reclassify
 from stages.compare.kernels.datagrams import give_up, grace_over, leave, watch
@@ -107,15 +107,15 @@ def _settle_ring(u8, w, row, side, now):
 
     What came later may have been said by either replica after the checkpoint.
     """
-    r = w[P_INPUTS + side]
-    while r != 0 and w[row + R_HEADS + side] < w[w[O_STATE] + ST_ASKED_AT + side]:
+    r = w[layout.INPUTS + side]
+    while r != 0 and w[row + layout.ROW_HEADS + side] < w[w[O_STATE] + ST_ASKED_AT + side]:
         if undo_left(w) < RESERVE:
             return False
-        position = w[row + R_HEADS + side]
+        position = w[row + layout.ROW_HEADS + side]
         at = index(w, r, position)
         lead, nbytes = prefix(w, r), be32(u8, at)
         if side == 0:
-            if room(w, row, OUTDEV) < prefix(w, w[P_OUTPUTS + OUTDEV]) + nbytes:
+            if room(w, row, OUTDEV) < prefix(w, w[layout.OUTPUTS + OUTDEV]) + nbytes:
                 blocked(w, OUTDEV)
                 return False
             vnet = be32(u8, at + 4) if lead == 8 else 0
@@ -130,7 +130,7 @@ def _settle_ring(u8, w, row, side, now):
             count(w, row, RELEASED_UNCOMPARED if never else RELEASED_AT_CHECKPOINT, 1)
         else:
             count(w, row, DROPPED_AT_CHECKPOINT, 1)
-        w[row + R_HEADS + side] = position + lead + nbytes
+        w[row + layout.ROW_HEADS + side] = position + lead + nbytes
         count(w, row, side, 1)
     return True
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import copy
 from ring.hot import hot
 from ring.kernels.ledger import count, scalar
-from ring.layout import R_COUNTERS
 from stages.compare.kernels.slots import slot
 from stages.compare.layout.evidence import (
     H_BYTES,
@@ -58,7 +58,7 @@ from stages.compare.layout.words import (
 from stages.compare.layout.words import RECORDS as RECORDS_COUNTER
 from stages.packets.layout.table import R_HASH
 
-R_TAKEN = R_COUNTERS  # frames taken from an input are counted at its number
+R_TAKEN = layout.ROW_COUNTERS  # frames taken from an input are counted at its number
 
 
 @hot

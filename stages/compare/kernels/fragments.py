@@ -17,11 +17,11 @@ hold segments of one frame each.  Stacks set DF on TCP, so that this is rare.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import blocked, count, put, undo_left
-from ring.layout import P_OUTPUTS, SIZE
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import count_masked, equal_held, watch
 from stages.compare.kernels.reassembly import PLACE, put_together
@@ -175,9 +175,9 @@ def _group(w, c, which, ident):
 def _has_room(u8, w, r, position, n):
     """Whether the group may have one more frame: MOST of them, and outdev must be able to take them all at once."""
     x = slot(w, n)
-    out = w[P_OUTPUTS + OUTDEV]
+    out = w[layout.OUTPUTS + OUTDEV]
     size = prefix(w, out) + be32(u8, index(w, r, position))
-    return w[x + S_FRAMES] < MOST and w[x + S_EMIT] + size <= w[out + SIZE]
+    return w[x + S_FRAMES] < MOST and w[x + S_EMIT] + size <= w[out + layout.SIZE]
 
 
 @hot

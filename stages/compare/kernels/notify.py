@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, byte, put_be32, put_byte
 from ring.hot import hot
 from ring.kernels.frames import index, record_size
 from ring.kernels.ledger import blocked, count, readable, room, scalar
-from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
 from stages.compare.kernels.arming import new_generation, settled
 from stages.compare.kernels.checkpoint_requests import answered
 from stages.compare.kernels.events import write_event
@@ -46,10 +46,10 @@ def message_is(u8, at, nbytes, text):
 @hot
 def hear(u8, w, row, now):
     """Take the messages on notify_dev; how many."""
-    r = w[P_INPUTS + NOTIFY_IN]
+    r = w[layout.INPUTS + NOTIFY_IN]
     heard = 0
-    while r != 0 and heard < EVENTS // 2 and w[row + R_HEADS + NOTIFY_IN] < readable(w, row, NOTIFY_IN):
-        position = w[row + R_HEADS + NOTIFY_IN]
+    while r != 0 and heard < EVENTS // 2 and w[row + layout.ROW_HEADS + NOTIFY_IN] < readable(w, row, NOTIFY_IN):
+        position = w[row + layout.ROW_HEADS + NOTIFY_IN]
         at = index(w, r, position)
         nbytes = be32(u8, at)
         if message_is(u8, at + 4, nbytes, _DONE):
@@ -62,7 +62,7 @@ def hear(u8, w, row, now):
             w[e + E_P_LEN] = nbytes  # its first bytes stand where a difference shows the primary's
             for i in range(min(nbytes, EVENT_BYTES)):
                 put_byte(u8, (e + E_P_BYTES) * 8 + i, byte(u8, at + 4 + i))
-        w[row + R_HEADS + NOTIFY_IN] = position + record_size(u8, w, r, position)
+        w[row + layout.ROW_HEADS + NOTIFY_IN] = position + record_size(u8, w, r, position)
         count(w, row, NOTIFY_IN, 1)
         heard += 1
     return heard
@@ -81,16 +81,16 @@ def checkpoint(u8, w, row, now):
 
 @hot
 def _say(u8, w, row, text):
-    out = w[P_OUTPUTS + NOTIFY_OUT]
+    out = w[layout.OUTPUTS + NOTIFY_OUT]
     if room(w, row, NOTIFY_OUT) < 4 + len(text):
         blocked(w, NOTIFY_OUT)
         return False
-    at = index(w, out, w[row + R_TAILS + NOTIFY_OUT])
+    at = index(w, out, w[row + layout.ROW_TAILS + NOTIFY_OUT])
     put_be32(u8, at, len(text))
     for i in range(len(text)):
         put_byte(u8, at + 4 + i, text[i])
-    w[row + R_TAILS + NOTIFY_OUT] += 4 + len(text)
-    count(w, row, PORTS + NOTIFY_OUT, 1)
+    w[row + layout.ROW_TAILS + NOTIFY_OUT] += 4 + len(text)
+    count(w, row, layout.PORTS + NOTIFY_OUT, 1)
     return True
 
 
@@ -98,7 +98,7 @@ def _say(u8, w, row, text):
 def speak(u8, w, row):
     """Send what is owed to notify_dev."""
     owed = w[scalar(row, SC_REPLY)]
-    if w[P_OUTPUTS + NOTIFY_OUT] == 0:
+    if w[layout.OUTPUTS + NOTIFY_OUT] == 0:
         w[scalar(row, SC_REPLY)] = 0
         return
     if owed & 2 and _say(u8, w, row, _HELLO):

@@ -2,15 +2,16 @@
 
 A connection is classified at its first packet and again once the set of rules has changed: `stale` is one comparison,
 the rest is rare.  A mask is an automaton whose table says of every byte whether it is masked; it runs over both sides,
-and a difference is forgiven where both say so.  `stages.compare.rules.rule_set` makes it, `stages.compare.layout.rules` says where it lies.
+and a difference is forgiven where both say so.  `stages.compare.rules.rule_set` makes
+it, `stages.compare.layout.rules` says where it lies.
 """
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, byte, common_prefix, load_acquire
 from ring.hot import hot
 from ring.kernels.ledger import put, scalar
-from ring.layout import CMD_RULES
 from stages.compare.layout.rules import (
     BEGIN,
     CLASSES,
@@ -66,7 +67,7 @@ from stages.packets.layout.table import R_KEY
 @hot
 def rules_due(w, row):
     """Whether the supervisor has written another set of rules than the one that ``row`` knows."""
-    return load_acquire(w, CMD_RULES) != w[scalar(row, SC_RULES_SEEN)]  # partner: the supervisor
+    return load_acquire(w, layout.CMD_RULES) != w[scalar(row, SC_RULES_SEEN)]  # partner: the supervisor
 
 
 @hot
@@ -75,7 +76,7 @@ def take_rules(w, row):
 
     Until this burst is committed the supervisor leaves both copies alone.
     """
-    written = load_acquire(w, CMD_RULES)  # partner: the supervisor; read once, for it may go on
+    written = load_acquire(w, layout.CMD_RULES)  # partner: the supervisor; read once, for it may go on
     news = 0 if written == w[scalar(row, SC_RULES_SEEN)] else 1
     w[scalar(row, SC_RULES_SEEN)] = written
     w[w[O_RULES] + NOW] = (written & 1) * COPY_WORDS  # not logged: private to the burst

@@ -8,11 +8,11 @@ leave and are given back with it; so what is counted by frames goes by ``S_FRAME
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, copy, put_be32
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import count, put, room, scalar, true_row
-from ring.layout import COMMITTED, P_OUTPUTS, PORTS, R_TAILS
 from stages.compare.layout.words import (
     C_COUNT,
     C_CURSOR,
@@ -93,7 +93,7 @@ def give_slot(w, row, n):
     """Give slot ``n`` back: at once if it was taken in this burst, else from the next burst on."""
     x = slot(w, n)
     g = w[x + S_GROUP]
-    if w[x + S_BURST] == w[COMMITTED] + 1:
+    if w[x + S_BURST] == w[layout.COMMITTED] + 1:
         w[w[O_RECYCLE] + (w[O_QUEUES + g] - w[O_QUEUES]) // 2 + w[O_RECYCLED + g]] = n
         w[O_RECYCLED + g] += 1
         return
@@ -153,12 +153,12 @@ def fill_slot(w, n, nbytes, vnet, now):
     w[x + S_FRAME] = nbytes
     w[x + S_V] = vnet
     w[x + S_TIME] = now
-    w[x + S_BURST] = w[COMMITTED] + 1
+    w[x + S_BURST] = w[layout.COMMITTED] + 1
     w[x + S_LIFE] = 0
     w[x + S_FRAMES] = 1
     w[x + S_PARTS] = 0
     w[x + S_SIBLING] = 0
-    w[x + S_EMIT] = prefix(w, w[P_OUTPUTS + OUTDEV]) + nbytes
+    w[x + S_EMIT] = prefix(w, w[layout.OUTPUTS + OUTDEV]) + nbytes
 
 
 @hot
@@ -286,12 +286,12 @@ def emit_slot(u8, w, row, n):
 @hot
 def _emit_frame(u8, w, row, n):
     x = slot(w, n)
-    out = w[P_OUTPUTS + OUTDEV]
-    at = index(w, out, w[row + R_TAILS + OUTDEV])
+    out = w[layout.OUTPUTS + OUTDEV]
+    at = index(w, out, w[row + layout.ROW_TAILS + OUTDEV])
     lead = prefix(w, out)
     put_be32(u8, at, w[x + S_FRAME])
     if lead == 8:
         put_be32(u8, at + 4, w[x + S_V])
     copy(u8, at + lead, w[x + S_BYTES], w[x + S_FRAME])
-    w[row + R_TAILS + OUTDEV] += lead + w[x + S_FRAME]
-    count(w, row, PORTS + OUTDEV, 1)
+    w[row + layout.ROW_TAILS + OUTDEV] += lead + w[x + S_FRAME]
+    count(w, row, layout.PORTS + OUTDEV, 1)

@@ -9,11 +9,11 @@ taken from the rings here; `service` goes on with what is held.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import copied_size, copy_record, index, prefix
 from ring.kernels.ledger import blocked, count, put, room
-from ring.layout import P_OUTPUTS, PORTS, R_TAILS
 from stages.compare.kernels.rules import restart
 from stages.compare.kernels.slots import link, slot, store_frame, unlink
 from stages.compare.kernels.syn import primary_syn, secondary_syn, secondary_syn_known
@@ -80,12 +80,12 @@ from stages.packets.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS
 @hot
 def release_record(u8, w, row, r, position):
     """Send the record at ``position`` of ring ``r`` to outdev; False where there is no room."""
-    out = w[P_OUTPUTS + OUTDEV]
+    out = w[layout.OUTPUTS + OUTDEV]
     if room(w, row, OUTDEV) < copied_size(u8, w, r, position, out):
         blocked(w, OUTDEV)
         return False
-    w[row + R_TAILS + OUTDEV] += copy_record(u8, w, r, position, out, w[row + R_TAILS + OUTDEV])
-    count(w, row, PORTS + OUTDEV, 1)
+    w[row + layout.ROW_TAILS + OUTDEV] += copy_record(u8, w, r, position, out, w[row + layout.ROW_TAILS + OUTDEV])
+    count(w, row, layout.PORTS + OUTDEV, 1)
     return True
 
 

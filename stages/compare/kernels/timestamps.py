@@ -8,11 +8,11 @@ it was sent in vain (RFC 3522).
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import put
-from ring.layout import P_OUTPUTS, R_TAILS
 from stages.compare.kernels.slots import emit_slot, slot
 from stages.compare.layout.words import (
     C_FLAGS,
@@ -73,12 +73,12 @@ def forget_overtaking(w, c):
 def emit_in_time(u8, w, row, c, n):
     """`emit_slot`, with a TSval that is no older than what has left; the caller has seen that it fits."""
     x = slot(w, n)
-    start = w[row + R_TAILS + OUTDEV]
+    start = w[row + layout.ROW_TAILS + OUTDEV]
     nbytes, vnet = w[x + S_FRAME], w[x + S_V]
     emit_slot(u8, w, row, n)
     if w[c + C_FLAGS] & CF_OVERTAKEN == 0:
         return
-    out = w[P_OUTPUTS + OUTDEV]
+    out = w[layout.OUTPUTS + OUTDEV]
     at = index(w, out, start) + prefix(w, out)
     s = w[O_SCRATCH] + SCRATCH
     if parse(u8, w, at + vnet, nbytes - vnet, s) != TCP:

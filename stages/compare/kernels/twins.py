@@ -7,11 +7,11 @@ Whatever is not plain (SYN, FIN, RST, another length, another order, a differenc
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, byte, common_prefix
 from ring.hot import hot
 from ring.kernels.frames import copy_record, index, prefix
 from ring.kernels.ledger import count, put, readable, room, scalar
-from ring.layout import P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
 from stages.compare.kernels.evidence import note_packet
 from stages.compare.layout.words import (
     C_COMPARED,
@@ -73,14 +73,14 @@ def take_twins(u8, w, row, now):
     PRIMARY_AHEAD or SECONDARY_AHEAD: not twins, since of the connection of the primary's next packet one side's packets
     are held already: the other input has to catch up before the two can be in step again.
     """
-    p, q = w[P_INPUTS + PRIMARY_IN], w[P_INPUTS + SECONDARY_IN]
-    here, there = w[row + R_HEADS + PRIMARY_IN], w[row + R_HEADS + SECONDARY_IN]
+    p, q = w[layout.INPUTS + PRIMARY_IN], w[layout.INPUTS + SECONDARY_IN]
+    here, there = w[row + layout.ROW_HEADS + PRIMARY_IN], w[row + layout.ROW_HEADS + SECONDARY_IN]
     if here == readable(w, row, PRIMARY_IN) or there == readable(w, row, SECONDARY_IN):
         return 0
     at, bt = index(w, p, here), index(w, q, there)
     lead = prefix(w, p)
     nbytes = be32(u8, at)
-    out = w[P_OUTPUTS + OUTDEV]
+    out = w[layout.OUTPUTS + OUTDEV]
     vnet = be32(u8, at + 4) if lead == 8 else 0
     a, b = at + lead + vnet, bt + lead + vnet
     s = w[O_SCRATCH]
@@ -141,12 +141,12 @@ def take_twins(u8, w, row, now):
     touch(w, c, now)
     note_packet(u8, w, row, PRIMARY_IN, c, a, nbytes - vnet, now)
     note_packet(u8, w, row, SECONDARY_IN, c, b, nbytes - vnet, now)
-    w[row + R_TAILS + OUTDEV] += copy_record(u8, w, p, here, out, w[row + R_TAILS + OUTDEV])
-    w[row + R_HEADS + PRIMARY_IN] = here + lead + nbytes
-    w[row + R_HEADS + SECONDARY_IN] = there + lead + nbytes
+    w[row + layout.ROW_TAILS + OUTDEV] += copy_record(u8, w, p, here, out, w[row + layout.ROW_TAILS + OUTDEV])
+    w[row + layout.ROW_HEADS + PRIMARY_IN] = here + lead + nbytes
+    w[row + layout.ROW_HEADS + SECONDARY_IN] = there + lead + nbytes
     count(w, row, PRIMARY_IN, 1)
     count(w, row, SECONDARY_IN, 1)
-    count(w, row, PORTS + OUTDEV, 1)
+    count(w, row, layout.PORTS + OUTDEV, 1)
     count(w, row, RELEASED, 1)
     count(w, row, MATCHED, 1)
     return 2

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ring.layout import MAX_FRAME, P_OPTIONS
+from ring import layout
 from stages.compare.layout import evidence, rules
 from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
@@ -118,31 +118,31 @@ COUNTERS: Final = (
 ) = range(OWN_COUNTERS, OWN_COUNTERS + len(COUNTERS))
 
 # --- options (private to the incarnation) -----------------------------------------------------------------------
-O_TABLE: Final = P_OPTIONS  # word index of the connection table
-O_SLOTS: Final = P_OPTIONS + 1  # word index of slot 0
-O_EVENTS: Final = P_OPTIONS + 2
-O_RECYCLE: Final = P_OPTIONS + 3
-O_SCRATCH: Final = P_OPTIONS + 4
-O_TIMEOUT_NS: Final = P_OPTIONS + 5
-O_GRACE_NS: Final = P_OPTIONS + 6
-O_MAX_QUEUE: Final = P_OPTIONS + 7
-O_STRICT: Final = P_OPTIONS + 8
-O_LOCAL: Final = P_OPTIONS + 9
-O_STUCK: Final = P_OPTIONS + 10  # kernel's note: sides that were blocked by a full queue, a bit each
-O_RESUMED: Final = P_OPTIONS + 11  # kernel's note: monotonic ns when a long want of room in outdev ended, 0: never
-O_QUEUES: Final = P_OPTIONS + 12  # six: word index of the free queue
-O_MASKS: Final = P_OPTIONS + 18  # six: its length - 1
-O_RECYCLED: Final = P_OPTIONS + 24  # six: slots on the recycle stack
-O_FULL_SINCE: Final = P_OPTIONS + 30  # kernel's note: monotonic ns since which outdev is full, 0: it is not
-O_STATE: Final = P_OPTIONS + 31  # word index of the state block
-O_RULES: Final = P_OPTIONS + 32  # word index of the rules, stages.compare.layout.rules
-O_HISTORY: Final = P_OPTIONS + 33  # word index of the history, stages.compare.layout.evidence; 0: nothing is kept
-O_RECORDS: Final = P_OPTIONS + 34  # word index of the records
-O_RECORDS_TAKEN: Final = P_OPTIONS + 35  # shell's note: records that it has written
-O_INTERVAL_NS: Final = P_OPTIONS + 36  # least time between a checkpoint and the next request
-O_STORM_LIMIT: Final = P_OPTIONS + 37  # requests within O_STORM_WINDOW_NS that make a storm; 0: never
-O_STORM_WINDOW_NS: Final = P_OPTIONS + 38
-O_STORM_NS: Final = P_OPTIONS + 39  # between two checkpoints in a storm
+O_TABLE: Final = layout.OPTIONS  # word index of the connection table
+O_SLOTS: Final = layout.OPTIONS + 1  # word index of slot 0
+O_EVENTS: Final = layout.OPTIONS + 2
+O_RECYCLE: Final = layout.OPTIONS + 3
+O_SCRATCH: Final = layout.OPTIONS + 4
+O_TIMEOUT_NS: Final = layout.OPTIONS + 5
+O_GRACE_NS: Final = layout.OPTIONS + 6
+O_MAX_QUEUE: Final = layout.OPTIONS + 7
+O_STRICT: Final = layout.OPTIONS + 8
+O_LOCAL: Final = layout.OPTIONS + 9
+O_STUCK: Final = layout.OPTIONS + 10  # kernel's note: sides that were blocked by a full queue, a bit each
+O_RESUMED: Final = layout.OPTIONS + 11  # kernel's note: monotonic ns when a long want of room in outdev ended, 0: never
+O_QUEUES: Final = layout.OPTIONS + 12  # six: word index of the free queue
+O_MASKS: Final = layout.OPTIONS + 18  # six: its length - 1
+O_RECYCLED: Final = layout.OPTIONS + 24  # six: slots on the recycle stack
+O_FULL_SINCE: Final = layout.OPTIONS + 30  # kernel's note: monotonic ns since which outdev is full, 0: it is not
+O_STATE: Final = layout.OPTIONS + 31  # word index of the state block
+O_RULES: Final = layout.OPTIONS + 32  # word index of the rules, stages.compare.layout.rules
+O_HISTORY: Final = layout.OPTIONS + 33  # word index of the history, stages.compare.layout.evidence; 0: nothing is kept
+O_RECORDS: Final = layout.OPTIONS + 34  # word index of the records
+O_RECORDS_TAKEN: Final = layout.OPTIONS + 35  # shell's note: records that it has written
+O_INTERVAL_NS: Final = layout.OPTIONS + 36  # least time between a checkpoint and the next request
+O_STORM_LIMIT: Final = layout.OPTIONS + 37  # requests within O_STORM_WINDOW_NS that make a storm; 0: never
+O_STORM_WINDOW_NS: Final = layout.OPTIONS + 38
+O_STORM_NS: Final = layout.OPTIONS + 39  # between two checkpoints in a storm
 
 # --- scalars ----------------------------------------------------------------------------------------------------
 SC_QUEUE_HEAD: Final = 0  # six
@@ -264,7 +264,7 @@ S_EMIT: Final = 21  # bytes that it takes in outdev, length words included
 S_SIBLING: Final = 22  # slot + 1 of the next fragment of the same datagram, 0: the last
 SLOT_WORDS: Final = 23
 
-CLASS_BYTES: Final = (256, 2048, -(-MAX_FRAME // 64) * 64)
+CLASS_BYTES: Final = (256, 2048, -(-layout.MAX_FRAME // 64) * 64)
 
 # --- events -------------------------------------------------------------------------------------------------------
 EVENTS: Final = 64

@@ -1,6 +1,7 @@
 """Rules of the compares: what is wrong with one, how they are numbered, and the words that the kernel reads.  Pure.
 
-`stages.compare.layout.rules` says where the words lie, `stages.compare.kernels.rules` reads them, `stages.compare.rules.rulebook` writes them.
+`stages.compare.layout.rules` says where the words lie, `stages.compare.kernels.rules` reads them,
+`stages.compare.rules.rulebook` writes them.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from errno import EAGAIN, EBADF, EBADFD, EINTR, EIO, ENETDOWN, ENODEV, ENXIO
 
+from ring import layout
 from ring.atomics import be32, copy, put_be32, put_byte
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room
-from ring.layout import BLOCKED, CMD_DRAIN, MAX_FRAME, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS, SIZE
 from stages.device.kernels.packet_socket import read_message
 from stages.device.layout import (
     BURST,
@@ -62,8 +62,8 @@ def gone(result):
 @hot
 def device_send(u8, w, row):
     """Frames from the ring to the device; the number that left the ring."""
-    x, r = w[P_MEMORY], w[P_INPUTS + SEND]
-    position, end = w[row + R_HEADS + SEND], readable(w, row, SEND)
+    x, r = w[P_MEMORY], w[layout.INPUTS + SEND]
+    position, end = w[row + layout.ROW_HEADS + SEND], readable(w, row, SEND)
     if r == 0 or position == end:
         return 0
     end = scan(u8, w, r, position, end, BURST)[0]
@@ -89,7 +89,7 @@ def device_send(u8, w, row):
         else:
             sent += 1
         position += lead + length
-    w[row + R_HEADS + SEND] = position
+    w[row + layout.ROW_HEADS + SEND] = position
     count(w, row, SEND, sent + refused)
     count(w, row, SENT, sent)
     count(w, row, REFUSED, refused)
@@ -107,17 +107,17 @@ def read_frame(u8, w, row, at, most):
 @hot
 def device_receive(u8, w, row):
     """Frames from the device straight into the ring; their number, with those that were dropped and counted."""
-    x, r = w[P_MEMORY], w[P_OUTPUTS + RECEIVE]
+    x, r = w[P_MEMORY], w[layout.OUTPUTS + RECEIVE]
     if r == 0:
         return 0
     lead = prefix(w, r)
-    most = min(MAX_FRAME, w[r + SIZE] - lead)
+    most = min(layout.MAX_FRAME, w[r + layout.SIZE] - lead)
     frames = dropped = 0
     while frames + dropped < BURST:
         if room(w, row, RECEIVE) < lead + most:
             blocked(w, RECEIVE)
             break
-        at = index(w, r, w[row + R_TAILS + RECEIVE])
+        at = index(w, r, w[row + layout.ROW_TAILS + RECEIVE])
         length = read_frame(u8, w, row, at + lead, most)
         if length == -EINTR:
             continue
@@ -131,9 +131,9 @@ def device_receive(u8, w, row):
         put_be32(u8, at, length)
         if lead == 8:
             put_be32(u8, at + 4, w[P_GIVEN])
-        w[row + R_TAILS + RECEIVE] += lead + length
+        w[row + layout.ROW_TAILS + RECEIVE] += lead + length
         frames += 1
-    count(w, row, PORTS + RECEIVE, frames)
+    count(w, row, layout.PORTS + RECEIVE, frames)
     count(w, row, UNREADABLE, dropped)
     return frames + dropped
 
@@ -142,11 +142,11 @@ def device_receive(u8, w, row):
 def device_open(u8, w, now):
     """A burst up to its commit, so that it can be recorded before; the work, 0: nothing to commit."""
     x = w[P_MEMORY]
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     w[x + X_WANTS_OUT] = 0
     row = begin(w)
     work = device_send(u8, w, row)
-    if w[CMD_DRAIN] == 0:
+    if w[layout.CMD_DRAIN] == 0:
         work += device_receive(u8, w, row)
     if w[x + X_LOST] != 0:
         count(w, row, LOST, w[x + X_LOST])

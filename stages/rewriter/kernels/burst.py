@@ -9,23 +9,11 @@ before the commit leaves them unseen and the next incarnation copies them again 
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, record_size
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, readable, true_row, undo_left
-from ring.layout import (
-    BLOCKED,
-    CMD_CHECKPOINT,
-    CMD_FAILOVER,
-    CMD_STATUS,
-    COMMITTED,
-    P_INPUTS,
-    P_OUTPUTS,
-    PORTS,
-    R_HEADS,
-    R_SCALARS,
-    R_TAILS,
-)
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.forward import copy_frames, fitting, forward
 from stages.packets.kernels.parse import parse, reverse_key
@@ -264,19 +252,19 @@ def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
 @hot
 def rewrite_direction(u8, w, row, now, i, o):
     """A burst from input ``i`` to output ``o``, rewritten; the number of frames."""
-    if w[CMD_STATUS] != 1:
+    if w[layout.CMD_STATUS] != 1:
         frames = forward(u8, w, row, i, o, -1)
         count(w, row, PASSED_OFF, frames)
         return frames
-    source, target = w[P_INPUTS + i], w[P_OUTPUTS + o]
-    start, end = w[row + R_HEADS + i], readable(w, row, i)
+    source, target = w[layout.INPUTS + i], w[layout.OUTPUTS + o]
+    start, end = w[row + layout.ROW_HEADS + i], readable(w, row, i)
     if source == 0 or target == 0 or end == start:
         return 0
     stop, frames = fitting(u8, w, row, source, start, end, o)
     if frames == 0:
         blocked(w, o)
         return 0
-    tail = w[row + R_TAILS + o]
+    tail = w[row + layout.ROW_TAILS + o]
     copy_frames(u8, w, row, source, start, stop, frames, o)
     lead = prefix(w, target)
     position, done = start, 0
@@ -291,9 +279,9 @@ def rewrite_direction(u8, w, row, now, i, o):
         tail += lead + length
         done += 1
     # Frames that the undo log had no room for stay in the input; their copies are behind the tail.
-    w[row + R_TAILS + o] = tail
-    count(w, row, PORTS + o, done - frames)
-    w[row + R_HEADS + i] = position
+    w[row + layout.ROW_TAILS + o] = tail
+    count(w, row, layout.PORTS + o, done - frames)
+    w[row + layout.ROW_HEADS + i] = position
     count(w, row, i, done)
     return done
 
@@ -301,9 +289,8 @@ def rewrite_direction(u8, w, row, now, i, o):
 @hot
 def event_waits(w, row):
     """Whether a checkpoint or a failover was announced that the row has not taken."""
-    return (
-        w[CMD_CHECKPOINT] != w[row + R_SCALARS + S_CHECKPOINTS] or w[CMD_FAILOVER] != w[row + R_SCALARS + S_FAILOVERS]
-    )
+    scalars = row + layout.ROW_SCALARS
+    return w[layout.CMD_CHECKPOINT] != w[scalars + S_CHECKPOINTS] or w[layout.CMD_FAILOVER] != w[scalars + S_FAILOVERS]
 
 
 @hot
@@ -313,14 +300,14 @@ def take_events(w, row):
     No connection is touched: offsets of an older generation count as 0.  After a failover this side is no secondary any
     more, and a checkpoint of it as a primary must not change what its clients see.
     """
-    checkpoints = w[CMD_CHECKPOINT] - w[row + R_SCALARS + S_CHECKPOINTS]
-    failovers = w[CMD_FAILOVER] - w[row + R_SCALARS + S_FAILOVERS]
-    w[row + R_SCALARS + S_CHECKPOINTS] += checkpoints
-    w[row + R_SCALARS + S_FAILOVERS] += failovers
-    if checkpoints != 0 and w[row + R_SCALARS + S_ALONE] == 0:
-        w[row + R_SCALARS + S_GENERATION] += 1
+    checkpoints = w[layout.CMD_CHECKPOINT] - w[row + layout.ROW_SCALARS + S_CHECKPOINTS]
+    failovers = w[layout.CMD_FAILOVER] - w[row + layout.ROW_SCALARS + S_FAILOVERS]
+    w[row + layout.ROW_SCALARS + S_CHECKPOINTS] += checkpoints
+    w[row + layout.ROW_SCALARS + S_FAILOVERS] += failovers
+    if checkpoints != 0 and w[row + layout.ROW_SCALARS + S_ALONE] == 0:
+        w[row + layout.ROW_SCALARS + S_GENERATION] += 1
     if failovers != 0:
-        w[row + R_SCALARS + S_ALONE] = 1
+        w[row + layout.ROW_SCALARS + S_ALONE] = 1
     count(w, row, CHECKPOINTS, checkpoints)
     count(w, row, FAILOVERS, failovers)
     return checkpoints + failovers
@@ -332,12 +319,12 @@ def rewriter_burst(u8, w, now):
 
     Both share the undo log.  Whoever comes first may need all of it, so the order turns with each burst.
     """
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w) and not event_waits(w, true_row(w)):
         return 0
     row = begin(w)
     work = take_events(w, row)
-    if w[COMMITTED] & 1:
+    if w[layout.COMMITTED] & 1:
         work += rewrite_direction(u8, w, row, now, RX_IN, RX_OUT)
         work += rewrite_direction(u8, w, row, now, TX_IN, TX_OUT)
     else:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot
 from ring.kernels.ledger import count, put
-from ring.layout import R_SCALARS
 from stages.packets.kernels.table import insert, remove, remove_cost, victim
 from stages.packets.layout.table import R_CLOSED
 from stages.rewriter.layout import (
@@ -45,7 +45,7 @@ def change(w, i, value):
 @hot
 def current(w, row, c, field):
     """The connection's seq_offset or ts_offset: 0 if it was learnt before the last checkpoint."""
-    return w[c + field] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+    return w[c + field] if w[c + C_GENERATION] == w[row + layout.ROW_SCALARS + S_GENERATION] else 0
 
 
 # --- spare rows -------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def new_connection(w, row, now):
     if c < 0:
         return -1
     put(w, c + C_STATE, SYN_SEEN)
-    put(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+    put(w, c + C_GENERATION, w[row + layout.ROW_SCALARS + S_GENERATION])
     spare(w, c)
     count(w, row, OPENED, 1)
     count(w, row, CONNECTIONS, 1)
@@ -156,7 +156,7 @@ def renew(w, row, c):
 
     False after a failover, when new connections are left alone.
     """
-    if w[row + R_SCALARS + S_ALONE] == 1:
+    if w[row + layout.ROW_SCALARS + S_ALONE] == 1:
         leave_alone(w, row, c)
         return False
     if w[c + R_CLOSED] == 0:

@@ -8,10 +8,10 @@ that is compared the answer is never too early.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32
 from ring.hot import hot
 from ring.kernels.ledger import count, put
-from ring.layout import R_SCALARS
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import touch
 from stages.packets.kernels.tcp_options import timestamps
@@ -57,7 +57,7 @@ def tell_isn(u8, w, row, c, at, state):
     tcp, size = header(w, at)
     ts = timestamps(u8, tcp, size)
     change(w, c + C_TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
-    change(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+    change(w, c + C_GENERATION, w[row + layout.ROW_SCALARS + S_GENERATION])
 
 
 @hot
@@ -137,7 +137,7 @@ def accepted(u8, w, row, c, now, at):
     for which it is right as it is, or it lags on a connection that is not compared, which nothing here can mend.
     """
     if c < 0:
-        return PASSED_UNKNOWN if w[row + R_SCALARS + S_ALONE] == 1 else PASSED_UNASKED
+        return PASSED_UNKNOWN if w[row + layout.ROW_SCALARS + S_ALONE] == 1 else PASSED_UNASKED
     state = w[c + C_STATE]
     if state == LEFT_ALONE:
         return PASSED_UNKNOWN
@@ -166,7 +166,7 @@ def handshake(u8, w, row, c, now, at, inbound):
     if inbound and flags & ACK:
         return accepted(u8, w, row, c, now, at)
     if c < 0:
-        if w[row + R_SCALARS + S_ALONE] == 1:
+        if w[row + layout.ROW_SCALARS + S_ALONE] == 1:
             return PASSED_UNKNOWN
         with_data = not inbound and flags & ACK == 0 and w[SCRATCH_AT + F_DATA_LEN] > 0
         c = new_alone(w, row, now) if with_data else new_connection(w, row, now)

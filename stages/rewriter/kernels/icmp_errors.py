@@ -6,9 +6,9 @@ no notice (RFC 5927), so after a failover no path MTU would ever reach it (RFC 1
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, be64, byte, put_be16
 from ring.hot import hot
-from ring.layout import R_SCALARS
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.parse import reverse_key
 from stages.packets.kernels.serial import add
@@ -105,7 +105,7 @@ def sent_by_guest(w, row, c, seq):
         return current(w, row, c, C_OFFSET)
     if state != OPENING and state != ANSWERED:
         return 0
-    return add(w[c + C_LOCAL_ISN], -seq) if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+    return add(w[c + C_LOCAL_ISN], -seq) if w[c + C_GENERATION] == w[row + layout.ROW_SCALARS + S_GENERATION] else 0
 
 
 @hot

@@ -15,7 +15,7 @@ def audit(rig: Rig) -> None:
     """Fail where the tables of a rig's compare contradict themselves."""
     w = rig.stage.w
     row = layout.ROWS + (int(w[layout.COMMITTED]) & 1) * layout.ROW_WORDS
-    scalars = [int(x) for x in w[row + layout.R_SCALARS : row + layout.R_COUNTERS]]
+    scalars = [int(x) for x in w[row + layout.ROW_SCALARS : row + layout.ROW_COUNTERS]]
     slots = int(w[L.O_SLOTS])
 
     def slot(n: int) -> int:

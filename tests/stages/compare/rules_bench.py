@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ring import layout as ring_layout
 from ring.kernels.ledger import begin, commit
-from ring.layout import CMD_RULES, UNDO, UNDO_CAPACITY, UNDO_N
 from stages.compare.kernels import rules as kernel
 from stages.compare.layout import rules as layout
 from stages.compare.layout.words import C_VERDICT, O_RULES, ROW_WORDS
@@ -19,7 +19,7 @@ from tests.oracle.rules import Flow
 from tests.packets import P_TCP, ether, ipv4, ipv6
 
 ENTRIES = 256
-RULES = UNDO + 2 * ENTRIES
+RULES = ring_layout.UNDO + 2 * ENTRIES
 C = RULES + layout.WORDS  # a connection
 S = C + ROW_WORDS
 BYTES = (S + SCRATCH) * 8
@@ -32,16 +32,16 @@ class Bench:
     def __init__(self) -> None:
         self.w: Any = np.zeros(BYTES // 8 + 2 * ROOM // 8, np.int64)
         self.u8: Any = self.w.view(np.uint8)
-        self.w[UNDO_CAPACITY] = ENTRIES
+        self.w[ring_layout.UNDO_CAPACITY] = ENTRIES
         self.w[O_RULES] = RULES
         self.row = begin(self.w)
 
     def write(self, rules: RuleSet) -> None:
         """Hand a set over, as the supervisor does."""
-        change = int(self.w[CMD_RULES]) + 1
+        change = int(self.w[ring_layout.CMD_RULES]) + 1
         at = RULES + layout.COPIES + (change & 1) * layout.COPY_WORDS
         self.w[at : at + layout.COPY_WORDS] = rules.words("comp0")
-        self.w[CMD_RULES] = change
+        self.w[ring_layout.CMD_RULES] = change
 
     def burst(self) -> int:
         """Commit, and begin the next burst; whether there were new rules."""
@@ -75,7 +75,7 @@ class Bench:
     def stream(self, a: bytes, b: bytes, offset: int = 0) -> tuple[int, int]:
         """The next bytes of both streams: how many agree, how many were forgiven."""
         x, y = self.place(a, b)
-        self.w[UNDO_N] = 0  # as many calls as one likes
+        self.w[ring_layout.UNDO_N] = 0  # as many calls as one likes
         agreed = int(kernel.agree_stream(self.u8, self.w, C, x, y, len(a), offset))
         return agreed & 0xFFFFFFFF, agreed >> 32
 

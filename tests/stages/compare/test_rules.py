@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ring import layout as ring_layout
 from ring.kernels.ledger import begin, recover
-from ring.layout import CMD_RULES, UNDO_N
 from stages.compare.kernels import rules as kernel
 from stages.compare.layout import rules as layout
 from stages.compare.layout.words import ROW_WORDS
@@ -88,7 +88,7 @@ def test_the_first_rule_that_matches_wins(listed: list[dict[str, Any]], packets:
     for flow in packets:
         expected = next((i + 1 for i, rule in enumerate(listed) if rule_takes(flow, **rule)), 0)
         BENCH.w[C : C + ROW_WORDS] = 0
-        BENCH.w[UNDO_N] = 0
+        BENCH.w[ring_layout.UNDO_N] = 0
         assert BENCH.classify(frame_of(flow)) == expected
         assert kernel.passes(BENCH.w, C) == (expected != 0)
         assert not kernel.masks(BENCH.w, C)
@@ -105,8 +105,8 @@ def test_a_rule_for_another_compare_is_not_in_this_ones_set() -> None:
     assert bench.classify(frame_of(Flow("10.0.0.1", "10.0.0.2", P_UDP, 1, 2))) == 2
     assert kernel.masks(bench.w, C)
     assert not kernel.passes(bench.w, C)
-    assert layout.rule_name(bench.w, RULES, int(bench.w[CMD_RULES]), 2) == "own"
-    assert layout.rule_name(bench.w, RULES, int(bench.w[CMD_RULES]), 1) == ""
+    assert layout.rule_name(bench.w, RULES, int(bench.w[ring_layout.CMD_RULES]), 2) == "own"
+    assert layout.rule_name(bench.w, RULES, int(bench.w[ring_layout.CMD_RULES]), 1) == ""
 
 
 def test_a_fragment_is_no_packet_of_a_port() -> None:
@@ -172,7 +172,7 @@ def test_the_other_copy_is_not_read_while_it_is_written() -> None:
     old, new = made(a={"action": "pass", "protocol": "tcp"}), mask("a(b)", bytes="1")
     bench = Bench()
     bench.use(old)
-    change = int(bench.w[CMD_RULES]) + 1
+    change = int(bench.w[ring_layout.CMD_RULES]) + 1
     at, words = RULES + layout.COPIES + (change & 1) * layout.COPY_WORDS, new.words("comp0")
     written = np.flatnonzero(words)
     assert len(written) > 10
@@ -182,7 +182,7 @@ def test_the_other_copy_is_not_read_while_it_is_written() -> None:
         bench.w[C : C + ROW_WORDS] = 0
         assert bench.classify(flow) == 1
         assert kernel.passes(bench.w, C)
-    bench.w[CMD_RULES] = change
+    bench.w[ring_layout.CMD_RULES] = change
     assert bench.burst() == 1
     assert bench.classify() == 1
     assert kernel.masks(bench.w, C)

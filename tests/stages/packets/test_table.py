@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ring import layout
 from ring.kernels.ledger import begin, commit, put, recover, undo_left
-from ring.layout import UNDO, UNDO_CAPACITY
 from stages.packets.kernels.table import find, format_table, hash_key, insert, mix, remove, remove_cost, touch, victim
 from stages.packets.layout import table as t_
 from stages.packets.layout.packet import KEY_WORDS
 
 UNDO_ENTRIES = 4096
-KEY_AT = UNDO + 2 * UNDO_ENTRIES
+KEY_AT = layout.UNDO + 2 * UNDO_ENTRIES
 T = KEY_AT + 16
 ROW_WORDS = t_.ROW_HEADER + 4
 U8 = np.zeros(8, np.uint8)
@@ -27,7 +27,7 @@ def make(capacity: int, buckets: int | None = None) -> Any:
     """A stage segment's words with an empty table."""
     many = buckets or t_.buckets(capacity)
     w = np.zeros(T + t_.DESCRIPTOR + many + capacity * ROW_WORDS, np.int64)
-    w[UNDO_CAPACITY] = UNDO_ENTRIES
+    w[layout.UNDO_CAPACITY] = UNDO_ENTRIES
     format_table(w, T, capacity, many, ROW_WORDS)
     return w
 

@@ -61,7 +61,7 @@ class World:
         for compare in compares or book.areas:
             w = book.areas[compare].segment.w
             row = layout.ROWS + (int(w[layout.COMMITTED]) & 1) * layout.ROW_WORDS
-            w[row + layout.R_SCALARS + SEEN] = w[layout.CMD_RULES]
+            w[row + layout.ROW_SCALARS + SEEN] = w[layout.CMD_RULES]
 
     def ask(self, book: Rulebook, state: State = State.RUNNING, **args: Any) -> Any:
         """One ``rule`` command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -28,9 +29,10 @@ def first_timestamp(capture: str) -> int:
     return int(_reach("stages.capture.layout.replay").first_timestamp(capture))
 
 
-def compare_layout() -> Any:
-    """The module `stages.compare.layout.words`; its ``rules`` says where the rules of a compare lie."""
-    return _reach("stages.compare.layout.words")
+def arming(counters: Sequence[int]) -> str:
+    """What a compare's counters say of its secondary, in a word."""
+    number = counters[_reach("stages.compare.layout.counters").ARMING_STATE]
+    return str(_reach("stages.compare.layout.arming").NAMES[number])
 
 
 def base() -> Any:

@@ -140,8 +140,7 @@ class Looker:
         """Whether a compare has a secondary to compare with, in a word."""
         if node.kind != "colo-compare":
             return {}
-        words = registry.compare_layout()
-        return {"arming": words.ARMING_STATES[new.counters[node.id][words.ARMING_STATE]]}
+        return {"arming": registry.arming(new.counters[node.id])}
 
     def _ring(self, ring: Any) -> dict[str, Any]:
         header = self._segments.rings[ring.id]

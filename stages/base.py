@@ -129,7 +129,7 @@ class Stage:
         return 0
 
     def options(self) -> dict[int, int]:
-        """Words of the parameter area (P_OPTIONS and up) that the kernels read, from ``self.params``."""
+        """Words of the parameter area (layout.OPTIONS and up) that the kernels read, from ``self.params``."""
         return {}
 
     def on_start(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stages.capture import reader as captures
-from stages.capture.layout import replay as layout
+from stages.capture.layout import counters, flows
 from stages.kind import Balance, Kind
 
 
@@ -20,7 +20,7 @@ def _table_words(params: Mapping[str, Any]) -> int:
     path = params.get("read")
     if not path:
         return 1
-    return 1 + layout.FLOW_WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
+    return 1 + flows.WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
 
 
 KIND: Final = Kind(
@@ -30,7 +30,7 @@ KIND: Final = Kind(
     kernels=("stages.capture.kernels.replay", "stages.capture.kernels.pcap_blocks"),
     inputs=("send",),
     outputs=("receive",),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance("every frame is written or swallowed", ("send_frames",), ("written", "swallowed")),
         Balance("every frame was awaited or not", ("send_frames",), ("awaited", "stray")),

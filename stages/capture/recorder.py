@@ -15,12 +15,12 @@ from typing import Any, Final
 from stages.base import Stage
 from stages.capture import reader as captures
 from stages.capture.kernels.pcap_blocks import record_span
-from stages.capture.layout import recording as record
+from stages.capture.layout import recording
 from stages.capture.writer import Writer
 
-BYTES: Final = record.BYTES
-INBOUND: Final = record.INBOUND  # from the outside into the pipeline
-OUTBOUND: Final = record.OUTBOUND
+BYTES: Final = recording.BYTES
+INBOUND: Final = recording.INBOUND  # from the outside into the pipeline
+OUTBOUND: Final = recording.OUTBOUND
 
 
 class Recorder:
@@ -39,8 +39,8 @@ class Recorder:
             stage.log.warning("the capture was cut or removed while it was written: begun anew", path=path)
         self._wall = time.time_ns() - time.monotonic_ns()
         self._kernel: Callable[[Any, Any, int], int] = record_span
-        stage.w[record.P_RECORDER] = at
-        stage.w[at + record.CLASSIC] = int(self._writer.classic)
+        stage.w[recording.RECORDER] = at
+        stage.w[at + recording.CLASSIC] = int(self._writer.classic)
 
     @property
     def length(self) -> int:
@@ -49,29 +49,29 @@ class Recorder:
 
     def stamp(self, now: int, offset: int | None = None) -> None:
         """Set the time of the frames to come: monotonic ``now`` plus ``offset`` (default: to the wall clock), in ns."""
-        self._w[self._at + record.STAMP] = now + (self._wall if offset is None else offset)
+        self._w[self._at + recording.STAMP] = now + (self._wall if offset is None else offset)
 
     def span(self, ring: int, start: int, end: int, direction: int, now: int) -> None:
         """Record the frames in [start, end) of the ring whose header is at word ``ring``, at monotonic time ``now``."""
         if start == end:
             return
         w, at = self._w, self._at
-        w[at + record.SOURCE], w[at + record.DIRECTION] = ring, direction
-        w[at + record.START], w[at + record.END] = start, end
+        w[at + recording.SOURCE], w[at + recording.DIRECTION] = ring, direction
+        w[at + recording.START], w[at + recording.END] = start, end
         self.stamp(now)
         while True:
             self._kernel(self._u8, w, now)
-            if w[at + record.START] >= end:
+            if w[at + recording.START] >= end:
                 return
             self.flush()
 
     def flush(self) -> None:
         """Write what is in the buffer.  Raises `CaptureError` (a full disk)."""
-        used = int(self._w[self._at + record.USED])
+        used = int(self._w[self._at + recording.USED])
         if used:
-            start = (self._at + record.WORDS) * 8
+            start = (self._at + recording.WORDS) * 8
             self._writer.append(self._bytes[start : start + used])
-            self._w[self._at + record.USED] = 0
+            self._w[self._at + recording.USED] = 0
 
     def close(self) -> None:
         """Write the rest and close the file."""

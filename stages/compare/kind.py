@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.compare.layout import words
+from stages.compare.layout import counters, memory
 from stages.kind import Balance, Kind
 
 RELEASES: Final = (
@@ -22,7 +22,7 @@ KIND: Final = Kind(
     kernels=("stages.compare.kernels.burst",),
     inputs=("primary_in", "secondary_in", "notify_in"),
     outputs=("outdev", "notify_out"),
-    counters=words.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance(
             "every primary packet is released or held",
@@ -47,5 +47,5 @@ KIND: Final = Kind(
         Balance("held is the sum of both sides", ("held",), ("held_primary", "held_secondary")),
     ),
     undo_entries=1 << 15,
-    table_words=lambda params: words.places(params, 0)["end"],
+    table_words=lambda params: memory.places(params, 0)["end"],
 )

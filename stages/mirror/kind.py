@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stages.kind import Balance, Kind
-from stages.mirror import layout
+from stages.mirror.layout import counters
 
 KIND: Final = Kind(
     name="filter-mirror",
@@ -14,6 +14,6 @@ KIND: Final = Kind(
     kernels=("stages.mirror.kernels",),
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out", "outdev"),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stages.kind import Kind
-from stages.null import layout
+from stages.null.layout import counters
 
 KIND: Final = Kind(
     name="netdev-null",
@@ -14,5 +14,5 @@ KIND: Final = Kind(
     kernels=("stages.null.kernels",),
     inputs=("send",),
     outputs=("receive",),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stages.kind import Balance, Kind
-from stages.redirector import layout
+from stages.redirector.layout import counters
 
 KIND: Final = Kind(
     name="filter-redirector",
@@ -14,7 +14,7 @@ KIND: Final = Kind(
     kernels=("stages.redirector.kernels",),
     inputs=("tx_in", "rx_in", "indev"),
     outputs=("tx_out", "rx_out", "outdev"),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance("every packet goes out or on", ("tx_in_frames", "rx_in_frames"), ("outdev_frames", "passed_on")),
         Balance("every frame from indev enters", ("indev_frames", "injected_twice"), ("injected_tx", "injected_rx")),

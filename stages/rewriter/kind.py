@@ -7,16 +7,16 @@ from typing import Any, Final
 
 from stages.kind import Balance, Kind
 from stages.packets.layout import table
-from stages.rewriter import layout
+from stages.rewriter.layout import conns, counters, tables
 
 
 def capacity(params: Mapping[str, Any]) -> int:
     """Rows of the table."""
-    return int(params.get("max_connections", layout.MAX_CONNECTIONS))
+    return int(params.get("max_connections", tables.MAX_CONNECTIONS))
 
 
 def _table_words(params: Mapping[str, Any]) -> int:
-    return layout.TABLE_AT - layout.SCRATCH_AT + table.words(capacity(params), layout.ROW_WORDS)
+    return tables.TABLE_AT - tables.SCRATCH_AT + table.words(capacity(params), conns.WORDS)
 
 
 KIND: Final = Kind(
@@ -26,7 +26,7 @@ KIND: Final = Kind(
     kernels=("stages.rewriter.kernels.burst",),
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out"),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance("every packet goes on, inbound", ("tx_in_frames",), ("tx_out_frames",)),
         Balance("every packet goes on, outbound", ("rx_in_frames",), ("rx_out_frames",)),
@@ -37,7 +37,7 @@ KIND: Final = Kind(
                 "rewritten_in",
                 "rewritten_out",
                 "rewritten_errors",
-                *(c.name for c in layout.COUNTERS if c.name.startswith("passed_")),
+                *(c.name for c in counters.COUNTERS if c.name.startswith("passed_")),
             ),
         ),
         Balance(
@@ -53,6 +53,6 @@ KIND: Final = Kind(
             ),
         ),
     ),
-    undo_entries=layout.UNDO_ENTRIES,
+    undo_entries=tables.UNDO_ENTRIES,
     table_words=_table_words,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stages.kind import Kind
-from stages.socket import layout
+from stages.socket.layout import counters, memory
 
 
 def _kind(name: str, people: str) -> Kind:
@@ -16,9 +16,9 @@ def _kind(name: str, people: str) -> Kind:
         kernels=("stages.socket.kernels",),
         inputs=("send",),
         outputs=("receive",),
-        counters=layout.OWN,
+        counters=counters.COUNTERS,
         connects=True,
-        table_words=lambda params: layout.SCRATCH_WORDS,
+        table_words=lambda params: memory.SCRATCH_WORDS,
     )
 
 

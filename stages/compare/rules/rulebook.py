@@ -19,13 +19,14 @@ from pipeline.commands import Later, Refused, Reply, unknown
 from pipeline.tables import Rule
 from ring import layout, order
 from ring.ledger import StageSegment
+from stages.compare.layout import memory, scalars
+from stages.compare.layout import rules as L
 from stages.compare.rules import breadth
 from stages.compare.rules import rule_set as rules
-from stages.compare.rules.rule_set import L, RuleSet
+from stages.compare.rules.rule_set import RuleSet
 
 COMPARE: Final = "colo-compare"
 PATIENCE_NS: Final = 15_000_000_000
-_C: Final = registry.compare_layout()
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Area:
     @property
     def free(self) -> bool:
         """Whether the kernel has gone over to what was written last, for good: the other copy is ours."""
-        return bool(self.written == self.segment.scalars()[_C.SC_RULES_SEEN])
+        return bool(self.written == self.segment.scalars()[scalars.RULES_SEEN])
 
     def _copy(self, change: int) -> int:
         return int(self.at + L.COPIES + (change & 1) * L.COPY_WORDS)
@@ -75,7 +76,7 @@ class Rulebook:
         self.log = log
         start = registry.kind(COMPARE).tables_at
         self.areas = {
-            stage.id: Area(opened.stages[stage.id], _C.places(stage.params, start)["rules"])
+            stage.id: Area(opened.stages[stage.id], memory.places(stage.params, start)["rules"])
             for stage in graph.stages
             if stage.kind == COMPARE
         }
@@ -96,7 +97,7 @@ class Rulebook:
         self.rules = self.rules.extended(configured, self._counted())
         if self.areas and (self.rules.kept or taken_over):
             # Nothing runs: what was written but not yet taken can be written over.
-            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1 if taken_over else 0)
+            self._write(lambda area: area.segment.scalars()[scalars.RULES_SEEN] + 1 if taken_over else 0)
 
     def _warn(self, name: str, what: str) -> None:
         if what:
@@ -124,7 +125,7 @@ class Rulebook:
             return False
         self.rules, self._foreign = newest, True
         if any(one[2] != self.revision for one in found):  # it died between two compares
-            self._write(lambda area: area.segment.scalars()[_C.SC_RULES_SEEN] + 1)
+            self._write(lambda area: area.segment.scalars()[scalars.RULES_SEEN] + 1)
         if newest.kept:
             more = [one.name for one in newest.kept if one.name not in configured]
             self.log.info("rules taken over", rules=len(newest.kept), added_at_run_time=more)

@@ -9,20 +9,19 @@ import numpy as np
 from ring import layout as ring_layout
 from ring.kernels.ledger import begin, commit
 from stages.compare.kernels import rules as kernel
-from stages.compare.layout import rules as layout
-from stages.compare.layout.words import C_VERDICT, O_RULES, ROW_WORDS
+from stages.compare.layout import conns, options
+from stages.compare.layout import rules as rule_words
 from stages.compare.rules.rule_set import RuleSet, from_table
 from stages.packets.kernels.parse import parse
-from stages.packets.layout.packet import SCRATCH
-from stages.packets.layout.table import R_KEY
+from stages.packets.layout import parsed, rows
 from tests.oracle.rules import Flow
 from tests.packets import P_TCP, ether, ipv4, ipv6
 
 ENTRIES = 256
 RULES = ring_layout.UNDO + 2 * ENTRIES
-C = RULES + layout.WORDS  # a connection
-S = C + ROW_WORDS
-BYTES = (S + SCRATCH) * 8
+C = RULES + rule_words.WORDS  # a connection
+S = C + conns.WORDS
+BYTES = (S + parsed.SCRATCH) * 8
 ROOM = 1 << 16
 
 
@@ -33,14 +32,14 @@ class Bench:
         self.w: Any = np.zeros(BYTES // 8 + 2 * ROOM // 8, np.int64)
         self.u8: Any = self.w.view(np.uint8)
         self.w[ring_layout.UNDO_CAPACITY] = ENTRIES
-        self.w[O_RULES] = RULES
+        self.w[options.RULES] = RULES
         self.row = begin(self.w)
 
     def write(self, rules: RuleSet) -> None:
         """Hand a set over, as the supervisor does."""
         change = int(self.w[ring_layout.CMD_RULES]) + 1
-        at = RULES + layout.COPIES + (change & 1) * layout.COPY_WORDS
-        self.w[at : at + layout.COPY_WORDS] = rules.words("comp0")
+        at = RULES + rule_words.COPIES + (change & 1) * rule_words.COPY_WORDS
+        self.w[at : at + rule_words.COPY_WORDS] = rules.words("comp0")
         self.w[ring_layout.CMD_RULES] = change
 
     def burst(self) -> int:
@@ -53,14 +52,14 @@ class Bench:
         """Write a set and go over to it, with a new connection."""
         self.write(rules)
         assert self.burst() == 1
-        self.w[C : C + ROW_WORDS] = 0
+        self.w[C : C + conns.WORDS] = 0
 
     def classify(self, frame: bytes | None = None) -> int:
         """Number + 1 of the rule that the connection of a frame falls under."""
         if frame is not None:
             self.u8[BYTES : BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
-            self.w[C + C_VERDICT] = parse(self.u8, self.w, BYTES, len(frame), S)
-            self.w[C + R_KEY : C + R_KEY + 6] = self.w[S : S + 6]
+            self.w[C + conns.VERDICT] = parse(self.u8, self.w, BYTES, len(frame), S)
+            self.w[C + rows.KEY : C + rows.KEY + 6] = self.w[S : S + 6]
         assert kernel.stale(self.w, self.row, C)
         kernel.classify(self.w, self.row, C)
         assert not kernel.stale(self.w, self.row, C)
@@ -82,7 +81,7 @@ class Bench:
     def datagram(self, a: bytes, b: bytes, verdict: int) -> tuple[int, int]:
         """Two IP payloads: how many bytes agree, how many were forgiven."""
         x, y = self.place(a, b)
-        self.w[C + C_VERDICT] = verdict
+        self.w[C + conns.VERDICT] = verdict
         agreed = int(kernel.agree_datagram(self.u8, self.w, C, x, y, len(a)))
         return agreed & 0xFFFFFFFF, agreed >> 32
 

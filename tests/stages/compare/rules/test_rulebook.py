@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import structlog
 
-from pipeline import registry
 from pipeline.children import State
 from pipeline.commands import Later, Refused
 from pipeline.config import parse
 from pipeline.graph import plan
 from ring import layout, segment
 from ring.ledger import StageSegment
-from stages.compare.rules.rule_set import L
+from stages.compare.layout import rules as L
+from stages.compare.layout import scalars
 from stages.compare.rules.rulebook import Area, Rulebook
 from tests.pipeline.wrong import COMPARE
 
 _serial = itertools.count()
-SEEN = registry.compare_layout().SC_RULES_SEEN
+SEEN = scalars.RULES_SEEN
 TWO = (
     COMPARE
     + "".join(f'[chardev.{c}]\nbackend = "socket"\npath = "/run/{c}"\n' for c in ("p2", "s2", "o2"))

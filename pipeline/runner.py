@@ -161,7 +161,7 @@ class Runner:
         for i, (stage, words) in enumerate(self._pairs):
             epoch = stage.spec.epoch
             words[layout.LIFE_HEARTBEAT] = now
-            if words[layout.S_EPOCH] != epoch:
+            if words[layout.STAGE_EPOCH] != epoch:
                 return SUPERSEDED
             if not self._ready[i] and stage.ready():
                 self._ready[i] = True

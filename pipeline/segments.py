@@ -23,7 +23,7 @@ from ring.ledger import StageSegment
 SHM: Final = Path("/dev/shm")
 LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_LAYOUTS: Final = ("ring/layout.py", "stages/**/layout.py", "stages/**/layout/*.py")
+_LAYOUTS: Final = ("ring/fields.py", "ring/layout.py", "stages/**/layout.py", "stages/**/layout/*.py")
 
 
 class InUse(Exception):
@@ -32,7 +32,7 @@ class InUse(Exception):
 
 @dataclass(frozen=True)
 class Planned:
-    """One segment to be: ``nbytes`` in all; ``ring``, ``vnet`` and ``linked`` say which header it gets."""
+    """One segment to be: ``nbytes`` in all; ``ring``, ``vnet``, ``kind`` and ``linked`` say which header it gets."""
 
     name: str
     id: str
@@ -41,6 +41,7 @@ class Planned:
     vnet: bool = False
     ends: tuple[str, str] = ("", "")
     status: int = 1
+    kind: str = ""
     linked: tuple[bool, bool] = (True, True)
 
 
@@ -73,7 +74,9 @@ def plan(pipeline: str, graph: Any) -> list[Planned]:
     ]
     for stage in graph.stages:
         status = int(stage.params.get("status", "on") != "off")
-        made.append(Planned(f"{pipeline}.s.{stage.id}", stage.id, stage.words * 8, False, status=status))
+        made.append(
+            Planned(f"{pipeline}.s.{stage.id}", stage.id, stage.words * 8, False, status=status, kind=stage.kind.name)
+        )
     return made
 
 
@@ -112,7 +115,7 @@ def _look(name: str) -> Found:
             # A ring that was draining has a producer that stopped for good: see layout.RING_PROHIBITED.
             good = int(w[layout.STATE]) == layout.RING_OPEN and int(w[layout.SIZE]) == nbytes - layout.PAGE
         elif good:
-            good = int(w[layout.S_WORDS]) * 8 == nbytes
+            good = int(w[layout.STAGE_WORDS]) * 8 == nbytes
         owner, start = int(w[layout.OWNER_PID]), int(w[layout.OWNER_START])
         return Found(name, nbytes, owner, segment.alive(owner, start), int(w[layout.DIGEST]), good)
 
@@ -288,7 +291,7 @@ def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) 
 
 def _create(into: Segments, one: Planned, digest: int) -> None:
     if not one.ring:
-        stage = StageSegment.create(one.name, one.nbytes // 8, digest)
+        stage = StageSegment.create(one.name, one.nbytes // 8, digest, kind=one.kind)
         into.names.append(one.name)
         into.stages[one.id] = stage
         stage.w[layout.CMD_STATUS] = one.status

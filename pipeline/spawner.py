@@ -45,7 +45,7 @@ def request(
     made = []
     for stage in stages:
         w = words[stage.id].w
-        w[layout.S_EPOCH] += 1
+        w[layout.STAGE_EPOCH] += 1
         ports = [(p, f"{pipeline}.r.{r}", False) for p, r in stage.inputs.items()]
         ports += [(p, f"{pipeline}.r.{r}", True) for p, r in stage.outputs.items()]
         made.append(
@@ -53,7 +53,7 @@ def request(
                 "id": stage.id,
                 "kind": stage.kind.name,
                 "segment": f"{pipeline}.s.{stage.id}",
-                "epoch": int(w[layout.S_EPOCH]),
+                "epoch": int(w[layout.STAGE_EPOCH]),
                 "ports": ports,
                 "params": dict(stage.params),
             }

@@ -108,7 +108,7 @@ class Looker:
             "process": node.process,
             "pid": child.pid or None,
             "state": str(child.state),
-            "epoch": int(w[layout.S_EPOCH]),
+            "epoch": int(w[layout.STAGE_EPOCH]),
             "restarts": child.restarts,
             "uptime_s": round(since, 3),
             "cpu_percent": round(cpu, 1),

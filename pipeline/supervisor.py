@@ -238,7 +238,7 @@ class Supervisor:
                 case Ask(name):
                     for stage in self.processes[name]:
                         w = self.segments.stages[stage.id].w
-                        w[layout.CMD_STOP] = w[layout.S_EPOCH]
+                        w[layout.CMD_STOP] = w[layout.STAGE_EPOCH]
                     self.wake(name)
                     self._cancel(time.monotonic_ns(), (name,))
                 case Kill(name, why):
@@ -276,7 +276,7 @@ class Supervisor:
 
     def _is_ready(self, spec: ChildSpec) -> bool:
         words = (self.segments.stages[stage].w for stage in spec.stages)
-        return all(w[layout.LIFE_READY] == w[layout.S_EPOCH] for w in words)
+        return all(w[layout.LIFE_READY] == w[layout.STAGE_EPOCH] for w in words)
 
     def _heartbeat(self, spec: ChildSpec) -> int:
         return min(int(self.segments.stages[stage].w[layout.LIFE_HEARTBEAT]) for stage in spec.stages)

@@ -28,6 +28,7 @@ class Field(NamedTuple):
     writer: str
     meaning: str
     unit: str = ""
+    again: bool = False  # another meaning of words that a field before it has, too
 
 
 class Words:
@@ -45,9 +46,56 @@ class Words:
     def word(self, name: str, meaning: str, unit: str = "", size: int = 1, *, writer: str = "") -> int:
         """The offset of ``size`` new words; ``writer`` where it is not the table's."""
         offset, self.end = self.end, self.end + size
-        return self.again(name, offset, meaning, unit, size, writer=writer)
+        self._fields.append(Field(name, offset, size, writer or self._writer, meaning, unit))
+        return offset
+
+    def skip_to(self, offset: int) -> None:
+        """Leave the words before ``offset`` unused: the next word stands there."""
+        if offset < self.end:
+            raise ValueError(f"word {offset} is in use: the table has {self.end} words")
+        self.end = offset
 
     def again(self, name: str, offset: int, meaning: str, unit: str = "", size: int = 1, *, writer: str = "") -> int:
         """Another meaning of words that have their place already: which one holds, ``meaning`` says."""
-        self._fields.append(Field(name, offset, size, writer or self._writer, meaning, unit))
+        self._fields.append(Field(name, offset, size, writer or self._writer, meaning, unit, again=True))
         return offset
+
+
+class Values:
+    """The values that a word may have, in the making: each `value` is the next number, from ``start`` on."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._start = start
+        self._names: list[str] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each number is called, by number; numbers below the first are called nothing."""
+        return ("",) * self._start + tuple(self._names)
+
+    def value(self, name: str) -> int:
+        """The number of a new value."""
+        self._names.append(name)
+        return self._start + len(self._names) - 1
+
+
+class Bits:
+    """The bits of a word of flags, in the making: each `bit` is the next power of two."""
+
+    def __init__(self) -> None:
+        self._meanings: dict[str, str] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each bit is called, from the lowest."""
+        return tuple(self._meanings)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each bit means, by name."""
+        return dict(self._meanings)
+
+    def bit(self, name: str, meaning: str) -> int:
+        """The value of a new bit."""
+        self._meanings[name] = meaning
+        return 1 << len(self._meanings) - 1

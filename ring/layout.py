@@ -14,15 +14,15 @@ All offsets are in 8-byte words from the start of the segment unless they say by
 
 A *stage segment* holds what one stage must not lose when its process dies::
 
-    word    0  header          magic .. epoch                  supervisor
+    word    0  header          magic .. digest, kind's name    supervisor
     word   16  commands        status, checkpoint, drain ..    supervisor
     word   32  life            heartbeat, ready, busy ..       the stage's process
     word   48  undo header     entries, burst                  the stage's kernels
     word   64  parameters      ring offsets, options           the stage's process, at attach
     word  128  committed       the commit point                the stage's kernels
     word  144  row A           heads, tails, scalars, counters the stage's kernels
-    word  272  row B           the same; `committed & 1` tells which of the two is true
-    word  400  histograms      ring latency, by input          the stage's kernels
+    word  304  row B           the same; `committed & 1` tells which of the two is true
+    word  464  histograms      ring latency, by input          the stage's kernels
     word 2048  undo log        (index, old value) pairs        the stage's kernels
     word  ...  tables          connections, held packets ..    the stage's kernels
 """
@@ -31,9 +31,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.fields import Field
+from ring.fields import Words
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 RING_MAGIC: Final = 0x434F4C4F52494E47  # "COLORING"
 STAGE_MAGIC: Final = 0x434F4C4F53544147  # "COLOSTAG"
 
@@ -42,64 +42,46 @@ MAX_FRAME: Final = 69_632  # the largest L of a chardev frame: 4,096 + 65,536 (Q
 MAX_RECORD: Final = MAX_FRAME + 8  # with both length words
 
 # --- ring segment -----------------------------------------------------------------------------------------------
-MAGIC: Final = 0
-VERSION: Final = 1
-SIZE: Final = 2
-VNET: Final = 3
-STATE: Final = 4
-OWNER_PID: Final = 5
-OWNER_START: Final = 6
-DIGEST: Final = 7
-
-TAIL: Final = 32
-P_LINK: Final = 33
-P_PID: Final = 34
-P_START: Final = 35
-P_ASLEEP: Final = 36
-P_BELL_FD: Final = 37
-P_BELL_INO: Final = 38
-SAMPLE_POS: Final = 39
-SAMPLE_NS: Final = 40
-
-HEAD: Final = 48
-C_LINK: Final = 49
-C_PID: Final = 50
-C_START: Final = 51
-C_ASLEEP: Final = 52
-C_BELL_FD: Final = 53
-C_BELL_INO: Final = 54
-
-NAMES_BYTE: Final = 128  # two names of 64 bytes, NUL-padded UTF-8: producer, consumer
-NAME_BYTES: Final = 64
-
-RING_FIELDS: Final = (
-    Field("magic", MAGIC, 1, "creator", "RING_MAGIC"),
-    Field("version", VERSION, 1, "creator", "LAYOUT_VERSION"),
-    Field("size", SIZE, 1, "creator", "bytes of the data area, a power of two"),
-    Field("vnet", VNET, 1, "creator", "1: frames carry the second length word V"),
-    Field("state", STATE, 1, "supervisor", "RING_OPEN .. RING_CLOSED; a lone ring's owner is its supervisor"),
-    Field("owner_pid", OWNER_PID, 1, "creator", "process that owns the segment"),
-    Field("owner_start", OWNER_START, 1, "creator", "its start time, in clock ticks since boot"),
-    Field("digest", DIGEST, 1, "creator", "digest of the plan that made it; 0 for a lone ring"),
-    Field("p_name", NAMES_BYTE // 8, 8, "producer", "its label, NUL-padded UTF-8"),
-    Field("c_name", NAMES_BYTE // 8 + 8, 8, "consumer", "its label, NUL-padded UTF-8"),
-    Field("tail", TAIL, 1, "producer", "byte position up to which frames are published"),
-    Field("p_link", P_LINK, 1, "producer", "odd: its outside peer is connected; counts both edges"),
-    Field("p_pid", P_PID, 1, "producer", "0: no producer"),
-    Field("p_start", P_START, 1, "producer", "start time of p_pid"),
-    Field("p_asleep", P_ASLEEP, 1, "producer", "1: waits for room, ring its doorbell"),
-    Field("p_bell_fd", P_BELL_FD, 1, "producer", "its doorbell: descriptor in p_pid"),
-    Field("p_bell_ino", P_BELL_INO, 1, "producer", "its doorbell: inode, proves the descriptor"),
-    Field("sample_pos", SAMPLE_POS, 1, "producer", "latency sample: end position of a published burst"),
-    Field("sample_ns", SAMPLE_NS, 1, "producer", "latency sample: monotonic time of that commit"),
-    Field("head", HEAD, 1, "consumer", "byte position up to which frames are consumed"),
-    Field("c_link", C_LINK, 1, "consumer", "odd: its outside peer is connected; counts both edges"),
-    Field("c_pid", C_PID, 1, "consumer", "0: no consumer"),
-    Field("c_start", C_START, 1, "consumer", "start time of c_pid"),
-    Field("c_asleep", C_ASLEEP, 1, "consumer", "1: waits for frames, ring its doorbell"),
-    Field("c_bell_fd", C_BELL_FD, 1, "consumer", "its doorbell: descriptor in c_pid"),
-    Field("c_bell_ino", C_BELL_INO, 1, "consumer", "its doorbell: inode, proves the descriptor"),
+_RING = Words("creator")
+MAGIC: Final = _RING.word("magic", "RING_MAGIC")
+VERSION: Final = _RING.word("version", "LAYOUT_VERSION")
+SIZE: Final = _RING.word("size", "bytes of the data area, a power of two")
+VNET: Final = _RING.word("vnet", "1: frames carry the second length word V", "bool")
+STATE: Final = _RING.word(
+    "state", "RING_OPEN .. RING_CLOSED; a lone ring's owner is its supervisor", writer="supervisor"
 )
+OWNER_PID: Final = _RING.word("owner_pid", "process that owns the segment")
+OWNER_START: Final = _RING.word("owner_start", "its start time, in clock ticks since boot")
+DIGEST: Final = _RING.word("digest", "digest of the plan that made it; 0 for a lone ring")
+
+# P_ is the producer's, C_ the consumer's: the two ends of a ring have the same words.
+NAME_BYTES: Final = 64
+_RING.skip_to(16)
+P_NAME: Final = _RING.word("p_name", "its label, NUL-padded UTF-8", "text", NAME_BYTES // 8, writer="producer")
+C_NAME: Final = _RING.word("c_name", "its label, NUL-padded UTF-8", "text", NAME_BYTES // 8, writer="consumer")
+NAMES_BYTE: Final = P_NAME * 8  # where the two names begin
+
+_PRODUCER = Words("producer", start=32)
+TAIL: Final = _PRODUCER.word("tail", "byte position up to which frames are published")
+P_LINK: Final = _PRODUCER.word("p_link", "odd: its outside peer is connected; counts both edges")
+P_PID: Final = _PRODUCER.word("p_pid", "0: no producer")
+P_START: Final = _PRODUCER.word("p_start", "start time of p_pid")
+P_ASLEEP: Final = _PRODUCER.word("p_asleep", "1: waits for room, ring its doorbell", "bool")
+P_BELL_FD: Final = _PRODUCER.word("p_bell_fd", "its doorbell: descriptor in p_pid")
+P_BELL_INO: Final = _PRODUCER.word("p_bell_ino", "its doorbell: inode, proves the descriptor")
+SAMPLE_POS: Final = _PRODUCER.word("sample_pos", "latency sample: end position of a published burst")
+SAMPLE_NS: Final = _PRODUCER.word("sample_ns", "latency sample: monotonic time of that commit", "ns")
+
+_CONSUMER = Words("consumer", start=48)
+HEAD: Final = _CONSUMER.word("head", "byte position up to which frames are consumed")
+C_LINK: Final = _CONSUMER.word("c_link", "odd: its outside peer is connected; counts both edges")
+C_PID: Final = _CONSUMER.word("c_pid", "0: no consumer")
+C_START: Final = _CONSUMER.word("c_start", "start time of c_pid")
+C_ASLEEP: Final = _CONSUMER.word("c_asleep", "1: waits for frames, ring its doorbell", "bool")
+C_BELL_FD: Final = _CONSUMER.word("c_bell_fd", "its doorbell: descriptor in c_pid")
+C_BELL_INO: Final = _CONSUMER.word("c_bell_ino", "its doorbell: inode, proves the descriptor")
+
+RING_FIELDS: Final = (*_RING.fields, *_PRODUCER.fields, *_CONSUMER.fields)
 
 RING_OPEN: Final = 1
 RING_DRAINING: Final = 2
@@ -116,80 +98,75 @@ RING_PROHIBITED: Final = {
 }
 
 # --- stage segment ----------------------------------------------------------------------------------------------
-S_WORDS: Final = 2
-S_EPOCH: Final = 3  # magic, version, owner and digest are at the same places as in a ring
+_STAGE = Words("supervisor")  # magic, version, owner and digest are at the same places as in a ring
+_STAGE.word("magic", "STAGE_MAGIC")
+_STAGE.word("version", "LAYOUT_VERSION")
+STAGE_WORDS: Final = _STAGE.word("stage_words", "length of the segment in words")
+STAGE_EPOCH: Final = _STAGE.word("stage_epoch", "incarnation number of the stage's process, from 1")
+_STAGE.skip_to(OWNER_PID)
+_STAGE.word("owner_pid", "the supervisor")
+_STAGE.word("owner_start", "its start time")
+_STAGE.word("digest", "digest of the plan that made it")
+KIND_NAME: Final = _STAGE.word("kind_name", "the stage's kind, NUL-padded UTF-8", "text", NAME_BYTES // 8)
 
-CMD_STATUS: Final = 16
-CMD_CHECKPOINT: Final = 17
-CMD_FAILOVER: Final = 18
-CMD_DRAIN: Final = 19
-CMD_STOP: Final = 20
-CMD_CLOCK: Final = 21
-CMD_RULES: Final = 22
+_COMMANDS = Words("supervisor", start=16)
+CMD_STATUS: Final = _COMMANDS.word("cmd_status", "1 on, 0 off (a filter that is off is transparent)", "bool")
+CMD_CHECKPOINT: Final = _COMMANDS.word("cmd_checkpoint", "how many checkpoints the control socket announced")
+CMD_FAILOVER: Final = _COMMANDS.word("cmd_failover", "how many failovers the control socket announced")
+CMD_DRAIN: Final = _COMMANDS.word("cmd_drain", "1: a source takes no more from outside", "bool")
+CMD_STOP: Final = _COMMANDS.word("cmd_stop", "epoch that has to leave")
+CMD_CLOCK: Final = _COMMANDS.word("cmd_clock", "monotonic ns of the captures' first packet; 0: wait", "ns")
+CMD_RULES: Final = _COMMANDS.word("cmd_rules", "sets of rules written so far; its parity says which copy is true")
 
-LIFE_HEARTBEAT: Final = 32
-LIFE_READY: Final = 33
-LIFE_PID: Final = 34
-LIFE_FINISHED: Final = 35
-LIFE_BUSY_NS: Final = 36
-LIFE_CYCLES: Final = 37
-LIFE_SLEEPS: Final = 38
+_LIFE = Words("worker", start=32)
+LIFE_HEARTBEAT: Final = _LIFE.word("life_heartbeat", "monotonic ns of the last duty cycle", "ns")
+LIFE_READY: Final = _LIFE.word("life_ready", "epoch that is attached and connected")
+LIFE_PID: Final = _LIFE.word("life_pid", "its process")
+LIFE_FINISHED: Final = _LIFE.word("life_finished", "1: a finite source has nothing more to give", "bool")
+LIFE_BUSY_NS: Final = _LIFE.word("life_busy_ns", "ns spent in duty cycles that did work")
+LIFE_CYCLES: Final = _LIFE.word("life_cycles", "duty cycles that did work")
+LIFE_SLEEPS: Final = _LIFE.word("life_sleeps", "times it went to sleep on its doorbell")
 
-UNDO_N: Final = 48
-UNDO_BURST: Final = 49
-UNDO_CAPACITY: Final = 50
-BLOCKED: Final = 51
+_UNDO = Words("kernels", start=48)
+UNDO_N: Final = _UNDO.word("undo_n", "entries in the undo log")
+UNDO_BURST: Final = _UNDO.word("undo_burst", "burst that the log belongs to")
+UNDO_CAPACITY: Final = _UNDO.word("undo_capacity", "entries that the log can hold", writer="worker")
+BLOCKED: Final = _UNDO.word("blocked", "outputs that the last duty cycle found full, a bit each", "flags")
 
 PORTS: Final = 8  # the most inputs, and the most outputs, of one stage
-P_INPUTS: Final = 64
-P_OUTPUTS: Final = 72
-P_OPTIONS: Final = 80  # 48 words of options, their meaning is the stage kind's
+OPTION_WORDS: Final = 48
+_PARAMETERS = Words("worker", start=64)
+INPUTS: Final = _PARAMETERS.word("inputs", "word offset of each input ring in the arena, 0: none", size=PORTS)
+OUTPUTS: Final = _PARAMETERS.word("outputs", "word offset of each output ring in the arena, 0: none", size=PORTS)
+OPTIONS: Final = _PARAMETERS.word("options", "options: what they mean, the stage's kind says", size=OPTION_WORDS)
 
-COMMITTED: Final = 128
-ROWS: Final = 144
-ROW_WORDS: Final = 128
-R_HEADS: Final = 0
-R_TAILS: Final = 8
-R_SCALARS: Final = 16
-R_COUNTERS: Final = 48
-SCALARS: Final = 32
+# A row: cursors, scalars and counters of a stage, as of one burst.
+SCALARS: Final = 64
 COUNTERS: Final = 80
+_ROW = Words("kernels")
+ROW_HEADS: Final = _ROW.word("row_heads", "byte position up to which each input was read", size=PORTS)
+ROW_TAILS: Final = _ROW.word("row_tails", "byte position up to which each output was written", size=PORTS)
+ROW_SCALARS: Final = _ROW.word("row_scalars", "a kind's own state, a word each", size=SCALARS)
+ROW_COUNTERS: Final = _ROW.word("row_counters", "frames by input, frames by output, a kind's own", size=COUNTERS)
+ROW_WORDS: Final = _ROW.end
+ROW_FIELDS: Final = _ROW.fields
 
-HISTOGRAMS: Final = 400
+_BURSTS = Words("kernels", start=128)
+COMMITTED: Final = _BURSTS.word("committed", "number of the last burst that counts")
+_BURSTS.skip_to(144)
+ROW_A: Final = _BURSTS.word("row_a", "true while committed is even", size=ROW_WORDS)
+ROW_B: Final = _BURSTS.word("row_b", "true while committed is odd", size=ROW_WORDS)
+ROWS: Final = ROW_A
+
 BUCKETS: Final = 128  # log-linear, four to an octave, of nanoseconds
-UNDO: Final = 2048
+HISTOGRAMS: Final = _BURSTS.word("histograms", "time that samples spent in each input ring", size=PORTS * BUCKETS)
+UNDO: Final = 2048  # the undo log: (index, old value) pairs
 
 STAGE_FIELDS: Final = (
-    Field("magic", MAGIC, 1, "supervisor", "STAGE_MAGIC"),
-    Field("version", VERSION, 1, "supervisor", "LAYOUT_VERSION"),
-    Field("words", S_WORDS, 1, "supervisor", "length of the segment in words"),
-    Field("epoch", S_EPOCH, 1, "supervisor", "incarnation number of the stage's process, from 1"),
-    Field("owner_pid", OWNER_PID, 1, "supervisor", "the supervisor"),
-    Field("owner_start", OWNER_START, 1, "supervisor", "its start time"),
-    Field("digest", DIGEST, 1, "supervisor", "digest of the plan that made it"),
-    Field("status", CMD_STATUS, 1, "supervisor", "1 on, 0 off (a filter that is off is transparent)"),
-    Field("checkpoint", CMD_CHECKPOINT, 1, "supervisor", "how many checkpoints the control socket announced"),
-    Field("failover", CMD_FAILOVER, 1, "supervisor", "how many failovers the control socket announced"),
-    Field("drain", CMD_DRAIN, 1, "supervisor", "1: a source takes no more from outside"),
-    Field("stop", CMD_STOP, 1, "supervisor", "epoch that has to leave"),
-    Field("clock", CMD_CLOCK, 1, "supervisor", "monotonic ns of the captures' first packet; 0: wait"),
-    Field("rules", CMD_RULES, 1, "supervisor", "sets of rules written so far; its parity says which copy is true"),
-    Field("heartbeat", LIFE_HEARTBEAT, 1, "worker", "monotonic ns of the last duty cycle"),
-    Field("ready", LIFE_READY, 1, "worker", "epoch that is attached and connected"),
-    Field("pid", LIFE_PID, 1, "worker", "its process"),
-    Field("finished", LIFE_FINISHED, 1, "worker", "1: a finite source has nothing more to give"),
-    Field("busy_ns", LIFE_BUSY_NS, 1, "worker", "time spent in duty cycles that did work"),
-    Field("cycles", LIFE_CYCLES, 1, "worker", "duty cycles that did work"),
-    Field("sleeps", LIFE_SLEEPS, 1, "worker", "times it went to sleep on its doorbell"),
-    Field("undo_n", UNDO_N, 1, "kernels", "entries in the undo log"),
-    Field("undo_burst", UNDO_BURST, 1, "kernels", "burst that the log belongs to"),
-    Field("undo_capacity", UNDO_CAPACITY, 1, "worker", "entries that the log can hold"),
-    Field("blocked", BLOCKED, 1, "kernels", "outputs that the last duty cycle found full, a bit each"),
-    Field("inputs", P_INPUTS, PORTS, "worker", "word offset of each input ring in the arena, 0: none"),
-    Field("outputs", P_OUTPUTS, PORTS, "worker", "word offset of each output ring in the arena, 0: none"),
-    Field("options", P_OPTIONS, 48, "worker", "options of the stage's kind"),
-    Field("committed", COMMITTED, 1, "kernels", "number of the last burst that counts"),
-    Field("row_a", ROWS, ROW_WORDS, "kernels", "true while committed is even"),
-    Field("row_b", ROWS + ROW_WORDS, ROW_WORDS, "kernels", "true while committed is odd"),
-    Field("histograms", HISTOGRAMS, PORTS * BUCKETS, "kernels", "time that samples spent in each input ring"),
+    *_STAGE.fields,
+    *_COMMANDS.fields,
+    *_LIFE.fields,
+    *_UNDO.fields,
+    *_PARAMETERS.fields,
+    *_BURSTS.fields,
 )

@@ -26,8 +26,8 @@ class StageSegment:
         self._rows = tuple(self.w[at : at + layout.ROW_WORDS] for at in (layout.ROWS, layout.ROWS + layout.ROW_WORDS))
 
     @classmethod
-    def create(cls, name: str, words: int, digest: int = 0) -> StageSegment:
-        """Make the segment of a stage whose kind needs ``words`` words; this process owns it."""
+    def create(cls, name: str, words: int, digest: int = 0, *, kind: str = "") -> StageSegment:
+        """Make the segment of a stage whose ``kind`` needs ``words`` words; this process owns it."""
         if words < layout.UNDO:
             raise errors.BadSize(f"a stage segment of {words:,} words: its fixed part alone has {layout.UNDO:,}")
         seg = segment.Segment.create(name, words * 8)
@@ -39,10 +39,12 @@ class StageSegment:
             raise
         w, owner = made.w, os.getpid()
         w[layout.VERSION] = layout.LAYOUT_VERSION
-        w[layout.S_WORDS] = words
+        w[layout.STAGE_WORDS] = words
         w[layout.OWNER_PID] = owner
         w[layout.OWNER_START] = segment.process_start(owner)
         w[layout.DIGEST] = digest
+        padded = kind.encode()[: layout.NAME_BYTES - 1].ljust(layout.NAME_BYTES, b"\0")
+        w[layout.KIND_NAME : layout.KIND_NAME + layout.NAME_BYTES // 8] = np.frombuffer(padded, np.int64)
         w[layout.CMD_STATUS] = 1
         order.fence()
         w[layout.MAGIC] = layout.STAGE_MAGIC  # last: a segment without it is not ready
@@ -63,8 +65,8 @@ class StageSegment:
             raise
         try:
             headers.check_header(name, found.w, seg.nbytes, layout.STAGE_MAGIC)
-            if int(found.w[layout.S_WORDS]) * 8 > seg.nbytes:
-                words = int(found.w[layout.S_WORDS])
+            if int(found.w[layout.STAGE_WORDS]) * 8 > seg.nbytes:
+                words = int(found.w[layout.STAGE_WORDS])
                 raise errors.LayoutMismatch(
                     f"/dev/shm/{name} is {seg.nbytes:,} bytes long, its header says {words:,} words"
                 )
@@ -72,6 +74,10 @@ class StageSegment:
             found.close()
             raise
         return found
+
+    def kind_name(self) -> str:
+        """The kind of the stage that the segment was made for; empty where its maker did not say."""
+        return bytes(self.w[layout.KIND_NAME : layout.KIND_NAME + layout.NAME_BYTES // 8]).rstrip(b"\0").decode()
 
     def row(self) -> Any:
         """A copy of the committed row (heads, tails, scalars, counters), torn by no commit."""
@@ -87,11 +93,11 @@ class StageSegment:
 
     def counters(self) -> list[int]:
         """Committed counters by index."""
-        return [int(x) for x in self.row()[layout.R_COUNTERS :]]
+        return [int(x) for x in self.row()[layout.ROW_COUNTERS :]]
 
     def scalars(self) -> list[int]:
         """Committed scalars by index."""
-        return [int(x) for x in self.row()[layout.R_SCALARS : layout.R_COUNTERS]]
+        return [int(x) for x in self.row()[layout.ROW_SCALARS : layout.ROW_COUNTERS]]
 
     def histogram(self, i: int) -> Any:
         """A copy of the latency histogram of input ``i``: counts by bucket (`bucket_floor` gives nanoseconds)."""

@@ -94,7 +94,7 @@ class Stage:
         self.u8, self.w = self.arena.u8, self.arena.w
         self.arena.map_plain(opened[0])  # at word 0: indices in the undo log hold for every incarnation
         channel.check_header(self.spec.segment, self.w, opened[0].nbytes, layout.STAGE_MAGIC)
-        self.w[layout.P_INPUTS : layout.P_OPTIONS + 48] = 0
+        self.w[layout.INPUTS : layout.OPTIONS + 48] = 0
         self.w[layout.UNDO_CAPACITY] = self.kind.undo_entries
         self.w[layout.BLOCKED] = 0
         self.rings: dict[str, int] = {}
@@ -103,9 +103,9 @@ class Stage:
             channel.check_header(port.segment, self.w[at:], opened_ring.nbytes, layout.RING_MAGIC)
             self.rings[port.name] = at
             if port.output:
-                self.w[layout.P_OUTPUTS + self.kind.outputs.index(port.name)] = at
+                self.w[layout.OUTPUTS + self.kind.outputs.index(port.name)] = at
             else:
-                self.w[layout.P_INPUTS + self.kind.inputs.index(port.name)] = at
+                self.w[layout.INPUTS + self.kind.inputs.index(port.name)] = at
             self._take_end(at, output=port.output)
         if extra:
             self.extra = self._map_extra(extra)
@@ -133,7 +133,7 @@ class Stage:
         return 0
 
     def options(self) -> dict[int, int]:
-        """Words of the parameter area (P_OPTIONS and up) that the kernels read, from ``self.params``."""
+        """Words of the parameter area (layout.OPTIONS and up) that the kernels read, from ``self.params``."""
         return {}
 
     def on_start(self) -> None:
@@ -158,23 +158,23 @@ class Stage:
         w = self.w
         for i in range(layout.PORTS):
             if bells >> i & 1:
-                at = int(w[layout.P_OUTPUTS + i])
+                at = int(w[layout.OUTPUTS + i])
                 self.context.ringer.ring(
                     int(w[at + layout.C_PID]), int(w[at + layout.C_BELL_FD]), int(w[at + layout.C_BELL_INO])
                 )
             if bells >> i & 256:
-                at = int(w[layout.P_INPUTS + i])
+                at = int(w[layout.INPUTS + i])
                 self.context.ringer.ring(
                     int(w[at + layout.P_PID]), int(w[at + layout.P_BELL_FD]), int(w[at + layout.P_BELL_INO])
                 )
 
     def counter(self, index: int) -> int:
         """Committed value of a counter."""
-        return int(self.w[self._true_row() + layout.R_COUNTERS + index])
+        return int(self.w[self._true_row() + layout.ROW_COUNTERS + index])
 
     def scalar(self, index: int) -> int:
         """Committed value of a scalar."""
-        return int(self.w[self._true_row() + layout.R_SCALARS + index])
+        return int(self.w[self._true_row() + layout.ROW_SCALARS + index])
 
     def _true_row(self) -> int:
         # Not the kernel of that name: compiled code called from here would be loaded by each process on its own.

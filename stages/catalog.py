@@ -16,6 +16,7 @@ MODULES: Final = {
     "filter-mirror": "stages.mirror.kind",
     "filter-redirector": "stages.redirector.kind",
     "filter-rewriter": "stages.rewriter.kind",
+    "filter-dump": "stages.dump.kind",
     "chardev-socket": "stages.socket.kind",
     "netdev-stream": "stages.socket.kind",
     "netdev-tap": "stages.device.kind",

@@ -65,7 +65,7 @@ class Rig:
 
     def _start(self) -> Stage:
         self.epoch += 1
-        self.segment.w[layout.S_EPOCH] = self.epoch
+        self.segment.w[layout.STAGE_EPOCH] = self.epoch
         ports = tuple(Port(n, r.name, n in self.kind.outputs) for n, r in self.rings.items())
         spec = StageSpec("it", self.kind.name, f"{self.prefix}.s", self.epoch, ports, self.params)
         module, _, name = self.kind.shell.partition(":")

@@ -7,21 +7,21 @@ grow.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, copy, fence_full, load_acquire, put_be32, store_release
 from ring.hot import hot
-from ring.layout import C_ASLEEP, HEAD, MAX_FRAME, P_ASLEEP, PAGE, SIZE, TAIL, VNET
 
 
 @hot
 def index(w, r, position):
     """Byte index in the arena of a position of ring ``r``."""
-    return r * 8 + PAGE + (position & (w[r + SIZE] - 1))
+    return r * 8 + layout.PAGE + (position & (w[r + layout.SIZE] - 1))
 
 
 @hot
 def prefix(w, r):
     """Bytes of length words before each frame: 4, or 8 with V."""
-    return 4 + 4 * w[r + VNET]
+    return 4 + 4 * w[r + layout.VNET]
 
 
 @hot
@@ -42,7 +42,7 @@ def scan(u8, w, r, start, end, limit):
     while frames < limit and end - position >= lead:
         at = index(w, r, position)
         length = be32(u8, at)
-        if length > MAX_FRAME or (lead == 8 and be32(u8, at + 4) > length):
+        if length > layout.MAX_FRAME or (lead == 8 and be32(u8, at + 4) > length):
             return position, frames, length
         if end - position < lead + length:
             break
@@ -54,9 +54,9 @@ def scan(u8, w, r, start, end, limit):
 @hot
 def claim(w, r, nbytes):
     """Byte index where the producer of ring ``r`` may write ``nbytes``, or -1 while there is no room."""
-    tail = w[r + TAIL]
+    tail = w[r + layout.TAIL]
     # Partner: `release`.
-    if tail + nbytes - load_acquire(w, r + HEAD) > w[r + SIZE]:
+    if tail + nbytes - load_acquire(w, r + layout.HEAD) > w[r + layout.SIZE]:
         return -1
     return index(w, r, tail)
 
@@ -64,23 +64,23 @@ def claim(w, r, nbytes):
 @hot
 def commit(w, r, nbytes):
     """Publish ``nbytes`` of whole frames written after the tail; 1 when the consumer sleeps and wants a ring."""
-    store_release(w, r + TAIL, w[r + TAIL] + nbytes)  # partner: `poll`
+    store_release(w, r + layout.TAIL, w[r + layout.TAIL] + nbytes)  # partner: `poll`
     fence_full()  # the tail before the look at `asleep`; the sleeper does it the other way round
-    return load_acquire(w, r + C_ASLEEP)
+    return load_acquire(w, r + layout.C_ASLEEP)
 
 
 @hot
 def poll(w, r):
     """Bytes of whole frames that the consumer of ring ``r`` may read from its head on."""
-    return load_acquire(w, r + TAIL) - w[r + HEAD]  # partner: `commit`
+    return load_acquire(w, r + layout.TAIL) - w[r + layout.HEAD]  # partner: `commit`
 
 
 @hot
 def release(w, r, nbytes):
     """Give ``nbytes`` of read frames back to the producer; 1 when it sleeps and wants a ring."""
-    store_release(w, r + HEAD, w[r + HEAD] + nbytes)  # partner: `claim`
+    store_release(w, r + layout.HEAD, w[r + layout.HEAD] + nbytes)  # partner: `claim`
     fence_full()
-    return load_acquire(w, r + P_ASLEEP)
+    return load_acquire(w, r + layout.P_ASLEEP)
 
 
 @hot

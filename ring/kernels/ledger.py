@@ -14,53 +14,28 @@ repeated or reordered wherever a ``kill -9`` strikes.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import fence_full, fence_order, load_acquire, store_release
 from ring.hot import hot, kernel
-from ring.layout import (
-    BLOCKED,
-    BUCKETS,
-    C_ASLEEP,
-    COMMITTED,
-    HEAD,
-    HISTOGRAMS,
-    P_ASLEEP,
-    P_INPUTS,
-    P_OUTPUTS,
-    PORTS,
-    R_COUNTERS,
-    R_HEADS,
-    R_SCALARS,
-    R_TAILS,
-    ROW_WORDS,
-    ROWS,
-    SAMPLE_NS,
-    SAMPLE_POS,
-    SIZE,
-    TAIL,
-    UNDO,
-    UNDO_BURST,
-    UNDO_CAPACITY,
-    UNDO_N,
-)
 
 
 @hot
 def true_row(w):
     """Word index of the committed row."""
-    return ROWS + (w[COMMITTED] & 1) * ROW_WORDS
+    return layout.ROWS + (w[layout.COMMITTED] & 1) * layout.ROW_WORDS
 
 
 @hot
 def begin(w):
     """Open a burst; the word index of the row to work on, a copy of the true one."""
-    burst = w[COMMITTED] + 1
-    row = ROWS + (burst & 1) * ROW_WORDS
-    old = ROWS + (burst + 1 & 1) * ROW_WORDS
-    for i in range(ROW_WORDS):
+    burst = w[layout.COMMITTED] + 1
+    row = layout.ROWS + (burst & 1) * layout.ROW_WORDS
+    old = layout.ROWS + (burst + 1 & 1) * layout.ROW_WORDS
+    for i in range(layout.ROW_WORDS):
         w[row + i] = w[old + i]
-    w[UNDO_N] = 0
+    w[layout.UNDO_N] = 0
     fence_order()  # an empty log before it becomes this burst's
-    w[UNDO_BURST] = burst
+    w[layout.UNDO_BURST] = burst
     fence_order()
     return row
 
@@ -68,11 +43,11 @@ def begin(w):
 @hot
 def put(w, i, value):
     """Change word ``i`` of a table within the open burst: the old value goes into the undo log first."""
-    n = w[UNDO_N]
-    w[UNDO + 2 * n] = i
-    w[UNDO + 2 * n + 1] = w[i]
+    n = w[layout.UNDO_N]
+    w[layout.UNDO + 2 * n] = i
+    w[layout.UNDO + 2 * n + 1] = w[i]
     fence_order()  # the entry before it counts
-    w[UNDO_N] = n + 1
+    w[layout.UNDO_N] = n + 1
     fence_order()  # it counts before the table changes
     w[i] = value
 
@@ -80,37 +55,38 @@ def put(w, i, value):
 @hot
 def undo_left(w):
     """How many more `put` this burst may do: a kernel stops its burst before a packet that might need more."""
-    return w[UNDO_CAPACITY] - w[UNDO_N]
+    return w[layout.UNDO_CAPACITY] - w[layout.UNDO_N]
 
 
 @hot
 def head(w, row, i):
     """Working head position of input ``i``."""
-    return w[row + R_HEADS + i]
+    return w[row + layout.ROW_HEADS + i]
 
 
 @hot
 def tail(w, row, i):
     """Working tail position of output ``i``."""
-    return w[row + R_TAILS + i]
+    return w[row + layout.ROW_TAILS + i]
 
 
 @hot
 def readable(w, row, i):
     """Position up to which input ``i`` is published (0 bytes readable where there is no such input)."""
-    r = w[P_INPUTS + i]
+    r = w[layout.INPUTS + i]
     if r == 0:
-        return w[row + R_HEADS + i]
-    return load_acquire(w, r + TAIL)  # partner: the producer's `publish` or `frames.commit`
+        return w[row + layout.ROW_HEADS + i]
+    return load_acquire(w, r + layout.TAIL)  # partner: the producer's `publish` or `frames.commit`
 
 
 @hot
 def nothing_to_read(w):
     """Whether every input is empty: asked before `begin`, so that an idle duty cycle copies no row."""
     row = true_row(w)
-    for i in range(PORTS):
-        r = w[P_INPUTS + i]
-        if r != 0 and load_acquire(w, r + TAIL) != w[row + R_HEADS + i]:  # partner: the producer's `publish`
+    for i in range(layout.PORTS):
+        r = w[layout.INPUTS + i]
+        # Partner: the producer's `publish`.
+        if r != 0 and load_acquire(w, r + layout.TAIL) != w[row + layout.ROW_HEADS + i]:
             return False
     return True
 
@@ -118,23 +94,23 @@ def nothing_to_read(w):
 @hot
 def room(w, row, i):
     """Bytes that output ``i`` can take beyond its working tail."""
-    r = w[P_OUTPUTS + i]
+    r = w[layout.OUTPUTS + i]
     if r == 0:
         return 0
     # Partner: the consumer's `publish` or `frames.release`.
-    return load_acquire(w, r + HEAD) + w[r + SIZE] - w[row + R_TAILS + i]
+    return load_acquire(w, r + layout.HEAD) + w[r + layout.SIZE] - w[row + layout.ROW_TAILS + i]
 
 
 @hot
 def count(w, row, counter, n):
     """Add ``n`` to a counter of the row; it becomes true with the burst."""
-    w[row + R_COUNTERS + counter] += n
+    w[row + layout.ROW_COUNTERS + counter] += n
 
 
 @hot
 def scalar(row, i):
     """Word index of scalar ``i`` in ``row``: a kind's own state that fits in a word, no undo needed."""
-    return row + R_SCALARS + i
+    return row + layout.ROW_SCALARS + i
 
 
 @hot
@@ -145,7 +121,7 @@ def bucket(ns):
     octave = 0
     while ns >> octave >= 8:
         octave += 1
-    return min(octave * 4 + (ns >> octave), BUCKETS - 1)
+    return min(octave * 4 + (ns >> octave), layout.BUCKETS - 1)
 
 
 @hot
@@ -157,31 +133,31 @@ def publish(w, row, now):
     ``now`` 0 takes and starts no latency sample: so `recover` counts none twice, at the price of losing one at a crash.
     """
     moved = 0
-    for i in range(PORTS):
-        r = w[P_OUTPUTS + i]
-        if r != 0 and w[r + TAIL] != w[row + R_TAILS + i]:
+    for i in range(layout.PORTS):
+        r = w[layout.OUTPUTS + i]
+        if r != 0 and w[r + layout.TAIL] != w[row + layout.ROW_TAILS + i]:
             # The last latency sample was taken (the partner is the consumer's head, below): start another.
-            if now != 0 and w[r + SAMPLE_POS] <= load_acquire(w, r + HEAD):
-                w[r + SAMPLE_NS] = now
-                store_release(w, r + SAMPLE_POS, w[row + R_TAILS + i])  # partner: the consumer, below
-            store_release(w, r + TAIL, w[row + R_TAILS + i])  # partner: `readable`
+            if now != 0 and w[r + layout.SAMPLE_POS] <= load_acquire(w, r + layout.HEAD):
+                w[r + layout.SAMPLE_NS] = now
+                store_release(w, r + layout.SAMPLE_POS, w[row + layout.ROW_TAILS + i])  # partner: the consumer, below
+            store_release(w, r + layout.TAIL, w[row + layout.ROW_TAILS + i])  # partner: `readable`
             moved |= 1 << i
-    for i in range(PORTS):
-        r = w[P_INPUTS + i]
-        if r != 0 and w[r + HEAD] != w[row + R_HEADS + i]:
-            sample = load_acquire(w, r + SAMPLE_POS)  # partner: the producer, above
-            if now != 0 and w[r + HEAD] < sample <= w[row + R_HEADS + i]:
-                w[HISTOGRAMS + i * BUCKETS + bucket(now - w[r + SAMPLE_NS])] += 1
-            store_release(w, r + HEAD, w[row + R_HEADS + i])  # partner: `room`
+    for i in range(layout.PORTS):
+        r = w[layout.INPUTS + i]
+        if r != 0 and w[r + layout.HEAD] != w[row + layout.ROW_HEADS + i]:
+            sample = load_acquire(w, r + layout.SAMPLE_POS)  # partner: the producer, above
+            if now != 0 and w[r + layout.HEAD] < sample <= w[row + layout.ROW_HEADS + i]:
+                w[layout.HISTOGRAMS + i * layout.BUCKETS + bucket(now - w[r + layout.SAMPLE_NS])] += 1
+            store_release(w, r + layout.HEAD, w[row + layout.ROW_HEADS + i])  # partner: `room`
             moved |= 256 << i
     if moved == 0:
         return 0
     fence_full()  # the cursors before the look at `asleep`; a sleeper does it the other way round
     bells = 0
-    for i in range(PORTS):
-        if moved >> i & 1 and load_acquire(w, w[P_OUTPUTS + i] + C_ASLEEP) != 0:
+    for i in range(layout.PORTS):
+        if moved >> i & 1 and load_acquire(w, w[layout.OUTPUTS + i] + layout.C_ASLEEP) != 0:
             bells |= 1 << i
-        if moved >> i & 256 and load_acquire(w, w[P_INPUTS + i] + P_ASLEEP) != 0:
+        if moved >> i & 256 and load_acquire(w, w[layout.INPUTS + i] + layout.P_ASLEEP) != 0:
             bells |= 256 << i
     return bells
 
@@ -190,7 +166,8 @@ def publish(w, row, now):
 def commit(w, row, now, work):
     """Make the burst true and publish it; what a kernel returns: ``work | bells << 32``."""
     fence_order()
-    store_release(w, COMMITTED, w[COMMITTED] + 1)  # the commit point; partner: `recover`, and readers of counters
+    # The commit point.  Partners: `recover`, and readers of counters.
+    store_release(w, layout.COMMITTED, w[layout.COMMITTED] + 1)
     return work | publish(w, row, now) << 32
 
 
@@ -198,12 +175,12 @@ def commit(w, row, now, work):
 def recover(u8, w, now):
     """Bring a stage segment and its rings to the last committed burst; the number of words put back."""
     undone = 0
-    if w[UNDO_BURST] == w[COMMITTED] + 1:
-        undone = int(w[UNDO_N])
+    if w[layout.UNDO_BURST] == w[layout.COMMITTED] + 1:
+        undone = int(w[layout.UNDO_N])
         for k in range(undone - 1, -1, -1):
-            w[w[UNDO + 2 * k]] = w[UNDO + 2 * k + 1]
+            w[w[layout.UNDO + 2 * k]] = w[layout.UNDO + 2 * k + 1]
         fence_order()
-        w[UNDO_N] = 0
+        w[layout.UNDO_N] = 0
     publish(w, true_row(w), 0)
     return undone
 
@@ -211,7 +188,7 @@ def recover(u8, w, now):
 @hot
 def blocked(w, i):
     """Note that this duty cycle could not go on for want of room in output ``i``: see `doze`."""
-    w[BLOCKED] |= 1 << i
+    w[layout.BLOCKED] |= 1 << i
 
 
 @kernel
@@ -221,11 +198,11 @@ def doze(u8, w, now):
     All inputs, and those outputs that the last duty cycle found full: a ring for room that nobody waits for would wake
     every stage twice a burst.
     """
-    for i in range(PORTS):
-        if w[P_INPUTS + i] != 0:
-            store_release(w, w[P_INPUTS + i] + C_ASLEEP, 1)  # partner: `publish`, `frames.commit`
-        if w[BLOCKED] >> i & 1 and w[P_OUTPUTS + i] != 0:  # a port without a ring is never full
-            store_release(w, w[P_OUTPUTS + i] + P_ASLEEP, 1)  # partner: `publish`, `frames.release`
+    for i in range(layout.PORTS):
+        if w[layout.INPUTS + i] != 0:
+            store_release(w, w[layout.INPUTS + i] + layout.C_ASLEEP, 1)  # partner: `publish`, `frames.commit`
+        if w[layout.BLOCKED] >> i & 1 and w[layout.OUTPUTS + i] != 0:  # a port without a ring is never full
+            store_release(w, w[layout.OUTPUTS + i] + layout.P_ASLEEP, 1)  # partner: `publish`, `frames.release`
     fence_full()  # `asleep` before the last look; `publish` does it the other way round
     return 0
 
@@ -233,9 +210,9 @@ def doze(u8, w, now):
 @kernel
 def wake(u8, w, now):
     """Clear the `asleep` words."""
-    for i in range(PORTS):
-        if w[P_INPUTS + i] != 0:
-            store_release(w, w[P_INPUTS + i] + C_ASLEEP, 0)
-        if w[P_OUTPUTS + i] != 0:
-            store_release(w, w[P_OUTPUTS + i] + P_ASLEEP, 0)
+    for i in range(layout.PORTS):
+        if w[layout.INPUTS + i] != 0:
+            store_release(w, w[layout.INPUTS + i] + layout.C_ASLEEP, 0)
+        if w[layout.OUTPUTS + i] != 0:
+            store_release(w, w[layout.OUTPUTS + i] + layout.P_ASLEEP, 0)
     return 0

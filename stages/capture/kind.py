@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stages.capture import files
 from stages.capture import reader as captures
-from stages.capture.layout import replay as layout
+from stages.capture.layout import counters, flows
 from stages.kind import NETDEV, Balance, Claim, Derived, Kind
 from stages.schema import DAY_MS, FILE, Mistake, integer, key, one_of, positive, show
 
@@ -42,7 +42,7 @@ def _words(params: Mapping[str, Any]) -> int:
     path = params["read"]
     if not path:
         return 1
-    return 1 + layout.FLOW_WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
+    return 1 + flows.WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
 
 
 def _mistakes(table: Pcap, path: str, clean: bool) -> Iterable[Mistake]:
@@ -83,7 +83,7 @@ KIND: Final = Kind(
     kernels=("stages.capture.kernels.replay", "stages.capture.kernels.pcap_blocks"),
     inputs=("send",),
     outputs=("receive",),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance("every frame is written or swallowed", ("send_frames",), ("written", "swallowed")),
         Balance("every frame was awaited or not", ("send_frames",), ("awaited", "stray")),

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ring.layout import MAX_FRAME
+from ring import layout
 from stages.capture.format import (
     BILLION,
     BYTE_ORDER,
@@ -130,8 +130,10 @@ def _check(path: str | os.PathLike[str], at: int, number: int, captured: int, or
             f"packet {number} was cut to {captured:,} of {original:,} bytes when it was captured: "
             "record with a larger snap length (tcpdump -s 0)",
         )
-    if captured > MAX_FRAME:
-        raise CaptureError(path, at, f"packet {number} has {captured:,} bytes: the largest frame is {MAX_FRAME:,}")
+    if captured > layout.MAX_FRAME:
+        raise CaptureError(
+            path, at, f"packet {number} has {captured:,} bytes: the largest frame is {layout.MAX_FRAME:,}"
+        )
 
 
 def _check_link(path: str | os.PathLike[str], at: int, link: int) -> None:

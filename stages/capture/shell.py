@@ -10,8 +10,8 @@ import numpy as np
 from ring import layout
 from stages.base import Stage
 from stages.capture import reader as captures
-from stages.capture.layout import recording as record
-from stages.capture.layout import replay as pcap
+from stages.capture.layout import columns as column_words
+from stages.capture.layout import memory, options, recording, scalars
 from stages.capture.reader import CaptureError
 from stages.capture.recorder import Recorder
 from stages.packets.kernels.table import make_secret
@@ -37,33 +37,33 @@ class Pcap(Stage):
         # Causes stand before effects in the file; a stable sort keeps that where times are equal.
         self._spans = sorted(captures.walk(self._data, path), key=lambda span: span.ns) if path else []
         self._slots = 1 << (2 * len(self._spans) + 1).bit_length()
-        words = pcap.HEADER + pcap.COLUMNS * len(self._spans) + self._slots
-        return words * 8 + record.BYTES + len(self._data)
+        words = memory.HEADER + column_words.COLUMNS * len(self._spans) + self._slots
+        return words * 8 + recording.BYTES + len(self._data)
 
     def options(self) -> dict[int, int]:
         """Where the capture lies, and how it is replayed."""
         return {
-            pcap.P_BASE: self.extra,
-            pcap.P_PACKETS: len(self._spans),
-            pcap.P_MASK: self._slots - 1,
-            pcap.P_FLOWS: self.kind.tables_at + 1,
-            pcap.P_PATIENCE: int(self.params["patience_ms"]) * 1_000_000,
-            pcap.P_ASAP: int(self.params["pace"] == "asap"),
-            pcap.P_BOTH: int(self.params["record"] == "both"),
+            options.BASE: self.extra,
+            options.PACKETS: len(self._spans),
+            options.MASK: self._slots - 1,
+            options.FLOWS: self.kind.tables_at + 1,
+            options.PATIENCE: int(self.params["patience_ms"]) * 1_000_000,
+            options.ASAP: int(self.params["pace"] == "asap"),
+            options.BOTH: int(self.params["record"] == "both"),
         }
 
     def on_start(self) -> None:
         """Load the capture and open the file to write.  Raises `CaptureError`."""
-        self._recorder_at = self.extra + pcap.HEADER + pcap.COLUMNS * len(self._spans) + self._slots
-        self._base = int(self.params.get("clock_base_ns") or (self._spans[0].ns if self._spans else 0))
+        self._recorder_at = self.extra + memory.HEADER + column_words.COLUMNS * len(self._spans) + self._slots
+        self._base = int(self.params["clock_base_ns"] or (self._spans[0].ns if self._spans else 0))
         self._speed = float(self.params["speed"])
         self._load()
         self._data = b""
         self._spans = []
         self._recorder: Recorder | None = None
         if self.params["write"]:
-            self._recorder = Recorder(self, self._recorder_at, self.params["write"], self.scalar(pcap.FILE_LENGTH))
-            self.w[pcap.P_WRITE] = self._recorder_at
+            self._recorder = Recorder(self, self._recorder_at, self.params["write"], self.scalar(scalars.FILE_LENGTH))
+            self.w[options.WRITE] = self._recorder_at
         self._finished = False
         self.w[layout.LIFE_FINISHED] = 0
         self._see_the_end()
@@ -74,7 +74,7 @@ class Pcap(Stage):
             return
         path = self.params["read"]
         self._check_fingerprint(path)
-        at = self._recorder_at * 8 + record.BYTES
+        at = self._recorder_at * 8 + recording.BYTES
         self.arena.bytes[at : at + len(self._data)] = self._data
         if "receive" in self.rings:
             r = self.rings["receive"]
@@ -84,14 +84,14 @@ class Pcap(Stage):
                     f"a frame of {largest.length:,} bytes, but the ring receive has {int(w[r + layout.SIZE]):,} in all"
                 )
                 raise CaptureError(path, largest.start, found + ": make ring_size larger")
-        asap = bool(w[pcap.P_ASAP])
-        make_secret(self.w, self.extra + pcap.SECRET)
-        first = self.extra + pcap.HEADER
+        asap = bool(w[options.ASAP])
+        make_secret(self.w, self.extra + memory.SECRET)
+        first = self.extra + memory.HEADER
         columns = {
-            pcap.TIME: [0 if asap else self._due(s.ns) for s in spans],
-            pcap.AT: [at + s.start for s in spans],
-            pcap.LENGTH: [s.length for s in spans],
-            pcap.NEED: [-1 if s.direction == captures.OUTBOUND else 0 for s in spans],
+            column_words.TIME: [0 if asap else self._due(s.ns) for s in spans],
+            column_words.AT: [at + s.start for s in spans],
+            column_words.LENGTH: [s.length for s in spans],
+            column_words.NEED: [-1 if s.direction == captures.OUTBOUND else 0 for s in spans],
         }
         for column, values in columns.items():
             w[first + column * n : first + (column + 1) * n] = np.array(values, np.int64)
@@ -114,7 +114,7 @@ class Pcap(Stage):
 
     def _see_the_end(self) -> None:
         w = self.w
-        left = int(w[pcap.P_PACKETS]) - self.scalar(pcap.CURSOR) + int(w[self.extra + pcap.X_PARKED])
+        left = int(w[options.PACKETS]) - self.scalar(scalars.CURSOR) + int(w[self.extra + memory.PARKED])
         if left == 0 or "receive" not in self.rings or w[layout.CMD_DRAIN]:
             self._finished = True
             w[layout.LIFE_FINISHED] = 1
@@ -136,7 +136,7 @@ class Pcap(Stage):
             result = int(self.kernel.replay_open(self.u8, w, now))
             if result:
                 recorder.flush()
-                w[w[self.extra + pcap.X_ROW] + layout.R_SCALARS + pcap.FILE_LENGTH] = recorder.length
+                w[w[self.extra + memory.ROW] + layout.ROW_SCALARS + scalars.FILE_LENGTH] = recorder.length
                 result = int(self.kernel.replay_commit(self.u8, w, now))
         if not self._finished and (result or w[layout.CMD_DRAIN]):
             self._see_the_end()

@@ -24,7 +24,7 @@ from stages.capture.format import (
     SHB,
     SNAPLEN,
 )
-from stages.capture.layout.recording import UNKNOWN
+from stages.capture.layout import recording
 from stages.capture.reader import CaptureError
 
 
@@ -59,7 +59,7 @@ def header(
 
 
 def record(
-    data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0, *,
+    data: bytes, ns: int, direction: int = recording.UNKNOWN, comment: str = "", interface: int = 0, *,
     classic: bool = False, missing: int = 0,
 ) -> bytes:  # fmt: skip
     """The bytes of one frame: an enhanced packet block, or a record of classic pcap.
@@ -109,7 +109,9 @@ class Writer:
             raise CaptureError(self.path, self.length, f"the file cannot be written ({error.strerror})") from None
         self.length += len(data)
 
-    def write(self, data: bytes, ns: int, direction: int = UNKNOWN, comment: str = "", interface: int = 0) -> None:
+    def write(
+        self, data: bytes, ns: int, direction: int = recording.UNKNOWN, comment: str = "", interface: int = 0
+    ) -> None:
         """Add one frame, captured ``ns`` nanoseconds after 1970."""
         self.append(record(data, ns, direction, comment, interface, classic=self.classic))
 

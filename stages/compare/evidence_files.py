@@ -1,9 +1,9 @@
 """Each difference becomes a file that explains it, written by a thread beside the data path.
 
-`Evidence.offer` takes copies of the kernel's words (stages.compare.layout.words E_*, stages.compare.layout.evidence) and returns at
-once.  One daemon thread builds the file (stages.compare.finding) and writes it, a few packets a system call, so that duty
-cycles which share the interpreter with it wait for some tenths of a millisecond at most.  What cannot be written is
-said once, and costs nothing else.
+`Evidence.offer` takes copies of the kernel's words (an event and a record, `stages.compare.layout`) and returns at
+once.  One daemon thread builds the file (`stages.compare.finding`) and writes it, a few packets a system call, so that
+duty cycles which share the interpreter with it wait for some tenths of a millisecond at most.  What cannot be written
+is said once, and costs nothing else.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from threading import Event
 from typing import Any, Final
 
 from stages.compare.finding import build
-from stages.compare.layout import evidence as layout
-from stages.compare.layout import words as compare
+from stages.compare.layout import events, records
 
 _FIRST: Final = 4  # files at once; after them one each _EVERY_NS
 _EVERY_NS: Final = 1_000_000_000
@@ -62,9 +61,9 @@ class Evidence:
             self._left = Event()
             _thread.start_new_thread(self._run, (self._left,))  # Thread.start() would wait until it runs
         wall = time.time_ns() - time.monotonic_ns()
-        ms = (wall + int(event[compare.E_TIME])) // 1_000_000
+        ms = (wall + int(event[events.TIME])) // 1_000_000
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03}Z"
-        path = os.path.join(self.folder, f"{self.prefix}-{stamp}-{int(record[layout.R_EVENT])}.pcapng")
+        path = os.path.join(self.folder, f"{self.prefix}-{stamp}-{int(record[records.EVENT])}.pcapng")
         self._queue.put((path, event, record, wall, mask, self.left_out))
         self.left_out = 0
         return path
@@ -79,7 +78,7 @@ class Evidence:
     def _run(self, left: Event) -> None:
         while (job := self._queue.get()) is not None:
             path, event, record, wall, mask, left_out = job
-            more = {"number": int(record[layout.R_EVENT])} | ({"left_out": left_out} if left_out else {})
+            more = {"number": int(record[records.EVENT])} | ({"left_out": left_out} if left_out else {})
             try:
                 self._write(path, build(event, record, wall, compare_id=self.prefix, mask=mask, **more))
                 self._said = ""

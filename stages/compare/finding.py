@@ -16,16 +16,22 @@ import numpy as np
 
 from stages.capture import writer as capture_writer
 from stages.capture.format import FAR, SNAPLEN
-from stages.compare.layout import evidence as layout
-from stages.compare.layout import words as compare
-from stages.packets.layout import packet
+from stages.compare.layout import events, history, reasons, records
+from stages.compare.layout import kept as kept_words
+from stages.packets.layout import parsed, tcp, verdicts
 
 MARK: Final = "colo_divergence"
 """First key of the JSON object; its value is the version of this format."""
 
 VERSION: Final = 1
 SIDES: Final = ("primary", "secondary")
-KINDS: Final = {packet.TCP: "tcp", packet.UDP: "udp", packet.ICMP: "icmp", packet.IP: "ip", packet.FRAGMENT: "fragment"}
+KINDS: Final = {
+    verdicts.TCP: "tcp",
+    verdicts.UDP: "udp",
+    verdicts.ICMP: "icmp",
+    verdicts.IP: "ip",
+    verdicts.FRAGMENT: "fragment",
+}
 _SYN: Final = 0xFFFFFFFF  # its position: the stream's first byte stands behind it
 _AT_A_TIME: Final = 8  # packets in a piece of the file
 _CHECKSUMS: Final = {17: (6, 8), 1: (2, 4), 58: (2, 4)}  # where UDP, ICMP and ICMPv6 have theirs
@@ -46,13 +52,13 @@ def describe_flow(key: Any) -> str:
     """``tcp 10.0.0.2:80 > 10.0.0.1:4711`` from the six key words of a connection (see stages.packets.layout.packet)."""
     numbers = [int(x) & 0xFFFFFFFFFFFFFFFF for x in key]
     ends: list[str] = []
-    six = numbers[packet.F_VLAN] >> 32 == 6
-    for first in (packet.F_SRC, packet.F_DST):
+    six = numbers[parsed.VLAN] >> 32 == 6
+    for first in (parsed.SRC, parsed.DST):
         if six:
             ends.append(f"[{ipaddress.IPv6Address(numbers[first] << 64 | numbers[first + 1])}]")
         else:
             ends.append(str(ipaddress.IPv4Address(numbers[first + 1] & 0xFFFFFFFF)))
-    ports = numbers[packet.F_PORTS]
+    ports = numbers[parsed.PORTS]
     proto = ports >> 32 & 0xFF
     name = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}.get(proto, f"protocol {proto}")
     if ports >> 40:  # a mark of stages.compare.kernels.fragments
@@ -66,24 +72,24 @@ def describe_flow(key: Any) -> str:
 def kept(record: Any) -> Iterator[Kept]:
     """The packets of a record, in its order.  Lengths are checked: the words come from shared memory."""
     words, raw = len(record), record.tobytes()
-    end = min(int(record[layout.R_USED]), words)
-    at = layout.RECORD_HEADER
-    for _ in range(int(record[layout.R_PACKETS])):
-        if at + layout.PACKET_HEADER > end:
+    end = min(int(record[records.USED]), words)
+    at = records.HEADER
+    for _ in range(int(record[records.PACKETS])):
+        if at + kept_words.HEADER > end:
             return
-        head = record[at : at + layout.PACKET_HEADER].tolist()
-        at += layout.PACKET_HEADER
-        size = head[layout.K_KEPT]
+        head = record[at : at + kept_words.HEADER].tolist()
+        at += kept_words.HEADER
+        size = head[kept_words.BYTES]
         if not 0 <= size <= (end - at) * 8:
             return
         data = raw[at * 8 : at * 8 + size]
         yield Kept(
-            head[layout.K_TIME],
-            head[layout.K_SIDE] & 1,
-            head[layout.K_KIND] == layout.HELD,
+            head[kept_words.TIME],
+            head[kept_words.SIDE] & 1,
+            head[kept_words.KIND] == kept_words.HELD,
             data,
-            min(max(size, head[layout.K_LENGTH]), SNAPLEN),
-            head[layout.K_AT],
+            min(max(size, head[kept_words.LENGTH]), SNAPLEN),
+            head[kept_words.AT],
         )
         at += -(-size // 8)
 
@@ -129,8 +135,8 @@ def transport(data: bytes) -> tuple[int, int, int, bool] | None:
 # --- the verdict --------------------------------------------------------------------------------------------------
 def window(event: Any, first: int, length: int) -> bytes:
     """The bytes of an event's window of one side, which begins at word ``first``."""
-    text: bytes = event[first : first + compare.EVENT_BYTES // 8].tobytes()
-    return text[: max(0, min(length, compare.EVENT_BYTES))]
+    text: bytes = event[first : first + events.SHOWN // 8].tobytes()
+    return text[: max(0, min(length, events.SHOWN))]
 
 
 def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str = "", mask: str = "") -> dict[str, Any]:
@@ -138,34 +144,34 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
 
     ``position`` counts the stream's bytes after the SYN (TCP), or those of the IP payload; None: it is not known.
     """
-    reason = compare.REASONS[int(event[compare.E_REASON])]
-    kind = KINDS.get(int(event[compare.E_VERDICT]), "")
-    lengths = int(event[compare.E_P_LEN]), int(event[compare.E_S_LEN])
+    reason = reasons.NAMES[int(event[events.REASON])]
+    kind = KINDS.get(int(event[events.VERDICT]), "")
+    lengths = int(event[events.PRIMARY_LEN]), int(event[events.SECONDARY_LEN])
     out: dict[str, Any] = {
         MARK: VERSION,
         "compare": compare_id,
-        "time_ns": wall + int(event[compare.E_TIME]),
+        "time_ns": wall + int(event[events.TIME]),
         "rule": reason,
         "kind": kind,
-        "flow": describe_flow(event[compare.E_KEY : compare.E_KEY + packet.KEY_WORDS]) if event[compare.E_CONN] else "",
+        "flow": describe_flow(event[events.KEY : events.KEY + parsed.KEY_WORDS]) if event[events.CONN] else "",
         "position": None,
     }
     if mask:
         out["mask"] = mask
     if reason in ("payload", "flags", "order"):
-        position = int(event[compare.E_POSITION])
+        position = int(event[events.POSITION])
         out["position"] = position if position >= 0 else None  # without a SYN nobody knows where the stream began
-        out["offset"] = int(event[compare.E_OFFSET])
-        for side, first in enumerate((compare.E_P_BYTES, compare.E_S_BYTES)):
+        out["offset"] = int(event[events.OFFSET])
+        for side, first in enumerate((events.PRIMARY_BYTES, events.SECONDARY_BYTES)):
             out[SIDES[side]] = {"bytes": window(event, first, lengths[side]).hex(), "length": lengths[side]}
     if reason == "flags":
         for side in range(2):
             out[SIDES[side]]["ends"] = _ends(packets, side) if lengths[side] == 0 else ""
     elif reason == "timeout":
         out["waits"] = SIDES[0 if lengths[0] else 1]
-        out["waits_for"] = "acknowledgement" if event[compare.E_OFFSET] else "packet"
-        if int(event[compare.E_POSITION]) >= 0:
-            out["position"] = int(event[compare.E_POSITION])
+        out["waits_for"] = "acknowledgement" if event[events.OFFSET] else "packet"
+        if int(event[events.POSITION]) >= 0:
+            out["position"] = int(event[events.POSITION])
     out["packets"] = [[int(p.held), p.at] for p in packets]
     return out
 
@@ -175,7 +181,7 @@ def _ends(packets: Sequence[Kept], side: int) -> str:
     for p in packets:
         if p.side == side and p.held and (found := tcp_at(p.data)):
             flags |= found[1]
-    return "RST" if flags & packet.RST and not flags & packet.FIN else "FIN"
+    return "RST" if flags & tcp.RST and not flags & tcp.FIN else "FIN"
 
 
 def show_byte(window: bytes, at: int) -> str:
@@ -229,12 +235,12 @@ def sentence(v: dict[str, Any]) -> str:
 def build(event: Any, record: Any, wall: int, *, compare_id: str = "", mask: str = "", **more: int) -> Iterator[bytes]:
     """The file in pieces, a few packets each; ``more`` are numbers for the JSON object."""
     found = list(kept(record))
-    if not any(p.at >= 0 for p in found) and int(event[compare.E_REASON]) == compare.R_TIMEOUT:
-        found = _mark_first(found, 0 if event[compare.E_P_LEN] else 1)
+    if not any(p.at >= 0 for p in found) and int(event[events.REASON]) == reasons.TIMEOUT:
+        found = _mark_first(found, 0 if event[events.PRIMARY_LEN] else 1)
     event, found = _past_checksum(event, found)
     packets = _by_time(found)
     v = verdict(event, packets, wall, compare_id=compare_id, mask=mask)
-    if left_out := int(record[layout.R_LEFT_OUT]):
+    if left_out := int(record[records.LEFT_OUT]):
         more["packets_left_out"] = left_out
     v.update(more)
     meaning = sentence(v)
@@ -254,7 +260,7 @@ def build(event: Any, record: Any, wall: int, *, compare_id: str = "", mask: str
 
 def _by_time(packets: list[Kept]) -> list[Kept]:
     """By time, without those of the history that are held, too.  The kernel keeps the history newest first."""
-    held = {(p.ns, p.side, p.length, p.data[: layout.HISTORY_BYTES]) for p in packets if p.held}
+    held = {(p.ns, p.side, p.length, p.data[: history.KEPT_BYTES]) for p in packets if p.held}
     keyed = [(p.ns, p.held, p.side, i if p.held else -i) for i, p in enumerate(packets)]
     once = [
         (key, p)
@@ -266,7 +272,7 @@ def _by_time(packets: list[Kept]) -> list[Kept]:
 
 def _past_checksum(event: Any, packets: list[Kept]) -> tuple[Any, list[Kept]]:
     """Datagrams that differ in their checksum differ for another reason, too: show that instead."""
-    if int(event[compare.E_REASON]) != compare.R_ORDER:
+    if int(event[events.REASON]) != reasons.ORDER:
         return event, packets
     marked = [next((i for i, p in enumerate(packets) if p.side == side and p.at >= 0), -1) for side in range(2)]
     ends = [transport(packets[i].data) if i >= 0 else None for i in marked]
@@ -274,7 +280,7 @@ def _past_checksum(event: Any, packets: list[Kept]) -> tuple[Any, list[Kept]]:
         return event, packets
     first, last = _CHECKSUMS[ends[0][0]]
     bodies = [packets[i].data[e[1] : e[2]] for i, e in zip(marked, ends, strict=True) if e]
-    if not first <= int(event[compare.E_POSITION]) < last:
+    if not first <= int(event[events.POSITION]) < last:
         return event, packets
     size = min(map(len, bodies))
     unequal = np.frombuffer(bodies[0], np.uint8, size) != np.frombuffer(bodies[1], np.uint8, size)
@@ -283,13 +289,11 @@ def _past_checksum(event: Any, packets: list[Kept]) -> tuple[Any, list[Kept]]:
     if max(map(len, bodies)) == place:
         return event, packets  # nothing else
     event, start = event.copy(), max(place - 8, last)
-    event[compare.E_POSITION], event[compare.E_OFFSET] = place, place - start
-    for side, words in enumerate((compare.E_P_BYTES, compare.E_S_BYTES)):
-        window = bodies[side][start : start + compare.EVENT_BYTES]
-        event[(compare.E_P_LEN, compare.E_S_LEN)[side]] = max(len(bodies[side]) - start, 0)
-        event[words : words + compare.EVENT_BYTES // 8] = np.frombuffer(
-            window.ljust(compare.EVENT_BYTES, b"\0"), np.int64
-        )
+    event[events.POSITION], event[events.OFFSET] = place, place - start
+    for side, words in enumerate((events.PRIMARY_BYTES, events.SECONDARY_BYTES)):
+        window = bodies[side][start : start + events.SHOWN]
+        event[(events.PRIMARY_LEN, events.SECONDARY_LEN)[side]] = max(len(bodies[side]) - start, 0)
+        event[words : words + events.SHOWN // 8] = np.frombuffer(window.ljust(events.SHOWN, b"\0"), np.int64)
     moved = list(packets)
     for i, e in zip(marked, ends, strict=True):
         moved[i] = packets[i]._replace(at=(e[1] if e else 0) + place)

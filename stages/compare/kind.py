@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from stages.compare.config import Compare, Rule
-from stages.compare.layout import words
+from stages.compare.layout import arming, memory
+from stages.compare.layout import counters as own
 from stages.kind import Annex, Balance, ChardevKey, Headline, Kind, Shown
 from stages.schema import Mistake, show
 
@@ -36,11 +37,12 @@ def _mistakes(table: Compare, path: str, clean: bool) -> Iterable[Mistake]:
 
 def _shows(counters: Mapping[str, int]) -> Shown:
     """Whether it has a secondary to compare with, in a word."""
-    arming = words.ARMING_STATES[counters["arming_state"]]
-    if counters["arming_state"] == words.IN_STEP:
-        return Shown({"arming": arming})
-    long = f"the secondary is {arming}: the primary's packets leave uncompared"
-    return Shown({"arming": arming}, f"secondary {arming}", long)
+    state = counters["arming_state"]
+    name = arming.NAMES[state]
+    if state == arming.IN_STEP:
+        return Shown({"arming": name})
+    long = f"the secondary is {name}: the primary's packets leave uncompared"
+    return Shown({"arming": name}, f"secondary {name}", long)
 
 
 def _summary(stage: str, counters: Mapping[str, int]) -> str:
@@ -59,7 +61,7 @@ KIND: Final = Kind(
     kernels=("stages.compare.kernels.burst",),
     inputs=("primary_in", "secondary_in", "notify_in"),
     outputs=("outdev", "notify_out"),
-    counters=words.COUNTERS,
+    counters=own.COUNTERS,
     balances=(
         Balance(
             "every primary packet is released or held",
@@ -84,7 +86,7 @@ KIND: Final = Kind(
         Balance("held is the sum of both sides", ("held",), ("held_primary", "held_secondary")),
     ),
     undo_entries=1 << 15,
-    words_of=lambda params: words.places(params, 0)["end"],
+    words_of=lambda params: memory.places(params, 0)["end"],
     sized_by=("max_connections", "hold_memory"),
     chardevs=(
         ChardevKey("primary_in", reads="primary_in"),

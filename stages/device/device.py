@@ -12,7 +12,7 @@ from pathlib import Path
 from ring import layout
 from stages.base import Stage
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
-from stages.device import layout as device
+from stages.device.layout import memory, options
 
 _CLONE_NEWNET = 0x40000000
 _NETNS = Path("/run/netns")
@@ -112,7 +112,7 @@ class Device(Stage):
 
     @property
     def _recorder_at(self) -> int:
-        return -(-device.BYTES // 8) * 8
+        return -(-memory.BYTES // 8) * 8
 
     def options(self) -> dict[int, int]:
         """Where the private memory is, and the header that the device speaks."""
@@ -120,16 +120,16 @@ class Device(Stage):
         if given and "receive" in self.rings and not self.w[self.rings["receive"] + layout.VNET]:
             raise DeviceError("vnet_hdr = true needs rings whose frames carry the header's length")
         return {
-            device.P_FD: -1,
-            device.P_HEADER: self.header(),
-            device.P_GIVEN: given,
-            device.P_MEMORY: self.memory,
+            options.FD: -1,
+            options.HEADER: self.header(),
+            options.GIVEN: given,
+            options.MEMORY: self.memory,
         }
 
     def on_start(self) -> None:
         """Open the device.  Raises `DeviceError`."""
         self._fd = self.open()
-        self.w[device.P_FD] = self._fd
+        self.w[options.FD] = self._fd
         if self.params["record"]:
             self._recorder = Recorder(self, self.memory + self._recorder_at // 8, self.params["record"])
         self._link(up=True)
@@ -169,25 +169,25 @@ class Device(Stage):
             if result:
                 self._record(self._recorder, now)
                 result = int(self.kernel.device_commit(self.u8, w, now))
-        if w[x + device.X_ERROR]:
-            number = int(w[x + device.X_ERROR])
-            w[x + device.X_ERROR] = 0
+        if w[x + memory.ERROR]:
+            number = int(w[x + memory.ERROR])
+            w[x + memory.ERROR] = 0
             self.failed(number)
         draining = bool(w[layout.CMD_DRAIN])
         if draining:
             w[layout.LIFE_FINISHED] = 1
         # Not asked for while there is no room (or no wish): a level-triggered event would wake us without end.
         reading = not draining and not w[layout.BLOCKED]
-        waiting = bool(w[x + device.X_WANTS_OUT])
+        waiting = bool(w[x + memory.WANTS_OUT])
         self._watch((select.EPOLLIN if reading else 0) | (select.EPOLLOUT if waiting else 0))
         return result
 
     def _record(self, recorder: Recorder, now: int) -> None:
         w = self.w
-        row = int(w[self.memory + device.X_ROW])
+        row = int(w[self.memory + memory.ROW])
         for port, cursor, published, direction in (
-            ("send", layout.R_HEADS, layout.HEAD, OUTBOUND),
-            ("receive", layout.R_TAILS, layout.TAIL, INBOUND),
+            ("send", layout.ROW_HEADS, layout.HEAD, OUTBOUND),
+            ("receive", layout.ROW_TAILS, layout.TAIL, INBOUND),
         ):
             if port in self.rings:
                 at = self.rings[port]

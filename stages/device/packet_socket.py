@@ -13,8 +13,8 @@ import struct
 from typing import Final
 
 from ring import layout
-from stages.device import layout as words
 from stages.device.device import Device, DeviceError, check_ifname, in_netns
+from stages.device.layout import memory, message, options
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
@@ -118,15 +118,15 @@ class Interface(Device):
 
     def header(self) -> int:
         """Always the short one."""
-        return words.VNET_HEADER
+        return message.VNET_HEADER
 
     def given(self) -> int:
         """Frames keep it with ``vnet_hdr``."""
-        return words.VNET_HEADER if self.params["vnet_hdr"] else 0
+        return message.VNET_HEADER if self.params["vnet_hdr"] else 0
 
     def options(self) -> dict[int, int]:
         """Those of a device, and that it is a packet socket."""
-        return {**super().options(), words.P_SOCKET: 1}
+        return {**super().options(), options.SOCKET: 1}
 
     @property
     def _ifname(self) -> str:
@@ -137,11 +137,11 @@ class Interface(Device):
         self._socket, self._index = open_interface(self._ifname, self.params["netns"])
         self._warned: set[str] = set()
         w, base = self.w, int(self.u8.ctypes.data)
-        m = self.memory + words.X_MESSAGE
-        w[m + words.M_BASE] = base
-        w[m + words.M_PARTS], w[m + words.M_PARTS_N] = base + (m + words.M_HEAD) * 8, 2
-        w[m + words.M_CONTROL] = base + (m + words.M_AUXILIARY) * 8
-        w[m + words.M_HEAD_LEN] = words.VNET_HEADER
+        m = self.memory + memory.MESSAGE
+        w[m + message.BASE] = base
+        w[m + message.PARTS], w[m + message.PARTS_N] = base + (m + message.HEAD) * 8, 2
+        w[m + message.CONTROL] = base + (m + message.AUXILIARY) * 8
+        w[m + message.HEAD_LEN] = message.VNET_HEADER
         self._measure()
         try:
             _ask(self._socket, _SIOCGIFADDR, self._ifname)
@@ -160,7 +160,7 @@ class Interface(Device):
 
     def _measure(self) -> int:
         mtu = _number(self._socket, _SIOCGIFMTU, self._ifname)
-        self.w[words.P_LONGEST] = mtu + _OVERHEAD
+        self.w[options.LONGEST] = mtu + _OVERHEAD
         return mtu
 
     def _warn(self, event: str, **more: object) -> None:
@@ -178,11 +178,11 @@ class Interface(Device):
         self._look_at = now + _LOOK_NS
         if not self._drained:  # what comes after a drain is not ours to take, so it is no loss
             _, drops = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
-            w[x + words.X_LOST] += drops  # the socket forgets them when asked
+            w[x + memory.LOST] += drops  # the socket forgets them when asked
         self._drained = draining
-        if w[x + words.X_REFUSAL] or w[x + words.X_OVERSIZE]:
-            self._explain(int(w[x + words.X_REFUSAL]), int(w[x + words.X_OVERSIZE]))
-            w[x + words.X_REFUSAL] = w[x + words.X_OVERSIZE] = 0
+        if w[x + memory.REFUSAL] or w[x + memory.OVERSIZE]:
+            self._explain(int(w[x + memory.REFUSAL]), int(w[x + memory.OVERSIZE]))
+            w[x + memory.REFUSAL] = w[x + memory.OVERSIZE] = 0
         if self._down and self._is_there() and _is_up(self._socket, self._ifname):
             self._down = False
             self.log.info("interface is up again", interface=self.where)

@@ -18,7 +18,7 @@ class Files:
 
     def __init__(self, path: str, keep: int) -> None:
         self.path, self._keep = path, keep
-        root, dot, ending = os.path.basename(path).rpartition(".")
+        root, _, ending = os.path.basename(path).rpartition(".")
         self._folder, self._root, self._ending = os.path.dirname(path), root or ending, f".{ending}" if root else ""
 
     def aside(self, number: int) -> str:

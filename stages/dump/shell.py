@@ -19,6 +19,7 @@ class Dump(Stage):
     """Records what passes, both ways, as the netdev sees it: what goes to the guest is inbound."""
 
     _recorder: Recorder | None = None
+    _length = 0  # bytes of the present file that count, the open burst's left out
     _retry_ns = 0
 
     def extra_bytes(self) -> int:
@@ -26,9 +27,9 @@ class Dump(Stage):
         return BYTES
 
     def on_start(self) -> None:
-        """Go on with the file where the last incarnation's commits end, or begin one."""
+        """Go on with the file where the commits end, or begin one."""
         self._files = Files(self.params["file"], self.params["files"])
-        self._number, length = self.scalar(layout.NUMBER), self.scalar(layout.LENGTH)
+        self._number, self._length = self.scalar(layout.NUMBER), self.scalar(layout.LENGTH)
         try:
             if self._number == 0:  # nothing was ever committed: an older run may have left files
                 self._number = max(self._files.numbers(), default=0) + 1
@@ -36,22 +37,22 @@ class Dump(Stage):
                     self._next_file()
             elif os.path.exists(self._files.aside(self._number)):  # killed while the file was changed
                 self._next_file()
-                length = 0
-            self._open(length)
+            self._open()
         except (OSError, CaptureError) as error:
             self._fail(error, 0)
 
-    def _open(self, length: int) -> None:
-        self._recorder = Recorder(self, self.extra, self._files.path, length, self.params["maxlen"])
+    def _open(self) -> None:
+        path, longest = self._files.path, self.params["maxlen"]
+        self._recorder = Recorder(self, self.extra, path, self._length, longest)
 
     def _next_file(self) -> None:
         if os.path.exists(self._files.path):
             self._files.put_aside(self._number)
-        self._number += 1
+        self._number, self._length = self._number + 1, 0
 
     def _fail(self, error: Exception, now: int) -> None:
         if self._recorder is not None:
-            self._recorder.drop()
+            self._recorder.abandon(self._length)
             self._recorder = None
         self._retry_ns = now + _AGAIN_NS
         self.log.warning("the dump cannot be written: packets pass without it", file=self._files.path, why=str(error))
@@ -67,7 +68,8 @@ class Dump(Stage):
             w[row + ring.ROW_COUNTERS + layout.RECORDED] -= moved
             w[row + ring.ROW_COUNTERS + layout.UNRECORDED] += moved
         if self._recorder is not None:
-            w[row + ring.ROW_SCALARS + layout.LENGTH] = self._recorder.length
+            self._length = self._recorder.length
+            w[row + ring.ROW_SCALARS + layout.LENGTH] = self._length
             w[row + ring.ROW_SCALARS + layout.NUMBER] = self._number
         return int(self.kernel.dump_commit(self.u8, w, now))
 
@@ -77,13 +79,13 @@ class Dump(Stage):
             return False
         try:
             if self._recorder is None:
-                self._open(self.scalar(layout.LENGTH))
+                self._open()
                 self.log.info("the dump is written again", file=self._files.path)
             elif self._recorder.length >= self.params["file_size"]:
                 self._recorder.close()
                 self._recorder = None
                 self._next_file()
-                self._open(0)
+                self._open()
             assert self._recorder is not None
             for way, direction in ((layout.TX, INBOUND), (layout.RX, OUTBOUND)):
                 source = int(self.w[ring.INPUTS + way])

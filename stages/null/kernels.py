@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import kernel
 from ring.kernels.frames import scan
 from ring.kernels.ledger import begin, commit, count, nothing_to_read, readable
-from ring.layout import BLOCKED, P_INPUTS, R_HEADS
-from stages.null.layout import SEND, SWALLOWED_BYTES
+from stages.null.layout import counters, ports
 
 _MANY = 1 << 40  # no limit: nothing is copied
 
@@ -14,15 +14,15 @@ _MANY = 1 << 40  # no limit: nothing is copied
 @kernel
 def null_burst(u8, w, now):
     """Swallow everything that is there."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w):
         return 0
     row = begin(w)
-    start = w[row + R_HEADS + SEND]
-    stop, frames, _bad = scan(u8, w, w[P_INPUTS + SEND], start, readable(w, row, SEND), _MANY)
+    start = w[row + layout.ROW_HEADS + ports.SEND]
+    stop, frames, _bad = scan(u8, w, w[layout.INPUTS + ports.SEND], start, readable(w, row, ports.SEND), _MANY)
     if frames == 0:
         return 0
-    w[row + R_HEADS + SEND] = stop
-    count(w, row, SEND, frames)
-    count(w, row, SWALLOWED_BYTES, stop - start)
+    w[row + layout.ROW_HEADS + ports.SEND] = stop
+    count(w, row, ports.SEND, frames)
+    count(w, row, counters.SWALLOWED_BYTES, stop - start)
     return commit(w, row, now, frames)

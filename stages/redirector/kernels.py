@@ -2,57 +2,45 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
-from ring.layout import BLOCKED, CMD_STATUS, COMMITTED, P_OUTPUTS
 from stages.packets.kernels.forward import connected, forward
-from stages.redirector.layout import (
-    INDEV,
-    INJECTED_RX,
-    INJECTED_TWICE,
-    INJECTED_TX,
-    NO_PEER,
-    OUTDEV,
-    PASSED_ON,
-    RX_IN,
-    RX_OUT,
-    TX_IN,
-    TX_OUT,
-)
+from stages.redirector.layout import counters, ports
 
 
 @hot
 def redirect_direction(u8, w, row, i, o):
     """A burst of the chain's input ``i`` leaves to outdev, or goes on to output ``o``; the number of frames."""
-    redirecting = w[P_OUTPUTS + OUTDEV] != 0 and w[CMD_STATUS] == 1
-    if redirecting and connected(w, OUTDEV):
-        return forward(u8, w, row, i, OUTDEV, -1)
+    redirecting = w[layout.OUTPUTS + ports.OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
+    if redirecting and connected(w, ports.OUTDEV):
+        return forward(u8, w, row, i, ports.OUTDEV, -1)
     frames = forward(u8, w, row, i, o, -1)
-    count(w, row, PASSED_ON, frames)
+    count(w, row, counters.PASSED_ON, frames)
     if redirecting:
-        count(w, row, NO_PEER, frames)
+        count(w, row, counters.PASSED_NO_PEER, frames)
     return frames
 
 
 @hot
 def inject(u8, w, row):
     """A burst of indev enters the chain, in each direction that the filter has; the number of frames."""
-    if w[CMD_STATUS] != 1:
+    if w[layout.CMD_STATUS] != 1:
         return 0
-    tx, rx = w[P_OUTPUTS + TX_OUT] != 0, w[P_OUTPUTS + RX_OUT] != 0
+    tx, rx = w[layout.OUTPUTS + ports.TX_OUT] != 0, w[layout.OUTPUTS + ports.RX_OUT] != 0
     if tx and rx:
-        frames = forward(u8, w, row, INDEV, TX_OUT, RX_OUT)
-        count(w, row, INJECTED_TWICE, frames)
+        frames = forward(u8, w, row, ports.INDEV, ports.TX_OUT, ports.RX_OUT)
+        count(w, row, counters.INJECTED_TWICE, frames)
     elif tx:
-        frames = forward(u8, w, row, INDEV, TX_OUT, -1)
+        frames = forward(u8, w, row, ports.INDEV, ports.TX_OUT, -1)
     elif rx:
-        frames = forward(u8, w, row, INDEV, RX_OUT, -1)
+        frames = forward(u8, w, row, ports.INDEV, ports.RX_OUT, -1)
     else:
         return 0
     if tx:
-        count(w, row, INJECTED_TX, frames)
+        count(w, row, counters.INJECTED_TX, frames)
     if rx:
-        count(w, row, INJECTED_RX, frames)
+        count(w, row, counters.INJECTED_RX, frames)
     return frames
 
 
@@ -62,17 +50,17 @@ def redirector_burst(u8, w, now):
 
     Inputs can want the same output.  Whoever comes first may take all its room, so the order turns with each burst.
     """
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w):
         return 0
     row = begin(w)
-    if w[COMMITTED] & 1:
+    if w[layout.COMMITTED] & 1:
         work = inject(u8, w, row)
-        work += redirect_direction(u8, w, row, RX_IN, RX_OUT)
-        work += redirect_direction(u8, w, row, TX_IN, TX_OUT)
+        work += redirect_direction(u8, w, row, ports.RX_IN, ports.RX_OUT)
+        work += redirect_direction(u8, w, row, ports.TX_IN, ports.TX_OUT)
     else:
-        work = redirect_direction(u8, w, row, TX_IN, TX_OUT)
-        work += redirect_direction(u8, w, row, RX_IN, RX_OUT)
+        work = redirect_direction(u8, w, row, ports.TX_IN, ports.TX_OUT)
+        work += redirect_direction(u8, w, row, ports.RX_IN, ports.RX_OUT)
         work += inject(u8, w, row)
     if work == 0:
         return 0

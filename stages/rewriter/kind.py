@@ -9,7 +9,7 @@ from typing import Any, Final
 from stages.filter import WAYS, Filter
 from stages.kind import FILTER, Balance, Headline, Kind
 from stages.packets.layout import table
-from stages.rewriter import layout
+from stages.rewriter.layout import conns, counters, tables
 from stages.schema import Mistake, integer, key, show
 
 
@@ -27,7 +27,7 @@ def _mistakes(made: Rewriter, path: str, clean: bool) -> Iterable[Mistake]:
 
 def _words(params: Mapping[str, Any]) -> int:
     rows = int(params["max_connections"])
-    return layout.TABLE_AT - layout.SCRATCH_AT + table.words(rows, layout.ROW_WORDS)
+    return tables.TABLE_AT - tables.SCRATCH_AT + table.words(rows, conns.WORDS)
 
 
 KIND: Final = Kind(
@@ -40,7 +40,7 @@ KIND: Final = Kind(
     kernels=("stages.rewriter.kernels.burst",),
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out"),
-    counters=layout.COUNTERS,
+    counters=counters.COUNTERS,
     balances=(
         Balance("every packet goes on, inbound", ("tx_in_frames",), ("tx_out_frames",)),
         Balance("every packet goes on, outbound", ("rx_in_frames",), ("rx_out_frames",)),
@@ -51,7 +51,7 @@ KIND: Final = Kind(
                 "rewritten_in",
                 "rewritten_out",
                 "rewritten_errors",
-                *(c.name for c in layout.COUNTERS if c.name.startswith("passed_")),
+                *(c.name for c in counters.COUNTERS if c.name.startswith("passed_")),
             ),
         ),
         Balance(
@@ -67,7 +67,7 @@ KIND: Final = Kind(
             ),
         ),
     ),
-    undo_entries=layout.UNDO_ENTRIES,
+    undo_entries=tables.UNDO_ENTRIES,
     words_of=_words,
     sized_by=("max_connections",),
     ways=WAYS,

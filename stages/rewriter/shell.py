@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.base import Stage
 from stages.packets.kernels.table import format_table
 from stages.packets.layout import table
-from stages.rewriter import layout as rewriter
+from stages.rewriter.layout import conns, tables
 
 
 class Rewriter(Stage):
@@ -14,9 +14,9 @@ class Rewriter(Stage):
     def on_start(self) -> None:
         """Lay out the connection table of a fresh segment."""
         # The capacity is written last: a process killed over the formatting leaves 0, and the next one does it again.
-        if self.w[rewriter.TABLE_AT + table.T_CAPACITY] == 0:
+        if self.w[tables.TABLE_AT + table.CAPACITY] == 0:
             rows = int(self.params["max_connections"])
-            format_table(self.w, rewriter.TABLE_AT, rows, table.buckets(rows), rewriter.ROW_WORDS)
+            format_table(self.w, tables.TABLE_AT, rows, table.buckets(rows), conns.WORDS)
 
     def do_work(self, now: int) -> int:
         """One burst of each direction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import MAX_FRAME
+from ring import layout
 
 ENOUGH: Final = 64
 """Bytes after which more would say nothing new."""
@@ -46,7 +46,7 @@ def diagnose(first_bytes: bytes, vnet: bool) -> str | None:
             f"the peer sends the message {text!r} where packets belong: its other end is a notify_dev; "
             "give this chardev to notify_dev, or exchange the two ports"
         )
-    elif length > MAX_FRAME:
+    elif length > layout.MAX_FRAME:
         if all(32 <= c < 127 or c in b"\r\n\t" for c in first_bytes):
             hint = f"the peer speaks another protocol ({first_bytes[:16]!r}): look at the addresses on both ends"
     elif vnet and _ethernet(first_bytes, 4, length) and not _with_vnet(first_bytes, length):

@@ -9,96 +9,60 @@ from __future__ import annotations
 
 from errno import EAGAIN, EINTR
 
+from ring import layout
 from ring.atomics import be32, store_release
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room, true_row
-from ring.layout import (
-    BLOCKED,
-    C_LINK,
-    CMD_DRAIN,
-    P_INPUTS,
-    P_LINK,
-    P_OUTPUTS,
-    PORTS,
-    R_HEADS,
-    R_TAILS,
-    SIZE,
-)
 from stages.kind import OWN_COUNTERS
 from stages.packets.kernels.system_calls import sys_read, sys_write
-from stages.socket.layout import (
-    ARRIVED,
-    BAD,
-    BURST_BYTES,
-    ENDED,
-    FAILED,
-    FLAG_SHIFT,
-    O_BAD,
-    O_ERRNO,
-    O_FD,
-    O_FILLED,
-    O_MUTE,
-    O_SENT,
-    O_TALLY,
-    OWN,
-    RECEIVE,
-    RECEIVED_BYTES,
-    SCRATCH,
-    SCRATCH_WORDS,
-    SEND,
-    SENT_BYTES,
-    SHORT,
-    UNREAD_BYTES,
-)
+from stages.socket.layout import counters, memory, options, outcomes, ports
 
 _MANY = 1 << 40  # no limit of frames: BURST_BYTES limits the burst
-_OWN = len(OWN)
-_UNREAD = O_TALLY + UNREAD_BYTES - OWN_COUNTERS
 
 
 @hot
 def receive_bytes(u8, w, row):
     """One recv into the free space beyond what was received; flags."""
-    r = w[P_OUTPUTS + RECEIVE]
+    r = w[layout.OUTPUTS + ports.RECEIVE]
     if r == 0:
-        got = sys_read(u8, w[O_FD], SCRATCH * 8, SCRATCH_WORDS * 8)
+        got = sys_read(u8, w[options.FD], memory.SCRATCH * 8, memory.SCRATCH_WORDS * 8)
         if got > 0:
-            w[_UNREAD] += got
+            w[options.UNREAD] += got
             return 0
     else:
-        space = w[row + R_TAILS + RECEIVE] + room(w, row, RECEIVE) - w[O_FILLED]
+        space = w[row + layout.ROW_TAILS + ports.RECEIVE] + room(w, row, ports.RECEIVE) - w[options.FILLED]
         if space <= 0:
-            blocked(w, RECEIVE)
+            blocked(w, ports.RECEIVE)
             return 0
-        got = sys_read(u8, w[O_FD], index(w, r, w[O_FILLED]), min(space, BURST_BYTES))
+        got = sys_read(u8, w[options.FD], index(w, r, w[options.FILLED]), min(space, memory.BURST_BYTES))
         if got > 0:
-            w[O_FILLED] += got
-            return ARRIVED
+            w[options.FILLED] += got
+            return outcomes.ARRIVED
     if got == 0:
-        return ENDED
+        return outcomes.ENDED
     if -got == EAGAIN or -got == EINTR:
         return 0
-    w[O_ERRNO] = -got
-    return FAILED
+    w[options.ERRNO] = -got
+    return outcomes.FAILED
 
 
 @hot
 def send_bytes(u8, w, row):
     """One send of what is published beyond what was sent; flags."""
-    r = w[P_INPUTS + SEND]
-    if r == 0 or w[O_MUTE] != 0:
+    r = w[layout.INPUTS + ports.SEND]
+    if r == 0 or w[options.MUTE] != 0:
         return 0
-    left = min(readable(w, row, SEND) - w[O_SENT], BURST_BYTES)
+    left = min(readable(w, row, ports.SEND) - w[options.SENT], memory.BURST_BYTES)
     if left <= 0:
         return 0
-    put = sys_write(u8, w[O_FD], index(w, r, w[O_SENT]), left)
+    put = sys_write(u8, w[options.FD], index(w, r, w[options.SENT]), left)
     if put >= 0:
-        w[O_SENT] += put
-        return SHORT if put < left else 0
+        w[options.SENT] += put
+        return outcomes.SHORT if put < left else 0
     if -put == EAGAIN or -put == EINTR:
-        return SHORT
-    w[O_MUTE] = -put
+        return outcomes.SHORT
+    w[options.MUTE] = -put
     return 0
 
 
@@ -107,58 +71,60 @@ def impossible(u8, w, r, position, bad):
     """The length of the unfinished frame at ``position`` of ring ``r`` if it can never be finished, or -1."""
     if bad >= 0:
         return bad
-    if w[O_FILLED] - position < prefix(w, r):
+    if w[options.FILLED] - position < prefix(w, r):
         return -1
     length = be32(u8, index(w, r, position))
-    return length if prefix(w, r) + length > w[r + SIZE] else -1
+    return length if prefix(w, r) + length > w[r + layout.SIZE] else -1
 
 
 @hot
 def move_bytes(u8, w, row):
     """Receive and send once; flags."""
     flags = 0
-    if w[CMD_DRAIN] == 0:
+    if w[layout.CMD_DRAIN] == 0:
         flags |= receive_bytes(u8, w, row)
     flags |= send_bytes(u8, w, row)
-    if w[O_MUTE] != 0 and flags == 0 and w[BLOCKED] == 0:
-        w[O_ERRNO] = w[O_MUTE]  # what the peer had sent before it went is read by now
-        flags = FAILED
+    if w[options.MUTE] != 0 and flags == 0 and w[layout.BLOCKED] == 0:
+        w[options.ERRNO] = w[options.MUTE]  # what the peer had sent before it went is read by now
+        flags = outcomes.FAILED
     return flags
 
 
 @kernel
 def link_cycle(u8, w, now):
     """One duty cycle of a connection: one recv, one send, one commit; ``work | bells << 32 | flags << FLAG_SHIFT``."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     row = true_row(w)
     flags, stop, head, taken, given, result = 0, 0, 0, 0, 0, 0
-    if w[O_FD] >= 0:
-        filled, sent = w[O_FILLED], w[O_SENT]
+    if w[options.FD] >= 0:
+        filled, sent = w[options.FILLED], w[options.SENT]
         flags = move_bytes(u8, w, row)
-        if w[O_FILLED] != filled:
-            r, result = w[P_OUTPUTS + RECEIVE], 1
-            stop, taken, bad = scan(u8, w, r, w[row + R_TAILS + RECEIVE], w[O_FILLED], _MANY)
-            w[O_BAD] = impossible(u8, w, r, stop, bad)
-            if w[O_BAD] >= 0:
-                flags |= BAD
-        if w[O_SENT] != sent:
+        if w[options.FILLED] != filled:
+            r, result = w[layout.OUTPUTS + ports.RECEIVE], 1
+            stop, taken, bad = scan(u8, w, r, w[row + layout.ROW_TAILS + ports.RECEIVE], w[options.FILLED], _MANY)
+            w[options.BAD_LENGTH] = impossible(u8, w, r, stop, bad)
+            if w[options.BAD_LENGTH] >= 0:
+                flags |= outcomes.BAD
+        if w[options.SENT] != sent:
             result = 1
-            head, given, bad = scan(u8, w, w[P_INPUTS + SEND], w[row + R_HEADS + SEND], w[O_SENT], _MANY)
-    unread = w[_UNREAD]
+            head, given, bad = scan(
+                u8, w, w[layout.INPUTS + ports.SEND], w[row + layout.ROW_HEADS + ports.SEND], w[options.SENT], _MANY
+            )
+    unread = w[options.UNREAD]
     if taken + given + unread > 0:
         row = begin(w)
-        count(w, row, UNREAD_BYTES, unread)
+        count(w, row, counters.UNREAD_BYTES, unread)
         if taken > 0:
-            count(w, row, PORTS + RECEIVE, taken)
-            count(w, row, RECEIVED_BYTES, stop - w[row + R_TAILS + RECEIVE])
-            w[row + R_TAILS + RECEIVE] = stop
+            count(w, row, layout.PORTS + ports.RECEIVE, taken)
+            count(w, row, counters.RECEIVED_BYTES, stop - w[row + layout.ROW_TAILS + ports.RECEIVE])
+            w[row + layout.ROW_TAILS + ports.RECEIVE] = stop
         if given > 0:
-            count(w, row, SEND, given)
-            count(w, row, SENT_BYTES, head - w[row + R_HEADS + SEND])
-            w[row + R_HEADS + SEND] = head
+            count(w, row, ports.SEND, given)
+            count(w, row, counters.SENT_BYTES, head - w[row + layout.ROW_HEADS + ports.SEND])
+            w[row + layout.ROW_HEADS + ports.SEND] = head
         result = commit(w, row, now, max(taken + given, 1))
-        w[_UNREAD] = 0
-    return result | flags << FLAG_SHIFT
+        w[options.UNREAD] = 0
+    return result | flags << outcomes.SHIFT
 
 
 @hot
@@ -170,19 +136,19 @@ def turn(w, i, up):
 
 @kernel
 def link_change(u8, w, now):
-    """A connection began or ended (O_FD): positions back to frame boundaries, tallies counted, link words turned."""
+    """A connection began or ended: positions go back to frame boundaries, tallies are counted, link words turned."""
     row = begin(w)
-    for i in range(_OWN):
-        count(w, row, OWN_COUNTERS + i, w[O_TALLY + i])
+    for i in range(options.TALLIES):
+        count(w, row, OWN_COUNTERS + i, w[options.TALLY + i])
     result = commit(w, row, now, 1)
-    for i in range(_OWN):
-        w[O_TALLY + i] = 0
-    w[O_FILLED] = w[row + R_TAILS + RECEIVE]
-    w[O_SENT] = w[row + R_HEADS + SEND]
-    w[O_MUTE] = w[O_ERRNO] = 0
-    up = 1 if w[O_FD] >= 0 else 0
-    if w[P_OUTPUTS + RECEIVE] != 0:
-        turn(w, w[P_OUTPUTS + RECEIVE] + P_LINK, up)
-    if w[P_INPUTS + SEND] != 0:
-        turn(w, w[P_INPUTS + SEND] + C_LINK, up)
+    for i in range(options.TALLIES):
+        w[options.TALLY + i] = 0
+    w[options.FILLED] = w[row + layout.ROW_TAILS + ports.RECEIVE]
+    w[options.SENT] = w[row + layout.ROW_HEADS + ports.SEND]
+    w[options.MUTE] = w[options.ERRNO] = 0
+    up = 1 if w[options.FD] >= 0 else 0
+    if w[layout.OUTPUTS + ports.RECEIVE] != 0:
+        turn(w, w[layout.OUTPUTS + ports.RECEIVE] + layout.P_LINK, up)
+    if w[layout.INPUTS + ports.SEND] != 0:
+        turn(w, w[layout.INPUTS + ports.SEND] + layout.C_LINK, up)
     return result

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind
 from stages.schema import BOOLEAN, FILE, HOST, Mistake, integer, key, positive, show
-from stages.socket import layout
+from stages.socket.layout import counters, memory
 
 SUN_PATH: Final = 107
 """The most bytes of a unix socket's path, unix(7)."""
@@ -87,9 +87,9 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         kernels=("stages.socket.kernels",),
         inputs=("send",),
         outputs=("receive",),
-        counters=layout.OWN,
+        counters=counters.COUNTERS,
         connects=True,
-        words_of=lambda params: layout.SCRATCH_WORDS,
+        words_of=lambda params: memory.SCRATCH_WORDS,
         mistakes=_mistakes,
         claims=_claims,
         derive=_derive,

@@ -17,17 +17,17 @@ from typing import Any, Final
 from ring import layout
 from stages.base import Context, Stage, StageSpec
 from stages.kind import OWN_COUNTERS
-from stages.socket import layout as words
 from stages.socket.diagnose import ENOUGH, diagnose
 from stages.socket.dial import Address, Client, Dialer, Server, tune
+from stages.socket.layout import counters, options, outcomes, ports
 
 _LOOK_NS: Final = 5_000_000  # between two looks for a peer where nothing woke us
 _PROVEN_NS: Final = 1_000_000_000  # a connection that lived so long resets the backoff whatever ended it
 _FLUSH_S: Final = 1.0
 _LINGER_S: Final = 0.2
 _SIOCOUTQ: Final = 0x5411  # bytes that the peer has not acknowledged, tcp(7)
-_WORK: Final = (1 << words.FLAG_SHIFT) - 1
-_EVENTS: Final = words.ENDED | words.FAILED | words.BAD
+_WORK: Final = (1 << outcomes.SHIFT) - 1
+_EVENTS: Final = outcomes.ENDED | outcomes.FAILED | outcomes.BAD
 
 
 class Link(Stage):
@@ -47,7 +47,7 @@ class Link(Stage):
 
     def options(self) -> dict[int, int]:
         """No socket yet."""
-        return {words.O_FD: -1}
+        return {options.FD: -1}
 
     def on_start(self) -> None:
         """Listen, or begin to connect."""
@@ -74,7 +74,7 @@ class Link(Stage):
         if self._sock is None and now >= self._look_at:
             self._dial(now)
         result = int(self.kernel.link_cycle(self.u8, self.w, now))
-        flags = result >> words.FLAG_SHIFT
+        flags = result >> outcomes.SHIFT
         if flags != self._flags:
             self._react(flags, now)
         return result & _WORK
@@ -124,10 +124,10 @@ class Link(Stage):
             return
         tune(sock)
         self._sock, self._since, self._first, self._flags = sock, now, "receive" in self.rings, 0
-        self._tally(words.CONNECTS)
-        self.w[words.O_FD] = sock.fileno()
+        self._tally(counters.CONNECTS)
+        self.w[options.FD] = sock.fileno()
         self._change()
-        self._start = int(self.w[words.O_FILLED])
+        self._start = int(self.w[options.FILLED])
         self.context.watch(sock.fileno(), EPOLLIN | EPOLLET, self._stir)
         self.log.info("connected", link=self.spec.id, peer=_peer(sock))
 
@@ -139,18 +139,18 @@ class Link(Stage):
 
     def _lose(self, now: int, reason: str, *, bad: bool) -> None:
         """The connection is over: count, close, and let the dialer look for the next."""
-        filled, sent = int(self.w[words.O_FILLED]), int(self.w[words.O_SENT])
+        filled, sent = int(self.w[options.FILLED]), int(self.w[options.SENT])
         partial = resent = 0
         if "receive" in self.rings:
             partial = filled - int(self.w[self.rings["receive"] + layout.TAIL])
         if "send" in self.rings:
             resent = sent - int(self.w[self.rings["send"] + layout.HEAD])
         moved = self._moved()
-        self._tally(words.DISCONNECTS)
-        self._tally(words.PARTIAL_BYTES, partial)
-        self._tally(words.RESENT_BYTES, resent)
+        self._tally(counters.DISCONNECTS)
+        self._tally(counters.PARTIAL_BYTES, partial)
+        self._tally(counters.RESENT_BYTES, resent)
         if bad:
-            self._tally(words.BAD_FRAMES)
+            self._tally(counters.BAD_FRAMES)
         else:
             self.log.warning("disconnected", link=self.spec.id, reason=reason, dropped_bytes=partial)
         if self._dialer is not None:
@@ -163,19 +163,19 @@ class Link(Stage):
         return self._frames() != self._moved_before
 
     def _frames(self) -> int:
-        return self.counter(words.SEND) + self.counter(layout.PORTS + words.RECEIVE)
+        return self.counter(ports.SEND) + self.counter(layout.PORTS + ports.RECEIVE)
 
     def _forget(self) -> None:
         if self._sock is None:
             return
         self.context.watch(self._sock.fileno(), 0, None)
-        self.w[words.O_FD] = -1
+        self.w[options.FD] = -1
         self._change()
         self._sock.close()
         self._sock = None
 
     def _tally(self, counter: int, n: int = 1) -> None:
-        self.w[words.O_TALLY + counter - OWN_COUNTERS] += n
+        self.w[options.TALLY + counter - OWN_COUNTERS] += n
 
     def _change(self) -> None:
         """Let the kernel count and turn the link words, and tell both neighbours."""
@@ -188,27 +188,27 @@ class Link(Stage):
     def _react(self, flags: int, now: int) -> None:
         if self._sock is None:
             return
-        if flags & words.BAD:
+        if flags & outcomes.BAD:
             self._bad(now)
-        elif flags & words.ENDED:
+        elif flags & outcomes.ENDED:
             self._lose(now, "closed by the peer", bad=False)
-        elif flags & words.FAILED:
-            number = int(self.w[words.O_ERRNO])
+        elif flags & outcomes.FAILED:
+            number = int(self.w[options.ERRNO])
             self._lose(now, os.strerror(number) if number else errno.errorcode[errno.EIO], bad=False)
         else:
-            if self._first and flags & words.ARRIVED:
+            if self._first and flags & outcomes.ARRIVED:
                 self._look_at_first()
-            if (flags ^ self._flags) & words.SHORT:
-                out = EPOLLOUT if flags & words.SHORT else 0
+            if (flags ^ self._flags) & outcomes.SHORT:
+                out = EPOLLOUT if flags & outcomes.SHORT else 0
                 self.context.watch(self._sock.fileno(), EPOLLIN | EPOLLET | out, self._stir)
-            self._flags = flags & words.SHORT
+            self._flags = flags & outcomes.SHORT
             return
         self._flags = 0
 
     def _received(self, position: int, n: int) -> bytes:
         """``n`` received bytes from a position of the receive ring on, as far as they are there."""
         at = self.rings["receive"]
-        n = min(n, int(self.w[words.O_FILLED]) - position)
+        n = min(n, int(self.w[options.FILLED]) - position)
         byte = at * 8 + layout.PAGE + (position & (int(self.w[at + layout.SIZE]) - 1))
         return bytes(self.arena.bytes[byte : byte + n])
 
@@ -219,7 +219,7 @@ class Link(Stage):
         return diagnose(self._received(self._start, ENOUGH), bool(self.params["vnet"]))
 
     def _look_at_first(self) -> None:
-        got = int(self.w[words.O_FILLED]) - self._start
+        got = int(self.w[options.FILLED]) - self._start
         head = self._received(self._start, 4)
         if got < 4 or got < min(ENOUGH, 4 + int.from_bytes(head, "big")):
             return
@@ -237,7 +237,7 @@ class Link(Stage):
         self.log.error(
             "impossible frame length, connection dropped",
             link=self.spec.id,
-            length=int(self.w[words.O_BAD]),
+            length=int(self.w[options.BAD_LENGTH]),
             position=position - self._start,
             first_bytes=self._received(position, 16).hex(" "),
             **more,

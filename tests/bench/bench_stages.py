@@ -13,8 +13,7 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.graph import plan
-from ring import hot
-from ring.layout import HEAD, PAGE, SIZE, TAIL
+from ring import hot, layout
 from tests.bench import traffic
 from tests.bench.kernels import rings
 from tests.rig import Rig
@@ -69,10 +68,10 @@ def params(stage: str) -> Mapping[str, Any]:
 
 def fill(ring: Any, data: Any) -> None:
     """Publish ``data`` (whole records, a uint8 array) in an empty ring at once, without a producer."""
-    w, tail = ring.w, int(ring.w[TAIL])
-    at = PAGE + (tail & (int(w[SIZE]) - 1))
+    w, tail = ring.w, int(ring.w[layout.TAIL])
+    at = layout.PAGE + (tail & (int(w[layout.SIZE]) - 1))
     ring.u8[at : at + len(data)] = data
-    w[TAIL] = tail + len(data)
+    w[layout.TAIL] = tail + len(data)
 
 
 def through(rig: Rig, inputs: Mapping[str, Any], outputs: tuple[str, ...], step: Callable[[int], int]) -> float:
@@ -93,7 +92,7 @@ def through(rig: Rig, inputs: Mapping[str, Any], outputs: tuple[str, ...], step:
         for port in inputs:
             assert rig.rings[port].used == 0, f"{port} was not read to its end"
         for port in outputs:
-            rig.rings[port].w[HEAD] = rig.rings[port].w[TAIL]
+            rig.rings[port].w[layout.HEAD] = rig.rings[port].w[layout.TAIL]
     return took
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from ring import hot, layout
-from stages.compare.layout import rules
-from stages.compare.layout import words as compare
+from stages.compare.layout import memory, rules
 from tests.crash import stepper
 from tests.crash.stores import Fuse, Fused
 from tests.rig import Rig
@@ -172,6 +171,6 @@ def _pieces(rig: Rig) -> list[Any]:
     w = rig.segment.w
     parts = [w]
     if rig.kind.name == "colo-compare":
-        at = compare.places(rig.params, rig.kind.tables_at)
+        at = memory.places(rig.params, rig.kind.tables_at)
         parts = [w[: at["rules"] + rules.COPIES], w[at["recycle"] :]]
     return parts + [r.w[: (layout.PAGE + r.size) // 8] for r in rig.rings.values()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ring.layout import UNDO
+from ring import layout
 from stages.kind import Kind
 
 CELLS: Final = 5
 PUTS: Final = 3
 UNDO_ENTRIES: Final = 7  # two frames' worth and one over: the log, too, ends bursts
-TABLE: Final = UNDO + 2 * UNDO_ENTRIES
+TABLE: Final = layout.UNDO + 2 * UNDO_ENTRIES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,10 +113,10 @@ def test_a_crash_leaves_no_false_latency_sample() -> None:
     with _rig() as rig:
         rig.feed("in", b"frame")
         w = rig.stage.w
-        source, target = int(w[layout.P_INPUTS]), int(w[layout.P_OUTPUTS])
+        source, target = int(w[layout.INPUTS]), int(w[layout.OUTPUTS])
         w[source + layout.SAMPLE_POS], w[source + layout.SAMPLE_NS] = 9, 1000
         row = ledger.begin(w)
-        w[row + layout.R_HEADS] = w[row + layout.R_TAILS] = 9
+        w[row + layout.ROW_HEADS] = w[row + layout.ROW_TAILS] = 9
         w[layout.COMMITTED] += 1  # the commit point; then the process dies, before it published
         rig.restart()
         w = rig.stage.w
@@ -133,9 +133,9 @@ def test_a_port_without_a_ring_is_not_dozed_on() -> None:
         busy = int(w[layout.P_ASLEEP])
         ledger.doze(rig.stage.u8, w, 0)
         assert int(w[layout.P_ASLEEP]) == busy
-        assert int(w[int(w[layout.P_INPUTS]) + layout.C_ASLEEP]) == 1
+        assert int(w[int(w[layout.INPUTS]) + layout.C_ASLEEP]) == 1
         ledger.wake(rig.stage.u8, w, 0)
-        assert int(w[int(w[layout.P_INPUTS]) + layout.C_ASLEEP]) == 0
+        assert int(w[int(w[layout.INPUTS]) + layout.C_ASLEEP]) == 0
 
 
 def test_the_tracer_sees_stores_one_by_one_and_in_order() -> None:
@@ -149,7 +149,7 @@ def test_the_tracer_sees_stores_one_by_one_and_in_order() -> None:
         rig.stage.do_work(harness.NOW)
         rig.feed("in", *FRAMES[2:4])
         w = rig.stage.w
-        tail, head = (int(w[layout.P_OUTPUTS]) + layout.TAIL, int(w[layout.P_INPUTS]) + layout.HEAD)
+        tail, head = (int(w[layout.OUTPUTS]) + layout.TAIL, int(w[layout.INPUTS]) + layout.HEAD)
         seen: list[str] = []
         words = {layout.UNDO_N: "undo", layout.COMMITTED: "commit", tail: "tail", head: "head", TABLE + CELLS: "table"}
         before = {i: int(w[i]) for i in words}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from ring import hot
-from stages.compare.layout import rules as L
-from stages.compare.layout.words import O_RULES
+from stages.compare.layout import options
+from stages.compare.layout import rules as rule_words
 from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import udp_frame
 from tests.rig import Rig
@@ -69,8 +69,8 @@ def test_a_compare_killed_while_its_rules_change_loses_no_packet(feed: Callable[
             counters = outcome.counters
             assert sum(counters[n] for n in balance.left) == sum(counters[n] for n in balance.right), balance.label
         audit(rig)
-        at = int(rig.stage.w[O_RULES]) + L.HITS
-        hits.append([int(n) for n in rig.segment.w[at : at + 2 * (L.RULES + 1)]])
+        at = int(rig.stage.w[options.RULES]) + rule_words.HITS
+        hits.append([int(n) for n in rig.segment.w[at : at + 2 * (rule_words.RULES + 1)]])
         assert hits[-1] == hits[0]
 
     kills = kill_at_every_store(_rig, feed, check=check, stride=9 if hot.JIT else 7, tables=False)

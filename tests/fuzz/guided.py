@@ -19,31 +19,31 @@ import atheris
 with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_qemu"]):
     import numpy as np
 
+    from ring import layout
     from ring.kernels.frames import scan
-    from ring.layout import PAGE, SIZE, VNET
     from stages.capture import reader as captures
     from stages.packets.kernels.parse import parse
-    from stages.packets.layout.packet import F_DATA, F_DATA_LEN, F_END, F_L3, F_L4, FRAGMENT, OTHER, SCRATCH
+    from stages.packets.layout import parsed, verdicts
     from tools.from_qemu.convert import convert
     from tools.from_qemu.model import Asked
     from tools.from_qemu.words import Trouble, split
 
-_AT = SCRATCH * 8
+_AT = parsed.SCRATCH * 8
 
 
 def packet(data: bytes) -> None:
     """Whatever the frame says of itself, its fields lie within it."""
     data = data[:2048]
-    w = np.zeros(SCRATCH + -(-len(data) // 8), np.int64)
+    w = np.zeros(parsed.SCRATCH + -(-len(data) // 8), np.int64)
     u8 = w.view(np.uint8)
     u8[_AT : _AT + len(data)] = np.frombuffer(data, np.uint8)
     verdict = parse(u8, w, _AT, len(data), 0)
-    if verdict == OTHER:
+    if verdict == verdicts.OTHER:
         return
-    l3, l4, end = int(w[F_L3]), int(w[F_L4]), int(w[F_END])
+    l3, l4, end = int(w[parsed.L3]), int(w[parsed.L4]), int(w[parsed.END])
     assert 14 <= l3 < l4 and end <= len(data)
-    if verdict != FRAGMENT:
-        assert l4 <= end and int(w[F_DATA]) + int(w[F_DATA_LEN]) == end and int(w[F_DATA_LEN]) >= 0
+    if verdict != verdicts.FRAGMENT:
+        assert l4 <= end and int(w[parsed.DATA]) + int(w[parsed.DATA_LEN]) == end and int(w[parsed.DATA_LEN]) >= 0
 
 
 def capture(data: bytes) -> None:
@@ -58,11 +58,11 @@ def capture(data: bytes) -> None:
 def link(data: bytes) -> None:
     """The walk over length words stays within what has come, and says where it is impossible."""
     size = 4096
-    w = np.zeros((PAGE + 2 * size) // 8, np.int64)
+    w = np.zeros((layout.PAGE + 2 * size) // 8, np.int64)
     u8 = w.view(np.uint8)
     data = data[: size - 1]
-    w[SIZE], w[VNET] = size, len(data) & 1
-    u8[PAGE : PAGE + len(data)] = np.frombuffer(data, np.uint8)
+    w[layout.SIZE], w[layout.VNET] = size, len(data) & 1
+    u8[layout.PAGE : layout.PAGE + len(data)] = np.frombuffer(data, np.uint8)
     position, frames, bad = scan(u8, w, 0, 0, len(data), 1 << 30)
     assert 0 <= position <= len(data) and frames <= position // 4 and bad >= -1
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stages.rewriter import layout as rewriter
+from stages.rewriter.layout import counters as counter_words
 from tests.interop.filters_feed import TALLY, Both, Ours, Theirs, both, needs_qemu, scenario
 from tests.interop.filters_talk import BY_NAME, GUEST_OPENED, Segment, Style, Talk
 from tests.packets import (
@@ -224,7 +224,7 @@ def test_row_fragments_qemu_ruins_the_checksum_ours_keeps_it_right(pair: Both) -
     same(pair, t.up(ACK, 1, 1), t.down(ACK, 1, 1))
 
 
-GUEST_OPENS = any(counter.name == "passed_unasked" for counter in rewriter.COUNTERS)
+GUEST_OPENS = any(counter.name == "passed_unasked" for counter in counter_words.COUNTERS)
 
 
 @pytest.mark.xfail(not GUEST_OPENS, strict=True, reason="this rewriter does not know guest-opened connections yet")

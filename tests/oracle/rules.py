@@ -1,7 +1,7 @@
 """Masks and rules in slow, plain Python: expressions by derivatives (Brzozowski), n-tuples by `ipaddress`.
 
-Nothing here shares code with `stages.compare.rules.regex`, `stages.compare.rules.automaton` or the kernels: every start of a match is tried for
-every byte.
+Nothing here shares code with `stages.compare.rules.regex`, `stages.compare.rules.automaton` or the kernels: every start
+of a match is tried for every byte.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_it_carries_frames_until_it_is_told_to_stop(rig: Rig, watch: Watch, idle
 def test_a_newer_incarnation_makes_the_older_one_leave(rig: Rig, watch: Watch):
     """Two processes must never be the same end of a ring."""
     made = runner(rig, watch)
-    rig.segment.w[layout.S_EPOCH] = rig.epoch + 1
+    rig.segment.w[layout.STAGE_EPOCH] = rig.epoch + 1
     assert made.run() == SUPERSEDED
     release(made)
 

@@ -126,7 +126,7 @@ def test_our_own_live_segments_are_in_use(real: Real):
 def test_taking_over_keeps_the_words_and_changes_the_owner(real: Real):
     """Counters and cursors stay; commands of the dead one are void."""
     opened = real.open()
-    opened.stages["m"].w[layout.S_EPOCH] = 5
+    opened.stages["m"].w[layout.STAGE_EPOCH] = 5
     opened.stages["m"].w[layout.CMD_DRAIN] = 1
     opened.rings["m.out"].w[layout.TAIL] = 64
     opened.close(unlink=False)
@@ -134,7 +134,7 @@ def test_taking_over_keeps_the_words_and_changes_the_owner(real: Real):
     opened = real.open()
     assert opened.taken_over
     w = opened.stages["m"].w
-    assert (int(w[layout.S_EPOCH]), int(w[layout.CMD_DRAIN]), int(w[layout.OWNER_PID])) == (5, 0, os.getpid())
+    assert (int(w[layout.STAGE_EPOCH]), int(w[layout.CMD_DRAIN]), int(w[layout.OWNER_PID])) == (5, 0, os.getpid())
     assert opened.rings["m.out"].used == 64
     opened.close(unlink=True)
 

@@ -127,10 +127,11 @@ def test_a_segment_that_is_not_ours_is_refused(length: int) -> None:
 
 def test_a_ring_of_another_layout_version_is_refused() -> None:
     """LayoutMismatch says both versions."""
-    name = fresh()
+    name, ours = fresh(), layout.LAYOUT_VERSION
     with ring.create(name, 4096) as r:
-        r.w[layout.VERSION] = 2
-        with pytest.raises(errors.LayoutMismatch, match=rf"{name} has layout version 2, this program speaks 1"):
+        r.w[layout.VERSION] = ours + 1
+        text = rf"{name} has layout version {ours + 1}, this program speaks {ours}"
+        with pytest.raises(errors.LayoutMismatch, match=text):
             ring.attach(name)
 
 

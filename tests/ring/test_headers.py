@@ -31,7 +31,7 @@ def test_a_header_that_was_written_is_accepted() -> None:
         (100, layout.RING_MAGIC, layout.LAYOUT_VERSION, "not one of our segments"),
         (8192, 0, layout.LAYOUT_VERSION, "not one of our segments"),
         (8192, layout.STAGE_MAGIC, layout.LAYOUT_VERSION, "not one of our segments"),
-        (8192, layout.RING_MAGIC, 99, "layout version 99, this program speaks 1"),
+        (8192, layout.RING_MAGIC, 99, f"layout version 99, this program speaks {layout.LAYOUT_VERSION}"),
     ],
 )
 def test_a_header_that_is_not_ours_is_refused_by_name(nbytes: int, magic: int, version: int, words: str) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from ring import layout
-from ring.layout import Field
+from ring.fields import Field
 
 TABLES = pytest.mark.parametrize(
     "fields", [layout.RING_FIELDS, layout.STAGE_FIELDS], ids=["ring segment", "stage segment"]
@@ -45,6 +45,13 @@ def test_every_field_has_a_writer_and_a_meaning(fields: tuple[Field, ...]) -> No
         assert field.meaning
 
 
+@pytest.mark.parametrize("fields", [layout.RING_FIELDS, layout.STAGE_FIELDS, layout.ROW_FIELDS])
+def test_every_constant_is_its_field(fields: tuple[Field, ...]) -> None:
+    """A field's name in capitals is the constant that says where it lies."""
+    for field in fields:
+        assert getattr(layout, field.name.upper()) == field.offset, field
+
+
 def test_the_two_ends_of_a_ring_have_lines_of_their_own() -> None:
     """Head and tail are 128 bytes apart, each at the start of a 128-byte line, its end's other words behind it."""
     assert (layout.HEAD - layout.TAIL) * 8 == 128
@@ -69,12 +76,15 @@ def test_a_doorbell_stands_behind_its_asleep_word() -> None:
 def test_sizes_add_up() -> None:
     """The header fits its page, a row has room for its parts, the fixed part of a stage ends before the undo log."""
     assert max(f.offset + f.size for f in layout.RING_FIELDS) * 8 <= layout.PAGE
-    assert layout.R_TAILS == layout.R_HEADS + layout.PORTS
-    assert layout.R_SCALARS == layout.R_TAILS + layout.PORTS
-    assert layout.R_COUNTERS == layout.R_SCALARS + layout.SCALARS
-    assert layout.R_COUNTERS + layout.COUNTERS == layout.ROW_WORDS
+    assert layout.ROW_TAILS == layout.ROW_HEADS + layout.PORTS
+    assert layout.ROW_SCALARS == layout.ROW_TAILS + layout.PORTS
+    assert layout.ROW_COUNTERS == layout.ROW_SCALARS + layout.SCALARS
+    assert layout.ROW_COUNTERS + layout.COUNTERS == layout.ROW_WORDS
     assert max(f.offset + f.size for f in layout.STAGE_FIELDS) <= layout.UNDO
+    assert layout.ROWS == layout.ROW_A
+    assert layout.ROW_B == layout.ROWS + layout.ROW_WORDS
     assert layout.HISTOGRAMS == layout.ROWS + 2 * layout.ROW_WORDS
+    assert layout.ROW_WORDS % 16 == layout.ROWS % 16 == 0, "a row is whole lines of 128 bytes"
     assert layout.MAX_FRAME == 4096 + 65536
     assert layout.MAX_RECORD == layout.MAX_FRAME + 8
     assert layout.PAGE % 4096 == 0
@@ -95,7 +105,8 @@ def test_the_diagram_agrees_with_the_tables() -> None:
     starts = {f.offset: f.name for f in layout.STAGE_FIELDS} | {layout.UNDO: "undo"}
     named = [starts[int(word)] for word in rows[stage_part]]
     assert named == [
-        *("magic", "status", "heartbeat", "undo_n", "inputs", "committed", "row_a", "row_b", "histograms", "undo"),
+        *("magic", "cmd_status", "life_heartbeat", "undo_n", "inputs", "committed", "row_a", "row_b"),
+        *("histograms", "undo"),
     ]
 
 

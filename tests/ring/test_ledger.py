@@ -58,10 +58,11 @@ def test_a_histogram_without_samples_has_no_percentile() -> None:
 def test_a_stage_segment_starts_on_and_empty() -> None:
     """A new segment is on, all its counters and scalars are 0, and another process can attach to it by name."""
     name = fresh()
-    made = StageSegment.create(name, layout.UNDO + 10, digest=5)
+    made = StageSegment.create(name, layout.UNDO + 10, digest=5, kind="filter-mirror")
     found = StageSegment.attach(name)
+    assert found.kind_name() == "filter-mirror"
     assert found.w[layout.CMD_STATUS] == 1
-    assert found.w[layout.S_WORDS] == layout.UNDO + 10
+    assert found.w[layout.STAGE_WORDS] == layout.UNDO + 10
     assert not any(found.counters())
     assert not any(found.scalars())
     assert len(found.counters()) == layout.COUNTERS
@@ -103,14 +104,14 @@ def test_a_row_is_never_torn() -> None:
         w = ledger.StageSegment.attach(name).w
         while w[layout.CMD_STOP] == 0:
             row = begin(w)
-            w[row + layout.R_SCALARS : row + layout.ROW_WORDS] = w[layout.COMMITTED] + 1
+            w[row + layout.ROW_SCALARS : row + layout.ROW_WORDS] = w[layout.COMMITTED] + 1
             commit(w, row, 0, 1)
 
     try:
         with Child(commit_for_ever) as child:
             seen: set[int] = set()
             while len(seen) < 500:
-                row = made.row()[layout.R_SCALARS :]
+                row = made.row()[layout.ROW_SCALARS :]
                 assert row.min() == row.max()
                 seen.add(int(row[0]))
             made.w[layout.CMD_STOP] = 1

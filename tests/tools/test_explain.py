@@ -15,7 +15,7 @@ import pytest
 
 from stages.capture import writer as capture_writer
 from stages.compare.finding import MARK, SIDES
-from stages.compare.layout import words as compare
+from stages.compare.layout import reasons
 from tests.packets import tcp_frame
 from tests.stages.compare import evidence_words as words
 from tests.stages.compare.evidence_words import WALL, write
@@ -139,7 +139,7 @@ def test_equal_segments_stand_on_one_line(tmp_path: Path) -> None:
     late = [words.Held(frames[i], 1, 90 - 2 * n, held=False) for n, i in enumerate((0, 1, 1, 3, 2, 4, 5, 7))]
     mine, theirs = words.segment(400, b"abc"), words.segment(400, b"abd")
     last = [words.Held(mine, 0, 2, at=words.data_at(mine, 2)), words.Held(theirs, 1, 1, at=words.data_at(theirs, 2))]
-    d = load(write(words.Found(compare.R_PAYLOAD, primary + late + last, 402, (b"abc", b"abd"), 2), tmp_path / "x"))
+    d = load(write(words.Found(reasons.PAYLOAD, primary + late + last, 402, (b"abc", b"abd"), 2), tmp_path / "x"))
     rows = [tuple(None if p is None else d.relative(p) for p in pair) for pair in pairs(d)]
     assert [(a, b) for a, b in rows if a is not None and b is not None] == [
         (0, 0), (50, 50), (150, 150), (200, 200), (250, 250), (350, 350), (400, 400),

@@ -8,20 +8,7 @@ from __future__ import annotations
 from ring.atomics import be32, copy, put_be32
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix
-from stages.capture.layout.recording import (
-    BLOCK,
-    BUFFER,
-    CLASSIC,
-    DIRECTION,
-    END,
-    P_RECORDER,
-    RESERVE,
-    SOURCE,
-    STAMP,
-    START,
-    USED,
-    WORDS,
-)
+from stages.capture.layout import recording
 
 _BILLION = 1_000_000_000
 
@@ -35,52 +22,53 @@ def put_le32(u8, i, v):
 @hot
 def has_room(w, x):
     """Whether the buffer of the recorder at word ``x`` takes one more frame of any size."""
-    return w[x + USED] <= BUFFER - RESERVE
+    return w[x + recording.USED] <= recording.BUFFER - recording.RESERVE
 
 
 @hot
 def record_frame(u8, w, x, at, length, direction):
-    """Add the frame at byte ``at`` to the buffer; the caller has asked `has_room`."""
-    out = int((x + WORDS) * 8 + w[x + USED])
-    stamp = int(w[x + STAMP])
-    if w[x + CLASSIC] == 1:
+    """Add the frame at byte ``at`` to the buffer, or its beginning; the caller has asked `has_room`."""
+    kept = min(length, w[x + recording.LONGEST])
+    out = int((x + recording.WORDS) * 8 + w[x + recording.USED])
+    stamp = int(w[x + recording.STAMP])
+    if w[x + recording.CLASSIC] == 1:
         put_le32(u8, out, stamp // _BILLION)
         put_le32(u8, out + 4, stamp % _BILLION)
-        put_le32(u8, out + 8, length)
+        put_le32(u8, out + 8, kept)
         put_le32(u8, out + 12, length)
-        copy(u8, out + 16, at, length)
-        w[x + USED] += 16 + length
+        copy(u8, out + 16, at, kept)
+        w[x + recording.USED] += 16 + kept
         return
-    padded = length + 3 & ~3
+    padded = kept + 3 & ~3
     put_le32(u8, out, 6)
-    put_le32(u8, out + 4, BLOCK + padded)
+    put_le32(u8, out + 4, recording.BLOCK + padded)
     put_le32(u8, out + 8, 0)
     put_le32(u8, out + 12, stamp >> 32)
     put_le32(u8, out + 16, stamp)
-    put_le32(u8, out + 20, length)
+    put_le32(u8, out + 20, kept)
     put_le32(u8, out + 24, length)
     put_be32(u8, out + 24 + padded, 0)  # the padding, before the frame's last bytes come
-    copy(u8, out + 28, at, length)
+    copy(u8, out + 28, at, kept)
     tail = out + 28 + padded
     put_le32(u8, tail, 4 << 16 | 2)  # epb_flags, four bytes
     put_le32(u8, tail + 4, direction)
     put_le32(u8, tail + 8, 0)
-    put_le32(u8, tail + 12, BLOCK + padded)
-    w[x + USED] += BLOCK + padded
+    put_le32(u8, tail + 12, recording.BLOCK + padded)
+    w[x + recording.USED] += recording.BLOCK + padded
 
 
 @kernel
 def record_span(u8, w, now):
     """Add the frames of ring SOURCE in [START, END) until the buffer is full; moves START; frames added."""
-    x = w[P_RECORDER]
-    r = w[x + SOURCE]
+    x = w[recording.RECORDER]
+    r = w[x + recording.SOURCE]
     lead = prefix(w, r)
     frames = 0
-    while w[x + START] < w[x + END] and has_room(w, x):
-        at = index(w, r, w[x + START])
+    while w[x + recording.START] < w[x + recording.END] and has_room(w, x):
+        at = index(w, r, w[x + recording.START])
         length = be32(u8, at)
         header = be32(u8, at + 4) if lead == 8 else 0
-        record_frame(u8, w, x, at + lead + header, length - header, w[x + DIRECTION])
-        w[x + START] += lead + length
+        record_frame(u8, w, x, at + lead + header, length - header, w[x + recording.DIRECTION])
+        w[x + recording.START] += lead + length
         frames += 1
     return frames

@@ -1,13 +1,12 @@
 """netdev-pcap: emits a capture's frames when they are due and what they answer has arrived.
 
-`stages.capture.layout.replay` says where the words lie.
-
 The cursor passes the packets in order of time.  A packet whose flow may not go on yet is left behind: the flow is
 *parked*, and its packets go out, in order, as the frames arrive that it waits for.  No flow holds back another.
 """
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, copy, put_be32
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
@@ -24,60 +23,12 @@ from ring.kernels.ledger import (
     true_row,
     undo_left,
 )
-from ring.layout import BLOCKED, CMD_CLOCK, CMD_DRAIN, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_SCALARS, R_TAILS
 from stages.capture.kernels.pcap_blocks import has_room, record_frame
-from stages.capture.layout.recording import INBOUND, OUTBOUND
-from stages.capture.layout.replay import (
-    AT,
-    AWAITED,
-    BURST,
-    COLUMNS,
-    CURSOR,
-    FIRST,
-    FLOW,
-    FLOW_NEXT,
-    FLOW_RECEIVED,
-    FLOW_SINCE,
-    FLOW_WORDS,
-    HEADER,
-    KEYS,
-    LAST,
-    LENGTH,
-    NEED,
-    NEXT,
-    NUMBER,
-    OUT,
-    P_ASAP,
-    P_BASE,
-    P_BOTH,
-    P_FLOWS,
-    P_MASK,
-    P_PACKETS,
-    P_PATIENCE,
-    P_WRITE,
-    PROGRESS,
-    RECEIVE,
-    SCAN_NS,
-    SECRET,
-    SEND,
-    STEPS,
-    STRAY,
-    SWALLOWED,
-    TIME,
-    UNMET,
-    WRITTEN,
-    X_DIRTY,
-    X_FLOW_COUNT,
-    X_LEFT,
-    X_NEXT_SCAN,
-    X_PARKED,
-    X_ROW,
-    X_SCRATCH,
-    X_WORK,
-)
+from stages.capture.layout import columns, counters, memory, options, ports, recording, scalars
+from stages.capture.layout import flows as flow_words
 from stages.packets.kernels.parse import parse, reverse_key
 from stages.packets.kernels.table import hash_key, same_key
-from stages.packets.layout.packet import F_DST, F_PORTS, F_SRC, KEY_WORDS, OTHER
+from stages.packets.layout import parsed, verdicts
 
 _MOST_PUTS = 4  # what one frame may need of the undo log
 
@@ -85,17 +36,17 @@ _MOST_PUTS = 4  # what one frame may need of the undo log
 @hot
 def cell(w, column, i):
     """Word index of entry ``i`` of a column."""
-    return w[P_BASE] + HEADER + column * w[P_PACKETS] + i
+    return w[options.BASE] + memory.HEADER + column * w[options.PACKETS] + i
 
 
 @hot
 def same_way(w, s):
     """Make the key at ``s`` the same for both directions of a conversation: the smaller end first."""
-    port, other = w[s + F_PORTS] >> 16 & 0xFFFF, w[s + F_PORTS] & 0xFFFF
+    port, other = w[s + parsed.PORTS] >> 16 & 0xFFFF, w[s + parsed.PORTS] & 0xFFFF
     swap = port > other
     for i in (1, 0):
-        if w[s + F_SRC + i] != w[s + F_DST + i]:
-            swap = w[s + F_SRC + i] > w[s + F_DST + i]
+        if w[s + parsed.SRC + i] != w[s + parsed.DST + i]:
+            swap = w[s + parsed.SRC + i] > w[s + parsed.DST + i]
     if swap:
         reverse_key(w, s)
 
@@ -103,10 +54,10 @@ def same_way(w, s):
 @hot
 def find_slot(w, s):
     """Word index of the slot of the key at ``s``: it holds 1 + the conversation's number, or 0 for a new one."""
-    slots = w[P_BASE] + HEADER + COLUMNS * w[P_PACKETS]
-    mask = w[P_MASK]
-    i = hash_key(w, w[P_BASE] + SECRET, s) & mask
-    while w[slots + i] != 0 and not same_key(w, cell(w, KEYS, (w[slots + i] - 1) * KEY_WORDS), s):
+    slots = w[options.BASE] + memory.HEADER + columns.COLUMNS * w[options.PACKETS]
+    mask = w[options.MASK]
+    i = hash_key(w, w[options.BASE] + memory.SECRET, s) & mask
+    while w[slots + i] != 0 and not same_key(w, cell(w, columns.KEYS, (w[slots + i] - 1) * parsed.KEY_WORDS), s):
         i = i + 1 & mask
     return slots + i
 
@@ -117,92 +68,92 @@ def replay_index(u8, w, now):
 
     Returns the number of flows that wait for something.
     """
-    x = w[P_BASE]
-    packets = w[P_PACKETS]
+    x = w[options.BASE]
+    packets = w[options.PACKETS]
     known = 0
     for p in range(packets):
-        s = x + X_SCRATCH
-        w[cell(w, FLOW, p)] = -1
-        if parse(u8, w, w[cell(w, AT, p)], w[cell(w, LENGTH, p)], s) == OTHER:
+        s = x + memory.SCRATCH
+        w[cell(w, columns.FLOW, p)] = -1
+        if parse(u8, w, w[cell(w, columns.AT, p)], w[cell(w, columns.LENGTH, p)], s) == verdicts.OTHER:
             continue
         same_way(w, s)
         slot = find_slot(w, s)
         if w[slot] == 0:
-            for i in range(KEY_WORDS):
-                w[cell(w, KEYS, known * KEY_WORDS + i)] = w[s + i]
-            w[cell(w, NUMBER, known)] = -1
+            for i in range(parsed.KEY_WORDS):
+                w[cell(w, columns.KEYS, known * parsed.KEY_WORDS + i)] = w[s + i]
+            w[cell(w, columns.NUMBER, known)] = -1
             known += 1
             w[slot] = known
         k = w[slot] - 1
-        w[cell(w, FLOW, p)] = k
-        if w[cell(w, NEED, p)] < 0:
-            w[cell(w, OUT, k)] += 1
+        w[cell(w, columns.FLOW, p)] = k
+        if w[cell(w, columns.NEED, p)] < 0:
+            w[cell(w, columns.OUT, k)] += 1
         else:
-            w[cell(w, NEED, p)] = w[cell(w, OUT, k)]
-            if w[cell(w, OUT, k)] > 0:
-                w[cell(w, NUMBER, k)] = 0
+            w[cell(w, columns.NEED, p)] = w[cell(w, columns.OUT, k)]
+            if w[cell(w, columns.OUT, k)] > 0:
+                w[cell(w, columns.NUMBER, k)] = 0
     # Only conversations that wait for something are flows; they are numbered in the order in which they begin.
     flows = 0
     for k in range(known):
-        if w[cell(w, NUMBER, k)] == 0:
-            w[cell(w, NUMBER, k)] = flows
-            w[cell(w, LAST, flows)] = -1
+        if w[cell(w, columns.NUMBER, k)] == 0:
+            w[cell(w, columns.NUMBER, k)] = flows
+            w[cell(w, columns.LAST, flows)] = -1
             flows += 1
-    w[x + X_FLOW_COUNT] = flows
+    w[x + memory.FLOW_COUNT] = flows
     for p in range(packets):
-        k = w[cell(w, FLOW, p)]
-        f = w[cell(w, NUMBER, k)] if k >= 0 else -1
-        w[cell(w, FLOW, p)] = f
-        w[cell(w, NEXT, p)] = packets
-        if f >= 0 and w[cell(w, NEED, p)] >= 0:
-            before = w[cell(w, LAST, f)]
-            w[cell(w, FIRST, f) if before < 0 else cell(w, NEXT, before)] = p
-            w[cell(w, LAST, f)] = p
-    cursor = w[scalar(true_row(w), CURSOR)]
+        k = w[cell(w, columns.FLOW, p)]
+        f = w[cell(w, columns.NUMBER, k)] if k >= 0 else -1
+        w[cell(w, columns.FLOW, p)] = f
+        w[cell(w, columns.NEXT, p)] = packets
+        if f >= 0 and w[cell(w, columns.NEED, p)] >= 0:
+            before = w[cell(w, columns.LAST, f)]
+            w[cell(w, columns.FIRST, f) if before < 0 else cell(w, columns.NEXT, before)] = p
+            w[cell(w, columns.LAST, f)] = p
+    cursor = w[scalar(true_row(w), scalars.CURSOR)]
     for f in range(flows):
         if next_packet(w, f) < cursor:
-            w[x + X_PARKED] += 1
-    w[x + X_DIRTY] = 1
+            w[x + memory.PARKED] += 1
+    w[x + memory.DIRTY] = 1
     return flows
 
 
 @hot
 def state(w, f):
     """Word index of the state of flow ``f``."""
-    return w[P_FLOWS] + FLOW_WORDS * f
+    return w[options.FLOWS] + flow_words.WORDS * f
 
 
 @hot
 def next_packet(w, f):
-    """The packet that flow ``f`` emits next; P_PACKETS when there is none."""
-    stored = w[state(w, f) + FLOW_NEXT]
-    return stored - 1 if stored > 0 else w[cell(w, FIRST, f)]
+    """The packet that flow ``f`` emits next; options.PACKETS when there is none."""
+    stored = w[state(w, f) + flow_words.NEXT]
+    return stored - 1 if stored > 0 else w[cell(w, columns.FIRST, f)]
 
 
 @hot
 def emit(u8, w, row, p):
     """Put packet ``p`` into receive; 0 where the burst, its undo log, the ring or the recorder has no room for it."""
-    x = w[P_BASE]
-    recorder = w[P_WRITE] if w[P_BOTH] == 1 else 0
-    if w[x + X_LEFT] == 0 or undo_left(w) < _MOST_PUTS or (recorder != 0 and not has_room(w, recorder)):
-        w[x + X_DIRTY] = 1
+    x = w[options.BASE]
+    recorder = w[options.WRITE] if w[options.BOTH] == 1 else 0
+    if w[x + memory.LEFT] == 0 or undo_left(w) < _MOST_PUTS or (recorder != 0 and not has_room(w, recorder)):
+        w[x + memory.DIRTY] = 1
         return 0
-    r, length, at = w[P_OUTPUTS + RECEIVE], w[cell(w, LENGTH, p)], w[cell(w, AT, p)]
+    r, length, at = w[layout.OUTPUTS + ports.RECEIVE], w[cell(w, columns.LENGTH, p)], w[cell(w, columns.AT, p)]
     lead = prefix(w, r)
-    if room(w, row, RECEIVE) < lead + length:
-        blocked(w, RECEIVE)
-        w[x + X_DIRTY] = 1
+    if room(w, row, ports.RECEIVE) < lead + length:
+        blocked(w, ports.RECEIVE)
+        w[x + memory.DIRTY] = 1
         return 0
-    out = index(w, r, w[row + R_TAILS + RECEIVE])
+    out = index(w, r, w[row + layout.ROW_TAILS + ports.RECEIVE])
     put_be32(u8, out, length)
     if lead == 8:
         put_be32(u8, out + 4, 0)
     copy(u8, out + lead, at, length)
-    w[row + R_TAILS + RECEIVE] += lead + length
-    w[x + X_LEFT] -= 1
-    count(w, row, PORTS + RECEIVE, 1)
+    w[row + layout.ROW_TAILS + ports.RECEIVE] += lead + length
+    w[x + memory.LEFT] -= 1
+    count(w, row, layout.PORTS + ports.RECEIVE, 1)
     if recorder != 0:
-        record_frame(u8, w, recorder, at, length, INBOUND)
+        record_frame(u8, w, recorder, at, length, recording.INBOUND)
     return 1
 
 
@@ -211,45 +162,46 @@ def emit_of_flow(u8, w, row, p, f, now):
     """`emit` packet ``p`` of flow ``f`` and move the flow on."""
     if emit(u8, w, row, p) == 0:
         return 0
-    put(w, state(w, f) + FLOW_NEXT, w[cell(w, NEXT, p)] + 1)
-    w[state(w, f) + FLOW_SINCE] = now
+    put(w, state(w, f) + flow_words.NEXT, w[cell(w, columns.NEXT, p)] + 1)
+    w[state(w, f) + flow_words.SINCE] = now
     return 1
 
 
 @hot
 def unpark(u8, w, row, f, idle_since, now):
     """Emit what parked flow ``f`` may emit; what was done.  Its patience began at ``idle_since`` at the earliest."""
-    x = w[P_BASE]
-    cursor = w[row + R_SCALARS + CURSOR]
+    x = w[options.BASE]
+    cursor = w[row + layout.ROW_SCALARS + scalars.CURSOR]
     work = 0
     p = next_packet(w, f)
     while p < cursor:
-        need = w[cell(w, NEED, p)]
-        if w[state(w, f) + FLOW_RECEIVED] < need:
-            since = max(w[CMD_CLOCK] + w[cell(w, TIME, p)], idle_since)
-            if w[P_ASAP] == 0:
-                since = max(since, w[state(w, f) + FLOW_SINCE])
-            if now - since < w[P_PATIENCE] or undo_left(w) < _MOST_PUTS:
+        need = w[cell(w, columns.NEED, p)]
+        if w[state(w, f) + flow_words.RECEIVED] < need:
+            since = max(w[layout.CMD_CLOCK] + w[cell(w, columns.TIME, p)], idle_since)
+            if w[options.ASAP] == 0:
+                since = max(since, w[state(w, f) + flow_words.SINCE])
+            if now - since < w[options.PATIENCE] or undo_left(w) < _MOST_PUTS:
                 return work
-            count(w, row, UNMET, 1)
-            put(w, state(w, f) + FLOW_RECEIVED, need)  # given up: the frames behind it wait for what comes after that
+            count(w, row, counters.UNMET, 1)
+            # Given up: the frames behind it wait for what comes after that.
+            put(w, state(w, f) + flow_words.RECEIVED, need)
             work += 1
         if emit_of_flow(u8, w, row, p, f, now) == 0:
             return work
         work += 1
         p = next_packet(w, f)
-    w[x + X_PARKED] -= 1
+    w[x + memory.PARKED] -= 1
     return work
 
 
 @hot
 def take_sent(u8, w, row, now, emitting):
     """Take what arrived on send: count it for its flow, record or swallow it; the number of frames."""
-    x, r, recorder = w[P_BASE], w[P_INPUTS + SEND], w[P_WRITE]
-    position, end = w[row + R_HEADS + SEND], readable(w, row, SEND)
+    x, r, recorder = w[options.BASE], w[layout.INPUTS + ports.SEND], w[options.WRITE]
+    position, end = w[row + layout.ROW_HEADS + ports.SEND], readable(w, row, ports.SEND)
     if r == 0 or position == end:
         return 0
-    end = scan(u8, w, r, position, end, BURST)[0]
+    end = scan(u8, w, r, position, end, memory.BURST)[0]
     lead = prefix(w, r)
     frames = awaited = 0
     while position < end and undo_left(w) >= _MOST_PUTS:
@@ -260,37 +212,37 @@ def take_sent(u8, w, row, now, emitting):
         if recorder != 0:
             if not has_room(w, recorder):
                 break
-            record_frame(u8, w, recorder, frame, length, OUTBOUND)
-        if w[x + X_FLOW_COUNT] > 0 and parse(u8, w, frame, length, x + X_SCRATCH) != OTHER:
-            same_way(w, x + X_SCRATCH)
-            slot = find_slot(w, x + X_SCRATCH)
-            f = w[cell(w, NUMBER, w[slot] - 1)] if w[slot] != 0 else -1
+            record_frame(u8, w, recorder, frame, length, recording.OUTBOUND)
+        if w[x + memory.FLOW_COUNT] > 0 and parse(u8, w, frame, length, x + memory.SCRATCH) != verdicts.OTHER:
+            same_way(w, x + memory.SCRATCH)
+            slot = find_slot(w, x + memory.SCRATCH)
+            f = w[cell(w, columns.NUMBER, w[slot] - 1)] if w[slot] != 0 else -1
             if f >= 0:
                 awaited += 1
-                put(w, state(w, f) + FLOW_RECEIVED, w[state(w, f) + FLOW_RECEIVED] + 1)
-                w[state(w, f) + FLOW_SINCE] = now
-                if emitting and next_packet(w, f) < w[row + R_SCALARS + CURSOR]:
+                put(w, state(w, f) + flow_words.RECEIVED, w[state(w, f) + flow_words.RECEIVED] + 1)
+                w[state(w, f) + flow_words.SINCE] = now
+                if emitting and next_packet(w, f) < w[row + layout.ROW_SCALARS + scalars.CURSOR]:
                     unpark(u8, w, row, f, now, now)
         position += lead + size
         frames += 1
-    w[row + R_HEADS + SEND] = position
-    count(w, row, SEND, frames)
-    count(w, row, WRITTEN if recorder != 0 else SWALLOWED, frames)
-    count(w, row, AWAITED, awaited)
-    count(w, row, STRAY, frames - awaited)
+    w[row + layout.ROW_HEADS + ports.SEND] = position
+    count(w, row, ports.SEND, frames)
+    count(w, row, counters.WRITTEN if recorder != 0 else counters.SWALLOWED, frames)
+    count(w, row, counters.AWAITED, awaited)
+    count(w, row, counters.STRAY, frames - awaited)
     return frames
 
 
 @hot
 def scan_parked(u8, w, row, now):
     """Look at every parked flow: room may have come, or its patience be over; what was done."""
-    x = w[P_BASE]
-    w[x + X_DIRTY] = 0
-    w[x + X_NEXT_SCAN] = now + SCAN_NS
-    idle_since = w[row + R_SCALARS + PROGRESS] if w[P_ASAP] == 1 else 0
-    cursor = w[row + R_SCALARS + CURSOR]
+    x = w[options.BASE]
+    w[x + memory.DIRTY] = 0
+    w[x + memory.NEXT_SCAN] = now + memory.SCAN_NS
+    idle_since = w[row + layout.ROW_SCALARS + scalars.PROGRESS] if w[options.ASAP] == 1 else 0
+    cursor = w[row + layout.ROW_SCALARS + scalars.CURSOR]
     work = 0
-    for f in range(w[x + X_FLOW_COUNT]):
+    for f in range(w[x + memory.FLOW_COUNT]):
         if next_packet(w, f) < cursor:
             work += unpark(u8, w, row, f, idle_since, now)
     return work
@@ -299,62 +251,62 @@ def scan_parked(u8, w, row, now):
 @hot
 def advance(u8, w, row, now):
     """Move the cursor over the packets that are due; the number passed."""
-    x = w[P_BASE]
-    start = w[row + R_SCALARS + CURSOR]
+    x = w[options.BASE]
+    start = w[row + layout.ROW_SCALARS + scalars.CURSOR]
     p = start
-    stop = min(start + STEPS, w[P_PACKETS])
-    while p < stop and w[CMD_CLOCK] + w[cell(w, TIME, p)] <= now:
-        f = w[cell(w, FLOW, p)]
-        if w[cell(w, NEED, p)] >= 0:
+    stop = min(start + memory.STEPS, w[options.PACKETS])
+    while p < stop and w[layout.CMD_CLOCK] + w[cell(w, columns.TIME, p)] <= now:
+        f = w[cell(w, columns.FLOW, p)]
+        if w[cell(w, columns.NEED, p)] >= 0:
             if f < 0:
                 if emit(u8, w, row, p) == 0:
                     break
             elif next_packet(w, f) == p:
-                if w[state(w, f) + FLOW_RECEIVED] < w[cell(w, NEED, p)]:
-                    w[x + X_PARKED] += 1
+                if w[state(w, f) + flow_words.RECEIVED] < w[cell(w, columns.NEED, p)]:
+                    w[x + memory.PARKED] += 1
                 elif emit_of_flow(u8, w, row, p, f, now) == 0:
                     break
         p += 1
-    w[row + R_SCALARS + CURSOR] = p
+    w[row + layout.ROW_SCALARS + scalars.CURSOR] = p
     return p - start
 
 
 @hot
 def something_due(w, now):
     """Whether a cycle may have anything to emit: asked before `begin`, so that an idle one copies no row."""
-    x = w[P_BASE]
-    cursor = w[scalar(true_row(w), CURSOR)]
-    if cursor < w[P_PACKETS] and w[CMD_CLOCK] + w[cell(w, TIME, cursor)] <= now:
+    x = w[options.BASE]
+    cursor = w[scalar(true_row(w), scalars.CURSOR)]
+    if cursor < w[options.PACKETS] and w[layout.CMD_CLOCK] + w[cell(w, columns.TIME, cursor)] <= now:
         return True
-    return w[x + X_PARKED] > 0 and (w[x + X_DIRTY] == 1 or now >= w[x + X_NEXT_SCAN])
+    return w[x + memory.PARKED] > 0 and (w[x + memory.DIRTY] == 1 or now >= w[x + memory.NEXT_SCAN])
 
 
 @kernel
 def replay_open(u8, w, now):
     """A burst up to its commit, so that the recorder's buffer can be written before; the work, 0: nothing to commit."""
-    w[BLOCKED] = 0
-    x = w[P_BASE]
-    emitting = w[CMD_CLOCK] != 0 and w[CMD_DRAIN] == 0 and w[P_OUTPUTS + RECEIVE] != 0
+    w[layout.BLOCKED] = 0
+    x = w[options.BASE]
+    emitting = w[layout.CMD_CLOCK] != 0 and w[layout.CMD_DRAIN] == 0 and w[layout.OUTPUTS + ports.RECEIVE] != 0
     if nothing_to_read(w) and not (emitting and something_due(w, now)):
         return 0
     row = begin(w)
-    w[x + X_LEFT] = BURST
+    w[x + memory.LEFT] = memory.BURST
     work = take_sent(u8, w, row, now, emitting)
     if emitting:
-        if w[x + X_PARKED] > 0 and (w[x + X_DIRTY] == 1 or now >= w[x + X_NEXT_SCAN]):
+        if w[x + memory.PARKED] > 0 and (w[x + memory.DIRTY] == 1 or now >= w[x + memory.NEXT_SCAN]):
             work += scan_parked(u8, w, row, now)
         work += advance(u8, w, row, now)
-    w[row + R_SCALARS + PROGRESS] = now
-    w[x + X_ROW] = row
-    w[x + X_WORK] = work
+    w[row + layout.ROW_SCALARS + scalars.PROGRESS] = now
+    w[x + memory.ROW] = row
+    w[x + memory.WORK] = work
     return work
 
 
 @kernel
 def replay_commit(u8, w, now):
     """Commit the burst that `replay_open` left open."""
-    x = w[P_BASE]
-    return commit(w, w[x + X_ROW], now, w[x + X_WORK])
+    x = w[options.BASE]
+    return commit(w, w[x + memory.ROW], now, w[x + memory.WORK])
 
 
 @kernel

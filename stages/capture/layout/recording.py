@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.layout import MAX_FRAME, P_OPTIONS
+from ring import layout
+from ring.fields import Words
 
 UNKNOWN: Final = 0  # directions, as the pipeline sees them: bits 0 and 1 of epb_flags
 INBOUND: Final = 1
 OUTBOUND: Final = 2
 
-P_RECORDER: Final = P_OPTIONS + 47  # word index of the memory below; a kind that records leaves this option free
+# The last option of every kind that records; the kind's own begin with the first.
+_OPTIONS = Words("worker", start=layout.OPTIONS + layout.OPTION_WORDS - 1)
+RECORDER: Final = _OPTIONS.word("recorder", "word index of the memory below")
+OPTION_FIELDS: Final = _OPTIONS.fields
 
-SOURCE: Final = 0  # ring whose frames are to be recorded
-START: Final = 1  # from this position; the kernel moves it to where it came
-END: Final = 2
-DIRECTION: Final = 3
-STAMP: Final = 4  # ns since 1970
-USED: Final = 5  # bytes in the buffer
-CLASSIC: Final = 6  # 1: records of classic pcap
+_MEMORY = Words("worker")
+SOURCE: Final = _MEMORY.word("source", "ring whose frames are to be recorded")
+START: Final = _MEMORY.word("start", "position in it to record from; the kernel moves it to where it came")
+END: Final = _MEMORY.word("end", "position in it to record to")
+DIRECTION: Final = _MEMORY.word("direction", "UNKNOWN, INBOUND, OUTBOUND")
+STAMP: Final = _MEMORY.word("stamp", "time of the frames, ns since 1970")
+USED: Final = _MEMORY.word("used", "bytes in the buffer")
+CLASSIC: Final = _MEMORY.word("classic", "1: records of classic pcap", "bool")
+LONGEST: Final = _MEMORY.word("longest", "bytes kept of a frame", "bytes")
+FIELDS: Final = _MEMORY.fields
 WORDS: Final = 16
 
-BLOCK: Final = 44  # an enhanced packet block with epb_flags, without the frame
-RESERVE: Final = BLOCK + MAX_FRAME + 4  # the most that one frame takes
+BLOCK: Final = 44  # bytes of an enhanced packet block with epb_flags, without the frame
+RESERVE: Final = BLOCK + layout.MAX_FRAME + 4  # the most that one frame takes
 BUFFER: Final = 1 << 19
 BYTES: Final = WORDS * 8 + BUFFER

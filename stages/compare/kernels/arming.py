@@ -1,4 +1,4 @@
-"""Whether there is a secondary to compare with: absent, arming, in step, lost (`stages.compare.layout.words`, ARMING_MOVES).
+"""Whether there is a secondary to compare with: absent, arming, in step, lost (`stages.compare.layout.arming`).
 
 Out of step the primary serves alone: its packets leave uncompared, and what they say of sequence numbers is noted, so
 that comparison starts at the right place when a checkpoint has made the secondary a copy of the primary.
@@ -6,63 +6,43 @@ that comparison starts at the right place when a checkpoint has made the seconda
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import load_acquire
 from ring.hot import hot
 from ring.kernels.ledger import count, put, scalar
-from ring.layout import CMD_FAILOVER, P_INPUTS, P_LINK, R_COUNTERS
 from stages.compare.kernels.checkpoint_requests import ask, forget_request
 from stages.compare.kernels.events import write_event
-from stages.compare.layout.words import (
-    ABSENT,
-    ARMING,
-    ARMING_STATE,
-    FLUSH_LOST,
-    IN_STEP,
-    LINKS_LOST,
-    LOST,
-    O_LOCAL,
-    O_STATE,
-    R_ARMING,
-    R_LINK,
-    SC_ARMING,
-    SC_FAILOVERS_SEEN,
-    SC_FLUSHING,
-    SC_GENERATION,
-    SC_LINKS,
-    SECONDARY_IN,
-    ST_MISSED,
-    TIMES_IN_STEP,
-)
+from stages.compare.layout import arming, checkpoints, counters, options, ports, reasons, scalars
 
 
 @hot
 def _move(u8, w, row, state, now):
-    w[scalar(row, SC_ARMING)] = state
-    w[row + R_COUNTERS + ARMING_STATE] = state
-    write_event(u8, w, row, 0, R_ARMING, state, now)
-    if state == IN_STEP:
-        count(w, row, TIMES_IN_STEP, 1)
+    w[scalar(row, scalars.ARMING)] = state
+    w[row + layout.ROW_COUNTERS + counters.ARMING_STATE] = state
+    write_event(u8, w, row, 0, reasons.ARMING, state, now)
+    if state == arming.IN_STEP:
+        count(w, row, counters.TIMES_IN_STEP, 1)
 
 
 @hot
 def new_generation(w, row, pass_on):
     """Connections have to be looked at anew: in step from here on, or (``pass_on``) passed until they begin anew."""
-    w[scalar(row, SC_GENERATION)] = ((w[scalar(row, SC_GENERATION)] >> 1) + 1) << 1 | pass_on
+    w[scalar(row, scalars.GENERATION)] = ((w[scalar(row, scalars.GENERATION)] >> 1) + 1) << 1 | pass_on
 
 
 @hot
 def arrives(u8, w, row, now):
     """The link to the secondary came up."""
-    state = w[scalar(row, SC_ARMING)]
-    if state == ABSENT and w[w[O_STATE] + ST_MISSED] == 0:
-        _move(u8, w, row, IN_STEP, now)
+    state = w[scalar(row, scalars.ARMING)]
+    if state == arming.ABSENT and w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
+        _move(u8, w, row, arming.IN_STEP, now)
         return
-    if state == ABSENT or state == LOST:
-        _move(u8, w, row, ARMING, now)
-    if w[O_LOCAL] != 0:
+    if state == arming.ABSENT or state == arming.LOST:
+        _move(u8, w, row, arming.ARMING, now)
+    if w[options.LOCAL] != 0:
         # Nobody makes checkpoints: what begins from now on is compared, the rest passes.
         new_generation(w, row, 1)
-        _move(u8, w, row, IN_STEP, now)
+        _move(u8, w, row, arming.IN_STEP, now)
     else:
         forget_request(w, row)  # one from before may be answered by a checkpoint without this secondary
         ask(u8, w, row, now)
@@ -71,22 +51,22 @@ def arrives(u8, w, row, now):
 @hot
 def lost(u8, w, row, now):
     """The secondary is gone: what waits for it leaves, and the primary serves alone."""
-    state = w[scalar(row, SC_ARMING)]
-    if state == IN_STEP or state == ARMING:
-        _move(u8, w, row, LOST, now)
-        w[scalar(row, SC_FLUSHING)] = FLUSH_LOST
-        put(w, w[O_STATE] + ST_MISSED, 1)
+    state = w[scalar(row, scalars.ARMING)]
+    if state == arming.IN_STEP or state == arming.ARMING:
+        _move(u8, w, row, arming.LOST, now)
+        w[scalar(row, scalars.FLUSHING)] = scalars.FLUSH_LOST
+        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
 
 
 @hot
 def settled(u8, w, row, now):
     """A checkpoint was made: a secondary whose link is up is a copy of the primary now."""
-    state = w[scalar(row, SC_ARMING)]
-    if state == LOST and w[scalar(row, SC_LINKS + SECONDARY_IN)] & 1:
-        _move(u8, w, row, ARMING, now)
-        state = ARMING
-    if state == ARMING:
-        _move(u8, w, row, IN_STEP, now)
+    state = w[scalar(row, scalars.ARMING)]
+    if state == arming.LOST and w[scalar(row, scalars.LINKS + ports.SECONDARY_IN)] & 1:
+        _move(u8, w, row, arming.ARMING, now)
+        state = arming.ARMING
+    if state == arming.ARMING:
+        _move(u8, w, row, arming.IN_STEP, now)
 
 
 @hot
@@ -94,22 +74,23 @@ def links(u8, w, row, now):
     """Look at the links of both inputs: a replica's packets were lost with its link.  Returns 1 where one changed."""
     changed = 0
     for side in range(2):
-        r = w[P_INPUTS + side]
+        r = w[layout.INPUTS + side]
         if r == 0:
             continue
-        link_now, seen = load_acquire(w, r + P_LINK), w[scalar(row, SC_LINKS + side)]  # partner: the chardev's process
+        link_now = load_acquire(w, r + layout.P_LINK)  # partner: the chardev's process
+        seen = w[scalar(row, scalars.LINKS + side)]
         if link_now == seen:
             continue
-        w[scalar(row, SC_LINKS + side)] = link_now
+        w[scalar(row, scalars.LINKS + side)] = link_now
         changed = 1
         # Odd: connected.  An end that came since the last look means a loss; the first connect does not.
         if seen & 1 or link_now >> 1 > seen >> 1:
-            count(w, row, LINKS_LOST, 1)
-            write_event(u8, w, row, 0, R_LINK, side, now)
-            if side == SECONDARY_IN:
+            count(w, row, counters.LINKS_LOST, 1)
+            write_event(u8, w, row, 0, reasons.LINK, side, now)
+            if side == ports.SECONDARY_IN:
                 lost(u8, w, row, now)
             ask(u8, w, row, now)
-        if side == SECONDARY_IN and link_now & 1:
+        if side == ports.SECONDARY_IN and link_now & 1:
             arrives(u8, w, row, now)
     return changed
 
@@ -117,8 +98,8 @@ def links(u8, w, row, now):
 @hot
 def failovers(u8, w, row, now):
     """Take an announced failover: on the primary's side it says that the secondary is gone.  Returns 1 for one."""
-    if load_acquire(w, CMD_FAILOVER) == w[scalar(row, SC_FAILOVERS_SEEN)]:  # partner: the supervisor
+    if load_acquire(w, layout.CMD_FAILOVER) == w[scalar(row, scalars.FAILOVERS_SEEN)]:  # partner: the supervisor
         return 0
-    w[scalar(row, SC_FAILOVERS_SEEN)] = w[CMD_FAILOVER]
+    w[scalar(row, scalars.FAILOVERS_SEEN)] = w[layout.CMD_FAILOVER]
     lost(u8, w, row, now)
     return 1

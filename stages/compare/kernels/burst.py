@@ -7,22 +7,11 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
-from ring.layout import (
-    BLOCKED,
-    CMD_CHECKPOINT,
-    CMD_FAILOVER,
-    P_INPUTS,
-    P_LINK,
-    R_COUNTERS,
-    R_HEADS,
-    R_TAILS,
-    TAIL,
-    UNDO_N,
-)
 from stages.compare.kernels.arming import failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
 from stages.compare.kernels.connections import connection
@@ -38,73 +27,35 @@ from stages.compare.kernels.tcp_compare import drop_counts, release_counts, serv
 from stages.compare.kernels.tcp_segments import note_primary, release_record, tcp_primary, tcp_secondary
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
 from stages.compare.kernels.verdict import differs
-from stages.compare.layout.words import (
-    BACKPRESSURE,
-    C_FLAGS,
-    C_HEAD,
-    C_WORK_NEXT,
-    CF_RULE,
-    CF_WORK,
-    DROPPED_UNARMED,
-    DROPPED_UNCOMPARED,
-    HELD,
-    IN_STEP,
-    O_FULL_SINCE,
-    O_LOCAL,
-    O_RESUMED,
-    O_SCRATCH,
-    O_STATE,
-    O_STUCK,
-    O_TIMEOUT_NS,
-    OUTDEV,
-    PACKETS,
-    PRIMARY_IN,
-    R_STUCK,
-    RELEASED_UNARMED,
-    RELEASED_UNCOMPARED,
-    RESERVE,
-    SC_ARMING,
-    SC_CHECKPOINTS_SEEN,
-    SC_FAILOVERS_SEEN,
-    SC_FLUSHING,
-    SC_GRACE_FIRST,
-    SC_LINKS,
-    SC_OLDEST,
-    SC_REPLY,
-    SC_WORK,
-    SECONDARY_IN,
-    ST_MISSED,
-)
+from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
 from stages.packets.kernels.parse import finds_neighbours, parse
-from stages.packets.layout.packet import FRAGMENT, ICMP, OTHER, TCP
-from stages.packets.layout.table import R_PINNED
+from stages.packets.layout import rows, verdicts
 
 _BURST = 256
-_HELD = R_COUNTERS + HELD
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
 
 
 @hot
 def take(u8, w, row, side, now):
     """Take one packet of ``side`` from its ring: 1 taken, 0 nothing there, -1 it has to wait."""
-    r = w[P_INPUTS + side]
-    position = w[row + R_HEADS + side]
+    r = w[layout.INPUTS + side]
+    position = w[row + layout.ROW_HEADS + side]
     if r == 0 or position == readable(w, row, side):
         return 0
-    if undo_left(w) < RESERVE:
+    if undo_left(w) < memory.RESERVE:
         return -1
     at = index(w, r, position)
     lead = prefix(w, r)
     nbytes = be32(u8, at)
-    if side == SECONDARY_IN and w[scalar(row, SC_ARMING)] != IN_STEP:
-        count(w, row, DROPPED_UNARMED, 1)
+    if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
+        count(w, row, counters.DROPPED_UNARMED, 1)
     else:
         vnet = be32(u8, at + 4) if lead == 8 else 0
-        s = w[O_SCRATCH]
+        s = w[options.SCRATCH]
         verdict = parse(u8, w, at + lead + vnet, nbytes - vnet, s)
         if not _dispatch(u8, w, row, r, position, side, verdict, at + lead + vnet, nbytes - vnet, now):
             return -1
-    w[row + R_HEADS + side] = position + lead + nbytes
+    w[row + layout.ROW_HEADS + side] = position + lead + nbytes
     count(w, row, side, 1)
     return 1
 
@@ -112,25 +63,25 @@ def take(u8, w, row, side, now):
 @hot
 def _dispatch(u8, w, row, r, position, side, verdict, frame, length, now):
     """Take the packet at ``position`` of ring ``r``, whose Ethernet frame has ``length`` bytes at ``frame``; or not."""
-    s = w[O_SCRATCH]
-    if verdict == OTHER or (verdict == ICMP and finds_neighbours(u8, w, s, frame)):
-        if side == SECONDARY_IN:
-            count(w, row, DROPPED_UNCOMPARED, 1)
+    s = w[options.SCRATCH]
+    if verdict == verdicts.OTHER or (verdict == verdicts.ICMP and finds_neighbours(u8, w, s, frame)):
+        if side == ports.SECONDARY_IN:
+            count(w, row, counters.DROPPED_UNCOMPARED, 1)
             return True
-        return _release_as(u8, w, row, r, position, RELEASED_UNCOMPARED)
-    if w[scalar(row, SC_ARMING)] != IN_STEP:
+        return _release_as(u8, w, row, r, position, counters.RELEASED_UNCOMPARED)
+    if w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         return _unarmed(u8, w, row, r, position, s, verdict, now)
-    if verdict == FRAGMENT:
+    if verdict == verdicts.FRAGMENT:
         return fragment(u8, w, row, r, position, side, s, now)
     c = connection(w, row, side, s, verdict, now)
     if c == 0:
         return False
     note_packet(u8, w, row, side, c, frame, length, now)
-    if verdict == TCP:
-        if side == PRIMARY_IN:
+    if verdict == verdicts.TCP:
+        if side == ports.PRIMARY_IN:
             return tcp_primary(u8, w, row, c, r, position, s, now)
         return tcp_secondary(u8, w, row, c, r, position, s, now)
-    if w[c + C_FLAGS] & CF_RULE:
+    if w[c + conns.FLAGS] & conns.CF_RULE:
         return _by_rule(u8, w, row, c, r, position, side, now)
     return datagram(u8, w, row, c, r, position, side, s, now)
 
@@ -146,22 +97,22 @@ def _release_as(u8, w, row, r, position, counter):
 @hot
 def _unarmed(u8, w, row, r, position, s, verdict, now):
     """No secondary is in step: the primary's packet leaves, and its numbers are noted for when one is."""
-    if w[w[O_STATE] + ST_MISSED] == 0:
-        put(w, w[O_STATE] + ST_MISSED, 1)
-    if verdict == TCP:
-        c = connection(w, row, PRIMARY_IN, s, verdict, now)
+    if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
+        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
+    if verdict == verdicts.TCP:
+        c = connection(w, row, ports.PRIMARY_IN, s, verdict, now)
         if c != 0 and not note_primary(w, row, c, s):
             return False
-    return _release_as(u8, w, row, r, position, RELEASED_UNARMED)
+    return _release_as(u8, w, row, r, position, counters.RELEASED_UNARMED)
 
 
 @hot
 def _by_rule(u8, w, row, c, r, position, side, now):
     """A datagram of a connection that a rule lets pass; what was held of it leaves before it."""
-    if side == SECONDARY_IN:
+    if side == ports.SECONDARY_IN:
         drop_counts(w, row, c, 1)
         return True
-    if w[c + C_HEAD + PACKETS] != 0 and not service(u8, w, row, c, now):
+    if w[c + conns.HEAD + conns.PACKETS] != 0 and not service(u8, w, row, c, now):
         return False
     if not release_record(u8, w, row, r, position):
         return False
@@ -172,13 +123,13 @@ def _by_rule(u8, w, row, c, r, position, side, now):
 @hot
 def go_on(u8, w, row, now):
     """Let the connections on the work list go on; True when the list is empty."""
-    while w[scalar(row, SC_WORK)] != 0:
-        if undo_left(w) < RESERVE:
+    while w[scalar(row, scalars.WORK)] != 0:
+        if undo_left(w) < memory.RESERVE:
             return False
-        c = w[scalar(row, SC_WORK)]
-        w[scalar(row, SC_WORK)] = w[c + C_WORK_NEXT]
-        put(w, c + C_FLAGS, w[c + C_FLAGS] & ~CF_WORK)
-        put(w, c + R_PINNED, w[c + R_PINNED] - 1)
+        c = w[scalar(row, scalars.WORK)]
+        w[scalar(row, scalars.WORK)] = w[c + conns.WORK_NEXT]
+        put(w, c + conns.FLAGS, w[c + conns.FLAGS] & ~conns.CF_WORK)
+        put(w, c + rows.PINNED, w[c + rows.PINNED] - 1)
         if not service(u8, w, row, c, now):
             return False
     return True
@@ -189,25 +140,25 @@ def due(w, now):
     """Whether there is anything to do: asked before a burst is opened."""
     row = true_row(w)
     for i in range(3):
-        r = w[P_INPUTS + i]
-        if r != 0 and load_acquire(w, r + TAIL) != w[row + R_HEADS + i]:
+        r = w[layout.INPUTS + i]
+        if r != 0 and load_acquire(w, r + layout.TAIL) != w[row + layout.ROW_HEADS + i]:
             return True
     for side in range(2):
-        r = w[P_INPUTS + side]
-        if r != 0 and load_acquire(w, r + P_LINK) != w[scalar(row, SC_LINKS + side)]:
+        r = w[layout.INPUTS + side]
+        if r != 0 and load_acquire(w, r + layout.P_LINK) != w[scalar(row, scalars.LINKS + side)]:
             return True
-        n = w[scalar(row, SC_OLDEST + side)] - 1
+        n = w[scalar(row, scalars.OLDEST + side)] - 1
         if n >= 0 and overdue(w, n, now):
             return True
     return (
-        w[scalar(row, SC_WORK)] != 0
-        or w[scalar(row, SC_GRACE_FIRST)] != 0
-        or w[scalar(row, SC_FLUSHING)] != 0
-        or w[scalar(row, SC_REPLY)] != 0
+        w[scalar(row, scalars.WORK)] != 0
+        or w[scalar(row, scalars.GRACE_FIRST)] != 0
+        or w[scalar(row, scalars.FLUSHING)] != 0
+        or w[scalar(row, scalars.REPLY)] != 0
         or request_due(w, row, now)
         # Partner of these three: the supervisor.
-        or load_acquire(w, CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]
-        or load_acquire(w, CMD_FAILOVER) != w[scalar(row, SC_FAILOVERS_SEEN)]
+        or load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, scalars.CHECKPOINTS_SEEN)]
+        or load_acquire(w, layout.CMD_FAILOVER) != w[scalar(row, scalars.FAILOVERS_SEEN)]
         or rules_due(w, row)
     )
 
@@ -215,43 +166,45 @@ def due(w, now):
 @kernel
 def compare_burst(u8, w, now):
     """One burst of both sides."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if not due(w, now):
         return 0
     row = begin(w)
     start_recycling(w)
-    w[O_STUCK] = 0
+    w[options.STUCK] = 0
     # Messages before links: which came first is not known, and a checkpoint before a loss makes no copy after it.
     work = take_rules(w, row) + hear(u8, w, row, now) + links(u8, w, row, now) + failovers(u8, w, row, now)
-    if load_acquire(w, CMD_CHECKPOINT) != w[scalar(row, SC_CHECKPOINTS_SEEN)]:  # partner: the supervisor
-        w[scalar(row, SC_CHECKPOINTS_SEEN)] = w[CMD_CHECKPOINT]
+    if load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, scalars.CHECKPOINTS_SEEN)]:  # partner: the supervisor
+        w[scalar(row, scalars.CHECKPOINTS_SEEN)] = w[layout.CMD_CHECKPOINT]
         checkpoint(u8, w, row, now)
         work += 1
-    if w[scalar(row, SC_FLUSHING)] != 0 and flush(u8, w, row, now):
-        w[scalar(row, SC_FLUSHING)] = 0
+    if w[scalar(row, scalars.FLUSHING)] != 0 and flush(u8, w, row, now):
+        w[scalar(row, scalars.FLUSHING)] = 0
         work += 1
-    if w[scalar(row, SC_FLUSHING)] == 0 and go_on(u8, w, row, now):
+    if w[scalar(row, scalars.FLUSHING)] == 0 and go_on(u8, w, row, now):
         work += _alternate(u8, w, row, now) + deadlines(u8, w, row, now)
-    owed = w[scalar(row, SC_REPLY)]
+    owed = w[scalar(row, scalars.REPLY)]
     speak(u8, w, row)
-    if w[scalar(row, SC_REPLY)] != owed:
+    if w[scalar(row, scalars.REPLY)] != owed:
         work += 1
-    old, full = true_row(w), w[BLOCKED] >> OUTDEV & 1
-    if w[row + R_TAILS + OUTDEV] != w[old + R_TAILS + OUTDEV] or w[row + _HELD] != w[old + _HELD]:
+    old, full = true_row(w), w[layout.BLOCKED] >> ports.OUTDEV & 1
+    if w[row + layout.ROW_TAILS + ports.OUTDEV] != w[old + layout.ROW_TAILS + ports.OUTDEV] or _held(w, row) != _held(
+        w, old
+    ):
         work += 1
-    if w[scalar(row, SC_WORK)] != 0 and full == 0:
+    if w[scalar(row, scalars.WORK)] != 0 and full == 0:
         work += 1  # the undo log ended this burst, not a want of room
     if full == 0:
-        w[O_FULL_SINCE] = 0
-    elif w[O_FULL_SINCE] == 0:
-        w[O_FULL_SINCE] = now
-    elif now - w[O_FULL_SINCE] >= w[O_TIMEOUT_NS] // 2:
-        w[O_RESUMED] = now
-    if w[O_STUCK] != 0:
+        w[options.FULL_SINCE] = 0
+    elif w[options.FULL_SINCE] == 0:
+        w[options.FULL_SINCE] = now
+    elif now - w[options.FULL_SINCE] >= w[options.TIMEOUT_NS] // 2:
+        w[options.RESUMED] = now
+    if w[options.STUCK] != 0:
         if work == 0:
             work += _stuck(u8, w, row, now)
-        count(w, row, BACKPRESSURE, 1)
-    if work == 0 and w[UNDO_N] == 0:
+        count(w, row, counters.BACKPRESSURE, 1)
+    if work == 0 and w[layout.UNDO_N] == 0:
         return 0
     # Without work there may still be marks to commit (a connection on the work list): done, but idle.
     finish_recycling(w, row)
@@ -259,14 +212,20 @@ def compare_burst(u8, w, now):
 
 
 @hot
+def _held(w, row):
+    """Packets that are held, of both sides."""
+    return w[row + layout.ROW_COUNTERS + counters.HELD]
+
+
+@hot
 def _alternate(u8, w, row, now):
     taken = 0
     primary = secondary = 1
-    misses = 0 if w[scalar(row, SC_ARMING)] == IN_STEP else _MISSES
+    misses = 0 if w[scalar(row, scalars.ARMING)] == arming.IN_STEP else _MISSES
     catch_up = True
     for _ in range(_BURST):
         ahead = 0
-        if misses < _MISSES and undo_left(w) > RESERVE:
+        if misses < _MISSES and undo_left(w) > memory.RESERVE:
             twins = take_twins(u8, w, row, now)
             if twins > 0:
                 taken += twins
@@ -275,16 +234,16 @@ def _alternate(u8, w, row, now):
             if catch_up:
                 ahead = twins
             misses += 1 if ahead == 0 else 0
-        held = w[row + R_COUNTERS + HELD]
+        held = _held(w, row)
         if primary == 1 and ahead != PRIMARY_AHEAD:
-            primary = take(u8, w, row, PRIMARY_IN, now)
+            primary = take(u8, w, row, ports.PRIMARY_IN, now)
             taken += max(primary, 0)
         if secondary == 1 and ahead != SECONDARY_AHEAD:
-            secondary = take(u8, w, row, SECONDARY_IN, now)
+            secondary = take(u8, w, row, ports.SECONDARY_IN, now)
             taken += max(secondary, 0)
         # One side alone is taken from only while that settles what the other has waiting.
-        catch_up = catch_up and (ahead == 0 or w[row + R_COUNTERS + HELD] < held)
-        if (primary != 1 and secondary != 1) or w[scalar(row, SC_WORK)] != 0:
+        catch_up = catch_up and (ahead == 0 or _held(w, row) < held)
+        if (primary != 1 and secondary != 1) or w[scalar(row, scalars.WORK)] != 0:
             break
     return taken
 
@@ -292,8 +251,8 @@ def _alternate(u8, w, row, now):
 @hot
 def _stuck(u8, w, row, now):
     """A queue is full, so an input waits: back-pressure.  Where both wait for one another, only a checkpoint helps."""
-    if w[O_STUCK] != 3 or asked(w, row) or w[O_LOCAL] != 0:
+    if w[options.STUCK] != 3 or asked(w, row) or w[options.LOCAL] != 0:
         return 0
-    write_event(u8, w, row, 0, R_STUCK, 0, now)
-    differs(u8, w, row, R_STUCK, now)
+    write_event(u8, w, row, 0, reasons.STUCK, 0, now)
+    differs(u8, w, row, reasons.STUCK, now)
     return 1

@@ -7,72 +7,46 @@ none was found for a whole window the storm is over.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot
 from ring.kernels.ledger import count, put, readable, scalar
-from ring.layout import P_OUTPUTS
 from stages.compare.kernels.events import write_event
-from stages.compare.layout.words import (
-    ARMING,
-    CHECKPOINTS_ASKED,
-    CHECKPOINTS_ASKED_AGAIN,
-    CHECKPOINTS_PERIODIC,
-    IN_STEP,
-    NOTIFY_OUT,
-    O_INTERVAL_NS,
-    O_LOCAL,
-    O_STATE,
-    O_STORM_LIMIT,
-    O_STORM_NS,
-    O_STORM_WINDOW_NS,
-    O_TIMEOUT_NS,
-    R_STORM,
-    SC_ARMING,
-    SC_ASKED,
-    SC_REPLY,
-    SC_WANTED,
-    ST_ASKED_AT,
-    ST_DIVERGED,
-    ST_SETTLED,
-    ST_STORM,
-    ST_STORM_COUNT,
-    ST_STORM_WINDOW,
-    STORMS,
-)
+from stages.compare.layout import arming, checkpoints, counters, options, ports, reasons, scalars
 
 
 @hot
 def asked(w, row):
     """Whether a checkpoint was asked for, or will be as soon as the interval is over."""
-    return w[scalar(row, SC_ASKED)] != 0 or w[scalar(row, SC_WANTED)] != 0
+    return w[scalar(row, scalars.ASKED)] != 0 or w[scalar(row, scalars.WANTED)] != 0
 
 
 @hot
 def ask(u8, w, row, now):
     """Ask for a checkpoint, unless that was done: one divergence or a thousand, one request."""
-    if w[O_LOCAL] != 0:
-        count(w, row, CHECKPOINTS_ASKED, 1)
+    if w[options.LOCAL] != 0:
+        count(w, row, counters.CHECKPOINTS_ASKED, 1)
         return
     if asked(w, row):
         return
-    state = w[O_STATE]
-    if w[state + ST_SETTLED] != 0 and now - w[state + ST_SETTLED] < w[O_INTERVAL_NS]:
-        w[scalar(row, SC_WANTED)] = w[state + ST_SETTLED] + w[O_INTERVAL_NS]
+    state = w[options.CHECKPOINTS]
+    if w[state + checkpoints.SETTLED] != 0 and now - w[state + checkpoints.SETTLED] < w[options.INTERVAL_NS]:
+        w[scalar(row, scalars.WANTED)] = w[state + checkpoints.SETTLED] + w[options.INTERVAL_NS]
         return
     _request(u8, w, row, now)
 
 
 @hot
 def _request(u8, w, row, now):
-    w[scalar(row, SC_WANTED)] = 0
-    w[scalar(row, SC_ASKED)] = now
-    count(w, row, CHECKPOINTS_ASKED, 1)
-    if w[P_OUTPUTS + NOTIFY_OUT] != 0:
-        w[scalar(row, SC_REPLY)] |= 1
-    state = w[O_STATE]
+    w[scalar(row, scalars.WANTED)] = 0
+    w[scalar(row, scalars.ASKED)] = now
+    count(w, row, counters.CHECKPOINTS_ASKED, 1)
+    if w[layout.OUTPUTS + ports.NOTIFY_OUT] != 0:
+        w[scalar(row, scalars.REPLY)] |= scalars.REPLY_CHECKPOINT
+    state = w[options.CHECKPOINTS]
     for side in range(2):
-        put(w, state + ST_ASKED_AT + side, readable(w, row, side))
-    if w[state + ST_STORM] != 0 and w[state + ST_STORM] != now:  # not the one that began the storm
-        count(w, row, CHECKPOINTS_PERIODIC, 1)
+        put(w, state + checkpoints.ASKED_AT + side, readable(w, row, side))
+    if w[state + checkpoints.STORM] != 0 and w[state + checkpoints.STORM] != now:  # not the one that began the storm
+        count(w, row, counters.CHECKPOINTS_PERIODIC, 1)
 
 
 @hot
@@ -81,56 +55,56 @@ def count_difference(u8, w, row, now):
 
     Where a request is under way already, it will settle this one as well.
     """
-    state = w[O_STATE]
-    if w[state + ST_STORM] != 0:
-        put(w, state + ST_DIVERGED, now)
+    state = w[options.CHECKPOINTS]
+    if w[state + checkpoints.STORM] != 0:
+        put(w, state + checkpoints.DIVERGED, now)
         return
-    if w[O_LOCAL] != 0 or w[O_STORM_LIMIT] == 0 or asked(w, row):
+    if w[options.LOCAL] != 0 or w[options.STORM_LIMIT] == 0 or asked(w, row):
         return
-    if now - w[state + ST_STORM_WINDOW] >= w[O_STORM_WINDOW_NS]:
-        put(w, state + ST_STORM_WINDOW, now)
-        put(w, state + ST_STORM_COUNT, 0)
-    put(w, state + ST_STORM_COUNT, w[state + ST_STORM_COUNT] + 1)
-    if w[state + ST_STORM_COUNT] >= w[O_STORM_LIMIT]:
-        put(w, state + ST_STORM, now)
-        count(w, row, STORMS, 1)
-        write_event(u8, w, row, 0, R_STORM, w[state + ST_STORM_COUNT], now)
+    if now - w[state + checkpoints.STORM_WINDOW] >= w[options.STORM_WINDOW_NS]:
+        put(w, state + checkpoints.STORM_WINDOW, now)
+        put(w, state + checkpoints.STORM_COUNT, 0)
+    put(w, state + checkpoints.STORM_COUNT, w[state + checkpoints.STORM_COUNT] + 1)
+    if w[state + checkpoints.STORM_COUNT] >= w[options.STORM_LIMIT]:
+        put(w, state + checkpoints.STORM, now)
+        count(w, row, counters.STORMS, 1)
+        write_event(u8, w, row, 0, reasons.STORM, w[state + checkpoints.STORM_COUNT], now)
 
 
 @hot
 def forget_request(w, row):
     """The request in flight, if any, is void."""
-    w[scalar(row, SC_ASKED)] = 0
-    w[scalar(row, SC_WANTED)] = 0
-    w[scalar(row, SC_REPLY)] &= ~1
+    w[scalar(row, scalars.ASKED)] = 0
+    w[scalar(row, scalars.WANTED)] = 0
+    w[scalar(row, scalars.REPLY)] &= ~scalars.REPLY_CHECKPOINT
 
 
 @hot
 def answered(u8, w, row, now):
     """A checkpoint was made: nothing is asked for any more, but for the next one of a storm."""
     forget_request(w, row)
-    state = w[O_STATE]
-    put(w, state + ST_SETTLED, now)
-    if w[state + ST_STORM] == 0:
+    state = w[options.CHECKPOINTS]
+    put(w, state + checkpoints.SETTLED, now)
+    if w[state + checkpoints.STORM] == 0:
         return
-    if now - max(w[state + ST_DIVERGED], w[state + ST_STORM]) >= w[O_STORM_WINDOW_NS]:
-        put(w, state + ST_STORM, 0)
-        put(w, state + ST_STORM_COUNT, 0)
-        write_event(u8, w, row, 0, R_STORM, 0, now)
+    if now - max(w[state + checkpoints.DIVERGED], w[state + checkpoints.STORM]) >= w[options.STORM_WINDOW_NS]:
+        put(w, state + checkpoints.STORM, 0)
+        put(w, state + checkpoints.STORM_COUNT, 0)
+        write_event(u8, w, row, 0, reasons.STORM, 0, now)
     else:
-        w[scalar(row, SC_WANTED)] = now + w[O_STORM_NS]
+        w[scalar(row, scalars.WANTED)] = now + w[options.STORM_NS]
 
 
 @hot
 def request_due(w, row, now):
     """Whether the time of a request has come: one that had to wait, or one that nobody has answered."""
-    wanted, since = w[scalar(row, SC_WANTED)], w[scalar(row, SC_ASKED)]
+    wanted, since = w[scalar(row, scalars.WANTED)], w[scalar(row, scalars.ASKED)]
     if wanted != 0 and now >= wanted:
         return True
-    if since == 0 or now - since < w[O_TIMEOUT_NS]:
+    if since == 0 or now - since < w[options.TIMEOUT_NS]:
         return False
     # Without a secondary there is no copy to make until it is there.
-    return w[scalar(row, SC_ARMING)] == ARMING or w[scalar(row, SC_ARMING)] == IN_STEP
+    return w[scalar(row, scalars.ARMING)] == arming.ARMING or w[scalar(row, scalars.ARMING)] == arming.IN_STEP
 
 
 @hot
@@ -138,10 +112,10 @@ def repeat_request(u8, w, row, now):
     """Send the request whose time has come; returns 1 for one."""
     if not request_due(w, row, now):
         return 0
-    if w[scalar(row, SC_ASKED)] == 0:
+    if w[scalar(row, scalars.ASKED)] == 0:
         _request(u8, w, row, now)
         return 1
-    w[scalar(row, SC_ASKED)] = now
-    w[scalar(row, SC_REPLY)] |= 1
-    count(w, row, CHECKPOINTS_ASKED_AGAIN, 1)
+    w[scalar(row, scalars.ASKED)] = now
+    w[scalar(row, scalars.REPLY)] |= scalars.REPLY_CHECKPOINT
+    count(w, row, counters.CHECKPOINTS_ASKED_AGAIN, 1)
     return 1

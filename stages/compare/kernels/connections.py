@@ -8,49 +8,35 @@ from stages.compare.kernels.datagrams import leave
 from stages.compare.kernels.rules import classify, passes, stale
 from stages.compare.kernels.syn import catch_up, rejoin
 from stages.compare.kernels.verdict import queue_work
-from stages.compare.layout.words import (
-    C_EPOCH,
-    C_FLAGS,
-    C_VERDICT,
-    CF_PASS,
-    CF_RULE,
-    CONNECTIONS,
-    CONNECTIONS_EVICTED,
-    CONNECTIONS_OPENED,
-    O_STUCK,
-    O_TABLE,
-    RESERVE,
-    SC_GENERATION,
-)
+from stages.compare.layout import conns, counters, memory, options, scalars
 from stages.packets.kernels.table import find, insert, remove, remove_cost, touch, victim
-from stages.packets.layout.packet import FRAGMENT, TCP
-from stages.packets.layout.table import R_PINNED
+from stages.packets.layout import rows, verdicts
 
 
 @hot
 def connection(w, row, side, s, verdict, now):
     """Row of the connection whose key is at ``s``, a new one if need be; 0 while there is none to be had."""
-    t = w[O_TABLE]
+    t = w[options.TABLE]
     c = find(w, t, s)
     if c < 0:
         c = insert(w, t, s, now)
         if c < 0:
             old = victim(w, t)
             if old < 0:
-                w[O_STUCK] |= 1 << side
+                w[options.STUCK] |= 1 << side
                 return 0
-            if undo_left(w) < remove_cost(w, t, old) + RESERVE // 2:
+            if undo_left(w) < remove_cost(w, t, old) + memory.RESERVE // 2:
                 return 0  # a long run of buckets: in the next burst, with an empty log
             leave(w, row, old)
             remove(w, t, old)
-            count(w, row, CONNECTIONS, -1)
-            count(w, row, CONNECTIONS_EVICTED, 1)
+            count(w, row, counters.CONNECTIONS, -1)
+            count(w, row, counters.CONNECTIONS_EVICTED, 1)
             c = insert(w, t, s, now)
-        put(w, c + C_VERDICT, verdict)
-        count(w, row, CONNECTIONS, 1)
-        count(w, row, CONNECTIONS_OPENED, 1)
-        put(w, c + C_EPOCH, w[scalar(row, SC_GENERATION)])
-    elif w[c + C_EPOCH] != w[scalar(row, SC_GENERATION)]:
+        put(w, c + conns.VERDICT, verdict)
+        count(w, row, counters.CONNECTIONS, 1)
+        count(w, row, counters.CONNECTIONS_OPENED, 1)
+        put(w, c + conns.GENERATION, w[scalar(row, scalars.GENERATION)])
+    elif w[c + conns.GENERATION] != w[scalar(row, scalars.GENERATION)]:
         catch_up(w, row, c)
     if stale(w, row, c):
         reclassify(w, row, c)
@@ -62,16 +48,17 @@ def connection(w, row, side, s, verdict, now):
 def reclassify(w, row, c):
     """Find the rule of a connection anew: one that passes lets go what is held, one that does no more is compared."""
     classify(w, row, c)
-    if w[c + C_VERDICT] == FRAGMENT:
+    if w[c + conns.VERDICT] == verdicts.FRAGMENT:
         return  # a rule is for whole datagrams, which have ports
-    state = w[c + C_FLAGS]
+    state = w[c + conns.FLAGS]
     if passes(w, c):
-        if state & CF_RULE == 0:
-            put(w, c + C_FLAGS, state | CF_RULE)
-            if w[c + R_PINNED] != 0:
+        if state & conns.CF_RULE == 0:
+            put(w, c + conns.FLAGS, state | conns.CF_RULE)
+            if w[c + rows.PINNED] != 0:
                 leave(w, row, c)
                 queue_work(w, row, c)
-    elif state & CF_RULE:
-        put(w, c + C_FLAGS, state & ~CF_RULE)
-        if w[c + C_VERDICT] == TCP and state & CF_PASS == 0:  # else it goes on passing, as it did before the rule
+    elif state & conns.CF_RULE:
+        put(w, c + conns.FLAGS, state & ~conns.CF_RULE)
+        # Else it goes on passing, as it did before the rule.
+        if w[c + conns.VERDICT] == verdicts.TCP and state & conns.CF_PASS == 0:
             rejoin(w, c)

@@ -5,26 +5,12 @@ from __future__ import annotations
 from ring.atomics import be16, byte, copy, put_be16, put_byte
 from ring.hot import hot
 from stages.compare.kernels.slots import fill_slot, slot, take_slot
-from stages.compare.layout.words import (
-    S_ACK,
-    S_BYTES,
-    S_DATA,
-    S_DATA_LEN,
-    S_END,
-    S_FLAGS,
-    S_FRAME,
-    S_PARTS,
-    S_SEQ,
-    S_SIBLING,
-    S_V,
-)
+from stages.compare.layout import conns, slots
 from stages.packets.kernels.checksum import delta32, updated
 from stages.packets.kernels.parse import parse
-from stages.packets.layout.packet import F_END, F_IPV, F_L3, F_L4, F_PORTS, FRAGMENT, IP, OTHER, TCP
+from stages.packets.layout import parsed, verdicts
 
 _LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
-PLACE = S_ACK  # in the slot of a fragment: F_FRAG, offset << 1 | more
-_ALONE = 1 << 41  # in the ports word of a key: put together, but TCP or not to be read
 
 
 @hot
@@ -32,59 +18,59 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     """The datagram of group ``n`` and of fragment ``m`` in a slot of its own, parsed into the words at ``b``.
 
     ``end`` bytes long without the headers that each fragment has.  -1: no slot is free; -2: it is too large.  What the
-    row of its connection is to say as verdict is left in ``S_ACK``.
+    row of its connection is to say as verdict is left in ``slots.VERDICT``.
     """
     first = m + 1
-    if w[slot(w, m) + PLACE] >> 1 != 0:
-        first = w[slot(w, n) + S_PARTS]
-        while w[slot(w, first - 1) + PLACE] >> 1 != 0:
-            first = w[slot(w, first - 1) + S_SIBLING]
+    if w[slot(w, m) + slots.PLACE] >> 1 != 0:
+        first = w[slot(w, n) + slots.PARTS]
+        while w[slot(w, first - 1) + slots.PLACE] >> 1 != 0:
+            first = w[slot(w, first - 1) + slots.SIBLING]
     x = slot(w, first - 1)
-    at = w[x + S_BYTES] + w[x + S_V]
-    parse(u8, w, at, w[x + S_FRAME] - w[x + S_V], b)
-    l3 = w[b + F_L3]
-    header = w[b + F_L4] - (0 if w[b + F_IPV] == 4 else 8)
-    if header - l3 - (0 if w[b + F_IPV] == 4 else 40) + end > _LARGEST:
+    at = w[x + slots.BYTES] + w[x + slots.VNET]
+    parse(u8, w, at, w[x + slots.FRAME] - w[x + slots.VNET], b)
+    l3 = w[b + parsed.L3]
+    header = w[b + parsed.L4] - (0 if w[b + parsed.IPV] == 4 else 8)
+    if header - l3 - (0 if w[b + parsed.IPV] == 4 else 40) + end > _LARGEST:
         return -2
     whole = take_slot(w, row, side, header + end)
     if whole < 0:
         return -1
     fill_slot(w, whole, header + end, 0, now)
     y = slot(w, whole)
-    to = w[y + S_BYTES]
+    to = w[y + slots.BYTES]
     copy(u8, to, at, header)
-    if w[b + F_IPV] == 4:
+    if w[b + parsed.IPV] == 4:
         _mend_ipv4(u8, to + l3, header - l3 + end)
     else:
         _mend_ipv6(u8, to + l3, header - l3, byte(u8, at + header), header - l3 - 40 + end)
-    part = w[slot(w, n) + S_PARTS]
+    part = w[slot(w, n) + slots.PARTS]
     while part != 0:
         _copy_part(u8, w, to + header, part - 1)
-        part = w[slot(w, part - 1) + S_SIBLING]
+        part = w[slot(w, part - 1) + slots.SIBLING]
     _copy_part(u8, w, to + header, m)
-    proto = byte(u8, to + l3 + 9) if w[b + F_IPV] == 4 else byte(u8, at + header)
+    proto = byte(u8, to + l3 + 9) if w[b + parsed.IPV] == 4 else byte(u8, at + header)
     verdict = parse(u8, w, to, header + end, b)
-    if verdict == OTHER or verdict == FRAGMENT:  # not to be read: compared as it is
-        w[b + F_PORTS] = proto << 32
-        w[b + F_L4] = header
-        w[b + F_END] = header + end
-        verdict = TCP
-    if verdict == TCP:
-        w[b + F_PORTS] |= _ALONE
-        verdict = IP
-    w[y + S_SEQ] = 0
-    w[y + S_ACK] = verdict
-    w[y + S_FLAGS] = 0
-    w[y + S_END] = 0
-    w[y + S_DATA] = w[b + F_L4]
-    w[y + S_DATA_LEN] = w[b + F_END] - w[b + F_L4]
+    if verdict == verdicts.OTHER or verdict == verdicts.FRAGMENT:  # not to be read: compared as it is
+        w[b + parsed.PORTS] = proto << 32
+        w[b + parsed.L4] = header
+        w[b + parsed.END] = header + end
+        verdict = verdicts.TCP
+    if verdict == verdicts.TCP:
+        w[b + parsed.PORTS] |= conns.KEY_ALONE
+        verdict = verdicts.IP
+    w[y + slots.SEQ] = 0
+    w[y + slots.VERDICT] = verdict
+    w[y + slots.FLAGS] = 0
+    w[y + slots.END] = 0
+    w[y + slots.DATA] = w[b + parsed.L4]
+    w[y + slots.DATA_LEN] = w[b + parsed.END] - w[b + parsed.L4]
     return whole
 
 
 @hot
 def _copy_part(u8, w, to, m):
     x = slot(w, m)
-    copy(u8, to + (w[x + PLACE] >> 1), w[x + S_BYTES] + w[x + S_DATA], w[x + S_DATA_LEN])
+    copy(u8, to + (w[x + slots.PLACE] >> 1), w[x + slots.BYTES] + w[x + slots.DATA], w[x + slots.DATA_LEN])
 
 
 @hot

@@ -1,7 +1,8 @@
 """The lives of a TCP connection in the compare: a SYN with a new sequence number begins one, a checkpoint joins them.
 
-The two replicas may be in different lives for a while.  The secondary's packets carry theirs (``S_LIFE``): those of a
-life that the primary has not begun wait, those of one that it has left are void.
+The two replicas may be in different lives for a while.  A slot says to which life its packet of the secondary
+belongs (`slots.LIFE`): packets of a life that the primary has not begun wait, those of one that it has left are
+dropped.
 """
 
 from __future__ import annotations
@@ -11,78 +12,39 @@ from ring.kernels.ledger import put, scalar
 from stages.compare.kernels.rules import restart
 from stages.compare.kernels.slots import slot
 from stages.compare.kernels.verdict import queue_work
-from stages.compare.layout.words import (
-    ACKS,
-    C_COMPARED,
-    C_CURSOR,
-    C_EPOCH,
-    C_FLAGS,
-    C_HEAD,
-    C_LIFE,
-    C_P_ISN,
-    C_P_MAX_ACK,
-    C_P_NEXT,
-    C_S_ISN,
-    C_S_LIFE,
-    C_S_MAX_ACK,
-    C_TAIL,
-    C_VERDICT,
-    CF_DIVERGED,
-    CF_P_ACK,
-    CF_P_NEXT,
-    CF_P_RST,
-    CF_P_SYN,
-    CF_PASS,
-    CF_RULE,
-    CF_S_ACK,
-    CF_S_RST,
-    CF_SYN_MATCHED,
-    CF_SYNCED,
-    CF_WORK,
-    O_STUCK,
-    PACKETS,
-    S_DATA_LEN,
-    S_END,
-    S_FLAGS,
-    S_LIFE,
-    S_NEXT,
-    S_SEQ,
-    SC_GENERATION,
-    SECONDARY,
-)
+from stages.compare.layout import conns, options, scalars, slots
 from stages.packets.kernels.serial import add, diff
-from stages.packets.layout.packet import ACK, FIN, RST, SYN, TCP
-from stages.packets.layout.table import R_CLOSED
+from stages.packets.layout import rows, tcp, verdicts
 
 
 @hot
 def primary_syn(w, row, c, seq, flags):
     """A SYN of the primary, number ``seq``; False while packets of the connection's former life have to leave first."""
-    state = w[c + C_FLAGS]
-    if state & (CF_P_SYN | CF_SYN_MATCHED) and w[c + C_P_ISN] == seq:
+    state = w[c + conns.FLAGS]
+    if state & (conns.CF_P_SYN | conns.CF_SYN_MATCHED) and w[c + conns.PRIMARY_ISN] == seq:
         return True  # sent again
-    if w[c + C_HEAD + PACKETS] != 0 or w[c + C_HEAD + ACKS] != 0:
-        if state & (CF_PASS | CF_RULE) == 0 and _waits(w, c, flags):
-            w[O_STUCK] |= 1  # until it is compared, the secondary begins anew, too, or its time is over
+    if w[c + conns.HEAD + conns.PACKETS] != 0 or w[c + conns.HEAD + conns.ACKS] != 0:
+        if state & (conns.CF_PASS | conns.CF_RULE) == 0 and _waits(w, c, flags):
+            w[options.STUCK] |= 1  # until it is compared, the secondary begins anew, too, or its time is over
             return False
         # The rest (acknowledgements, a reset if it is the client that begins anew) means nothing any more.
-        put(w, c + C_FLAGS, state | CF_PASS)
+        put(w, c + conns.FLAGS, state | conns.CF_PASS)
         queue_work(w, row, c)
         return False
-    kept = state & (CF_WORK | CF_RULE)
-    if w[c + C_S_LIFE] > w[c + C_LIFE]:  # the secondary has begun it already
-        kept |= CF_SYN_MATCHED | state & (CF_S_ACK | CF_S_RST)
-        put(w, c + C_LIFE, w[c + C_LIFE] + 1)
+    kept = state & (conns.CF_WORK | conns.CF_RULE)
+    if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE]:  # the secondary has begun it already
+        kept |= conns.CF_SYN_MATCHED | state & (conns.CF_S_ACK | conns.CF_S_RST)
+        put(w, c + conns.LIFE, w[c + conns.LIFE] + 1)
         _place_syn_data(w, c, add(seq, 1))
     else:
-        kept |= CF_P_SYN
+        kept |= conns.CF_P_SYN
         # Where nothing was compared yet, what the secondary has sent is of this life.
-        put(w, c + C_LIFE, w[c + C_S_LIFE] + (1 if state & CF_SYNCED else 0))
-    put(w, c + C_FLAGS, kept | CF_SYNCED)
-    put(w, c + C_P_ISN, seq)
-    put(w, c + C_COMPARED, add(seq, 1))
-    put(w, c + C_CURSOR, 0)
-    put(w, c + R_CLOSED, 0)
+        put(w, c + conns.LIFE, w[c + conns.SECONDARY_LIFE] + (1 if state & conns.CF_SYNCED else 0))
+    put(w, c + conns.FLAGS, kept | conns.CF_SYNCED)
+    put(w, c + conns.PRIMARY_ISN, seq)
+    put(w, c + conns.COMPARED, add(seq, 1))
+    put(w, c + conns.CURSOR, 0)
+    put(w, c + rows.CLOSED, 0)
     restart(w, c)
     return True
 
@@ -94,56 +56,63 @@ def _waits(w, c, flags):
     Or a reset, where the new SYN (its ``flags``) answers no client: that one has not begun anew, and is not to hear of
     a reset from the primary alone.
     """
-    if w[c + C_FLAGS] & CF_DIVERGED:
+    if w[c + conns.FLAGS] & conns.CF_DIVERGED:
         return True
-    if w[c + C_S_LIFE] > w[c + C_LIFE]:
+    if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE]:
         return False  # nor will it: it has begun anew
-    if w[c + C_FLAGS] & CF_P_SYN:
+    if w[c + conns.FLAGS] & conns.CF_P_SYN:
         return True
-    last = w[c + C_TAIL + ACKS] - 1
-    if flags & ACK == 0 and last >= 0 and w[slot(w, last) + S_FLAGS] & RST and w[c + C_FLAGS] & CF_S_RST == 0:
+    last = w[c + conns.TAIL + conns.ACKS] - 1
+    if (
+        flags & tcp.ACK == 0
+        and last >= 0
+        and w[slot(w, last) + slots.FLAGS] & tcp.RST
+        and w[c + conns.FLAGS] & conns.CF_S_RST == 0
+    ):
         return True
-    n = w[c + C_HEAD + PACKETS]
+    n = w[c + conns.HEAD + conns.PACKETS]
     while n != 0:
         x = slot(w, n - 1)
-        if (w[x + S_DATA_LEN] > 0 or w[x + S_FLAGS] & FIN) and diff(w[x + S_END], w[c + C_COMPARED]) > 0:
+        if (w[x + slots.DATA_LEN] > 0 or w[x + slots.FLAGS] & tcp.FIN) and diff(
+            w[x + slots.END], w[c + conns.COMPARED]
+        ) > 0:
             return True
-        n = w[x + S_NEXT]
+        n = w[x + slots.NEXT]
     return False
 
 
 @hot
 def _place_syn_data(w, c, seq):
     """Data in the secondary's SYN (RFC 7413) stands at ``seq``, now that the primary's SYN says where that is."""
-    n = w[c + C_HEAD + SECONDARY]
+    n = w[c + conns.HEAD + conns.SECONDARY]
     while n != 0:
         x = slot(w, n - 1)
-        if w[x + S_LIFE] == w[c + C_LIFE]:
-            if w[x + S_FLAGS] & SYN:
-                put(w, x + S_SEQ, seq)
-                put(w, x + S_END, add(seq, w[x + S_DATA_LEN]))
+        if w[x + slots.LIFE] == w[c + conns.LIFE]:
+            if w[x + slots.FLAGS] & tcp.SYN:
+                put(w, x + slots.SEQ, seq)
+                put(w, x + slots.END, add(seq, w[x + slots.DATA_LEN]))
             return
-        n = w[x + S_NEXT]
+        n = w[x + slots.NEXT]
 
 
 @hot
 def secondary_syn_known(w, c, seq):
     """Whether the secondary's SYN ``seq`` was seen before."""
-    seen = w[c + C_FLAGS] & CF_SYN_MATCHED != 0 or w[c + C_S_LIFE] > w[c + C_LIFE]
-    return seen and w[c + C_S_ISN] == seq
+    seen = w[c + conns.FLAGS] & conns.CF_SYN_MATCHED != 0 or w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE]
+    return seen and w[c + conns.SECONDARY_ISN] == seq
 
 
 @hot
 def secondary_syn(w, c, seq):
     """A new SYN of the secondary: the one that the primary has sent, or the first sign of a new life."""
-    state = w[c + C_FLAGS] & ~CF_S_RST
-    put(w, c + C_S_ISN, seq)
-    if state & CF_P_SYN:
-        put(w, c + C_FLAGS, state & ~CF_P_SYN | CF_SYN_MATCHED)
-        put(w, c + C_S_LIFE, w[c + C_LIFE])
+    state = w[c + conns.FLAGS] & ~conns.CF_S_RST
+    put(w, c + conns.SECONDARY_ISN, seq)
+    if state & conns.CF_P_SYN:
+        put(w, c + conns.FLAGS, state & ~conns.CF_P_SYN | conns.CF_SYN_MATCHED)
+        put(w, c + conns.SECONDARY_LIFE, w[c + conns.LIFE])
     else:
-        put(w, c + C_FLAGS, state)
-        put(w, c + C_S_LIFE, w[c + C_S_LIFE] + 1)
+        put(w, c + conns.FLAGS, state)
+        put(w, c + conns.SECONDARY_LIFE, w[c + conns.SECONDARY_LIFE] + 1)
 
 
 @hot
@@ -153,26 +122,26 @@ def catch_up(w, row, c):
     Where a secondary came that is no copy (checkpoint = "local"), the connection passes until it begins anew.  Done
     when the next packet of the connection comes, so that a checkpoint need not look at every row.
     """
-    generation = w[scalar(row, SC_GENERATION)]
+    generation = w[scalar(row, scalars.GENERATION)]
     rejoin(w, c)
-    if generation & 1 and w[c + C_VERDICT] == TCP:
-        put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_PASS)
-    put(w, c + C_EPOCH, generation)
+    if generation & 1 and w[c + conns.VERDICT] == verdicts.TCP:
+        put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_PASS)
+    put(w, c + conns.GENERATION, generation)
 
 
 @hot
 def rejoin(w, c):
     """Compare from where the primary is now."""
-    state = w[c + C_FLAGS] & ~(CF_DIVERGED | CF_PASS | CF_P_RST | CF_S_RST | CF_S_ACK)
-    if state & CF_P_SYN:
-        state = state & ~CF_P_SYN | CF_SYN_MATCHED
-    if state & CF_SYN_MATCHED:
-        put(w, c + C_S_ISN, w[c + C_P_ISN])
-    if state & CF_SYNCED and state & CF_P_NEXT:
-        put(w, c + C_COMPARED, w[c + C_P_NEXT])
-    if state & CF_P_ACK:
-        put(w, c + C_S_MAX_ACK, w[c + C_P_MAX_ACK])
-        state |= CF_S_ACK
-    put(w, c + C_S_LIFE, w[c + C_LIFE])
-    put(w, c + C_FLAGS, state)
+    state = w[c + conns.FLAGS] & ~(conns.CF_DIVERGED | conns.CF_PASS | conns.CF_P_RST | conns.CF_S_RST | conns.CF_S_ACK)
+    if state & conns.CF_P_SYN:
+        state = state & ~conns.CF_P_SYN | conns.CF_SYN_MATCHED
+    if state & conns.CF_SYN_MATCHED:
+        put(w, c + conns.SECONDARY_ISN, w[c + conns.PRIMARY_ISN])
+    if state & conns.CF_SYNCED and state & conns.CF_P_NEXT:
+        put(w, c + conns.COMPARED, w[c + conns.PRIMARY_NEXT])
+    if state & conns.CF_P_ACK:
+        put(w, c + conns.SECONDARY_MAX_ACK, w[c + conns.PRIMARY_MAX_ACK])
+        state |= conns.CF_S_ACK
+    put(w, c + conns.SECONDARY_LIFE, w[c + conns.LIFE])
+    put(w, c + conns.FLAGS, state)
     restart(w, c)  # what lies between was not read

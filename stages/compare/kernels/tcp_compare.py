@@ -11,80 +11,38 @@ from stages.compare.kernels.rules import agree_stream, hit, masks
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.timestamps import emit_in_time, forget_overtaking, note_held_overtaking
 from stages.compare.kernels.verdict import diverge, queue_work
-from stages.compare.layout.words import (
-    ACKS,
-    C_COMPARED,
-    C_CURSOR,
-    C_FLAGS,
-    C_HEAD,
-    C_LIFE,
-    C_P_ISN,
-    C_P_NEXT,
-    C_S_LIFE,
-    C_S_MAX_ACK,
-    C_TAIL,
-    C_VERDICT,
-    CF_DIVERGED,
-    CF_P_RST,
-    CF_P_SYN,
-    CF_RULE,
-    CF_S_ACK,
-    CF_S_RST,
-    CF_SYN_MATCHED,
-    CF_SYNCED,
-    DROPPED_BY_RULE,
-    DROPPED_DIVERGED,
-    DROPPED_UNCOMPARED,
-    MASKED,
-    MATCHED,
-    O_STRICT,
-    OUTDEV,
-    PACKETS,
-    PASSES,
-    R_FLAGS,
-    R_PAYLOAD,
-    RELEASED,
-    RELEASED_BY_RULE,
-    S_ACK,
-    S_BYTES,
-    S_DATA,
-    S_DATA_LEN,
-    S_END,
-    S_FLAGS,
-    S_LIFE,
-    S_NEXT,
-    S_SEQ,
-    S_TIME,
-    SECONDARY,
-)
+from stages.compare.layout import conns, counters, options, ports, reasons, slots
 from stages.packets.kernels.serial import add, diff
-from stages.packets.layout.packet import ACK, RST, SYN, TCP
-from stages.packets.layout.table import R_CLOSED
+from stages.packets.layout import rows, tcp, verdicts
 
 _RESERVE = 192  # undo entries that one step may need
-RESETS = CF_P_RST | CF_S_RST
-NOT_NOW = CF_DIVERGED | CF_P_SYN  # while one of these is set nothing is compared
+RESETS = conns.CF_P_RST | conns.CF_S_RST
+NOT_NOW = conns.CF_DIVERGED | conns.CF_P_SYN  # while one of these is set nothing is compared
 
 
 @hot
 def acknowledged(w, c, flags, ack):
     """Whether the secondary has acknowledged as much as a primary segment with this ACK."""
-    if w[O_STRICT] == 0 or flags & ACK == 0 or w[c + C_S_LIFE] > w[c + C_LIFE]:
+    if w[options.STRICT] == 0 or flags & tcp.ACK == 0 or w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE]:
         return True  # also where the secondary has done with this life
     # While the primary's SYN waits, what the secondary has acknowledged is of another life.
-    return w[c + C_FLAGS] & (CF_S_ACK | CF_P_SYN) == CF_S_ACK and diff(w[c + C_S_MAX_ACK], ack) >= 0
+    return (
+        w[c + conns.FLAGS] & (conns.CF_S_ACK | conns.CF_P_SYN) == conns.CF_S_ACK
+        and diff(w[c + conns.SECONDARY_MAX_ACK], ack) >= 0
+    )
 
 
 @hot
 def has_reset(w, c):
     """Whether the secondary has reset the connection here: it holds no byte before the reset that the primary lacks."""
-    n = w[c + C_HEAD + SECONDARY] - 1
-    if n >= 0 and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
-        if w[slot(w, n) + S_FLAGS] & RST:
+    n = w[c + conns.HEAD + conns.SECONDARY] - 1
+    if n >= 0 and w[slot(w, n) + slots.LIFE] == w[c + conns.LIFE]:
+        if w[slot(w, n) + slots.FLAGS] & tcp.RST:
             return True  # whatever it has begun since then
-        if diff(w[slot(w, n) + S_END], w[c + C_COMPARED]) > 0:
+        if diff(w[slot(w, n) + slots.END], w[c + conns.COMPARED]) > 0:
             return False
-    return w[c + C_FLAGS] & (CF_S_RST | CF_P_SYN) == CF_S_RST  # while the primary's SYN waits: of another life
+    # While the primary's SYN waits: of another life.
+    return w[c + conns.FLAGS] & (conns.CF_S_RST | conns.CF_P_SYN) == conns.CF_S_RST
 
 
 @hot
@@ -93,48 +51,48 @@ def _resets_behind(w, c):
 
     It will acknowledge no more, and what the primary's segments before the reset acknowledge dies with both.
     """
-    n = w[c + C_TAIL + ACKS] - 1
-    return n >= 0 and w[slot(w, n) + S_FLAGS] & RST != 0 and has_reset(w, c)
+    n = w[c + conns.TAIL + conns.ACKS] - 1
+    return n >= 0 and w[slot(w, n) + slots.FLAGS] & tcp.RST != 0 and has_reset(w, c)
 
 
 @hot
 def release_counts(w, row, c, frames):
     """Count primary frames that leave: compared, or passed by a rule."""
-    if w[c + C_FLAGS] & CF_RULE:
-        count(w, row, RELEASED_BY_RULE, frames)
+    if w[c + conns.FLAGS] & conns.CF_RULE:
+        count(w, row, counters.RELEASED_BY_RULE, frames)
         hit(w, c, frames)
     else:
-        count(w, row, RELEASED, frames)
+        count(w, row, counters.RELEASED, frames)
 
 
 @hot
 def drop_counts(w, row, c, frames):
     """Count secondary frames of a connection that passes."""
-    if w[c + C_FLAGS] & CF_RULE:
-        count(w, row, DROPPED_BY_RULE, frames)
+    if w[c + conns.FLAGS] & conns.CF_RULE:
+        count(w, row, counters.DROPPED_BY_RULE, frames)
         hit(w, c, frames)
     else:
-        count(w, row, DROPPED_DIVERGED, frames)
+        count(w, row, counters.DROPPED_DIVERGED, frames)
 
 
 @hot
 def service(u8, w, row, c, now):
     """Compare and release as far as a connection can go; True when nothing more can be done for now."""
     while undo_left(w) > _RESERVE:
-        if w[c + C_FLAGS] & PASSES:
+        if w[c + conns.FLAGS] & conns.PASSES:
             done = _pass_one(u8, w, row, c)
-        elif w[c + C_VERDICT] != TCP:
+        elif w[c + conns.VERDICT] != verdicts.TCP:
             return True  # on the work list for a rule that is no more
         else:
-            done = _release_one(u8, w, row, c, PACKETS)
+            done = _release_one(u8, w, row, c, conns.PACKETS)
             if done == 0:
-                done = _release_one(u8, w, row, c, ACKS)
+                done = _release_one(u8, w, row, c, conns.ACKS)
             if done == 0:
                 done = _compare_step(u8, w, row, c, now)
         if done == 0:
             return True
         if done < 0:  # outdev is full
-            blocked(w, OUTDEV)
+            blocked(w, ports.OUTDEV)
             break
     queue_work(w, row, c)
     return False
@@ -143,71 +101,71 @@ def service(u8, w, row, c, now):
 @hot
 def note_reset(w, c):
     """Once both have reset the connection it is the first to be evicted."""
-    if w[c + C_FLAGS] & RESETS == RESETS and w[c + R_CLOSED] == 0:
-        put(w, c + R_CLOSED, 1)
+    if w[c + conns.FLAGS] & RESETS == RESETS and w[c + rows.CLOSED] == 0:
+        put(w, c + rows.CLOSED, 1)
 
 
 @hot
 def holds_reset(w, c):
     """Whether a reset of the primary is held."""
-    n = w[c + C_HEAD + ACKS]
+    n = w[c + conns.HEAD + conns.ACKS]
     while n != 0:
-        if w[slot(w, n - 1) + S_FLAGS] & RST:
+        if w[slot(w, n - 1) + slots.FLAGS] & tcp.RST:
             return True
-        n = w[slot(w, n - 1) + S_NEXT]
+        n = w[slot(w, n - 1) + slots.NEXT]
     return False
 
 
 @hot
 def forget_resets(w, c):
     """Both go on behind their resets, so those were no end: a handshake refuses a wrong ack so (RFC 9293, 3.10.7.4)."""
-    put(w, c + C_FLAGS, w[c + C_FLAGS] & ~RESETS)
-    put(w, c + R_CLOSED, 0)
+    put(w, c + conns.FLAGS, w[c + conns.FLAGS] & ~RESETS)
+    put(w, c + rows.CLOSED, 0)
 
 
 @hot
 def _look_behind(w, row, c, place):
     """A held reset of the primary has left, which stood at ``place`` of its stream: was it an end?"""
-    if w[c + C_FLAGS] & RESETS != RESETS or holds_reset(w, c):
+    if w[c + conns.FLAGS] & RESETS != RESETS or holds_reset(w, c):
         return
-    if diff(w[c + C_P_NEXT], place) > 0 and diff(w[c + C_COMPARED], place) > 0:
-        n = w[c + C_HEAD + SECONDARY] - 1
-        if n >= 0 and w[slot(w, n) + S_FLAGS] & RST and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
+    if diff(w[c + conns.PRIMARY_NEXT], place) > 0 and diff(w[c + conns.COMPARED], place) > 0:
+        n = w[c + conns.HEAD + conns.SECONDARY] - 1
+        if n >= 0 and w[slot(w, n) + slots.FLAGS] & tcp.RST and w[slot(w, n) + slots.LIFE] == w[c + conns.LIFE]:
             unlink(w, row, n)
-            count(w, row, MATCHED, 1)
+            count(w, row, counters.MATCHED, 1)
         forget_resets(w, c)
-        n = w[c + C_HEAD + SECONDARY] - 1
-        if n >= 0 and w[slot(w, n) + S_FLAGS] & RST and w[slot(w, n) + S_LIFE] == w[c + C_LIFE]:
-            put(w, c + C_FLAGS, w[c + C_FLAGS] | CF_S_RST)  # it has reset again
+        n = w[c + conns.HEAD + conns.SECONDARY] - 1
+        if n >= 0 and w[slot(w, n) + slots.FLAGS] & tcp.RST and w[slot(w, n) + slots.LIFE] == w[c + conns.LIFE]:
+            put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_S_RST)  # it has reset again
 
 
 @hot
 def _release_one(u8, w, row, c, which):
     """Release the first packet of a list if it may leave: 1 released, 0 it may not (or there is none), -1 no room."""
-    n = w[c + C_HEAD + which] - 1
+    n = w[c + conns.HEAD + which] - 1
     if n < 0:
         return 0
     x = slot(w, n)
-    flags, state = w[x + S_FLAGS], w[c + C_FLAGS]
-    if flags & RST:
-        if not has_reset(w, c) or w[c + C_HEAD + PACKETS] != 0:
+    flags, state = w[x + slots.FLAGS], w[c + conns.FLAGS]
+    if flags & tcp.RST:
+        if not has_reset(w, c) or w[c + conns.HEAD + conns.PACKETS] != 0:
             return 0
-    elif which == PACKETS and diff(w[x + S_END], w[c + C_COMPARED]) > 0:
+    elif which == conns.PACKETS and diff(w[x + slots.END], w[c + conns.COMPARED]) > 0:
         return 0
-    if flags & SYN and state & CF_SYN_MATCHED == 0:
+    if flags & tcp.SYN and state & conns.CF_SYN_MATCHED == 0:
         return 0
-    if not acknowledged(w, c, flags, w[x + S_ACK]) and not _resets_behind(w, c):
+    if not acknowledged(w, c, flags, w[x + slots.ACK]) and not _resets_behind(w, c):
         return 0
     if not fits_slot(w, row, n):
         return -1
-    if which == ACKS:
+    if which == conns.ACKS:
         note_held_overtaking(u8, w, c, n)
     emit_in_time(u8, w, row, c, n)
-    place = int(w[x + S_END])
+    place = int(w[x + slots.END])
     unlink(w, row, n)
-    count(w, row, RELEASED, 1)
+    count(w, row, counters.RELEASED, 1)
     note_reset(w, c)
-    if flags & RST:
+    if flags & tcp.RST:
         _look_behind(w, row, c, place)
     forget_overtaking(w, c)
     return 1
@@ -216,9 +174,9 @@ def _release_one(u8, w, row, c, which):
 @hot
 def _pass_one(u8, w, row, c):
     """One packet of a connection that passes: the primary's oldest leaves, then the secondary's are dropped."""
-    p, a = w[c + C_HEAD + PACKETS] - 1, w[c + C_HEAD + ACKS] - 1
+    p, a = w[c + conns.HEAD + conns.PACKETS] - 1, w[c + conns.HEAD + conns.ACKS] - 1
     n = p
-    if p < 0 or (a >= 0 and w[slot(w, a) + S_TIME] < w[slot(w, p) + S_TIME]):
+    if p < 0 or (a >= 0 and w[slot(w, a) + slots.TIME] < w[slot(w, p) + slots.TIME]):
         n = a
     if n >= 0:
         if not fits_slot(w, row, n):
@@ -227,8 +185,8 @@ def _pass_one(u8, w, row, c):
         release_counts(w, row, c, unlink(w, row, n))
         forget_overtaking(w, c)
         return 1
-    n = w[c + C_HEAD + SECONDARY] - 1
-    if n >= 0 and (w[slot(w, n) + S_LIFE] <= w[c + C_LIFE] or w[c + C_FLAGS] & CF_RULE):
+    n = w[c + conns.HEAD + conns.SECONDARY] - 1
+    if n >= 0 and (w[slot(w, n) + slots.LIFE] <= w[c + conns.LIFE] or w[c + conns.FLAGS] & conns.CF_RULE):
         drop_counts(w, row, c, unlink(w, row, n))
         return 1
     return 0
@@ -237,69 +195,71 @@ def _pass_one(u8, w, row, c):
 @hot
 def stream_offset(w, c, seq):
     """Where ``seq`` stands in the primary's stream after its SYN, modulo 2^32; -1 where that was not seen."""
-    return add(seq, -w[c + C_P_ISN] - 1) if w[c + C_FLAGS] & CF_SYN_MATCHED else -1
+    return add(seq, -w[c + conns.PRIMARY_ISN] - 1) if w[c + conns.FLAGS] & conns.CF_SYN_MATCHED else -1
 
 
 @hot
 def _compare_step(u8, w, row, c, now):
-    """Compare what both sides have at C_COMPARED: 1 when that went on, 0 when one side has nothing there."""
-    n = w[c + C_HEAD + SECONDARY] - 1
-    if n >= 0 and w[slot(w, n) + S_LIFE] < w[c + C_LIFE]:
+    """Compare what both sides have at conns.COMPARED: 1 when that went on, 0 when one side has nothing there."""
+    n = w[c + conns.HEAD + conns.SECONDARY] - 1
+    if n >= 0 and w[slot(w, n) + slots.LIFE] < w[c + conns.LIFE]:
         unlink(w, row, n)
-        count(w, row, DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
+        count(w, row, counters.DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
         return 1
-    if n >= 0 and w[slot(w, n) + S_FLAGS] & RST:  # nothing of the secondary comes before it
-        if w[slot(w, n) + S_LIFE] > w[c + C_LIFE] or w[c + C_FLAGS] & CF_P_RST == 0:
+    if n >= 0 and w[slot(w, n) + slots.FLAGS] & tcp.RST:  # nothing of the secondary comes before it
+        if w[slot(w, n) + slots.LIFE] > w[c + conns.LIFE] or w[c + conns.FLAGS] & conns.CF_P_RST == 0:
             return 0
         unlink(w, row, n)
-        count(w, row, MATCHED, 1)
+        count(w, row, counters.MATCHED, 1)
         return 1
-    if w[c + C_FLAGS] & (NOT_NOW | CF_SYNCED) != CF_SYNCED or (n >= 0 and w[slot(w, n) + S_LIFE] > w[c + C_LIFE]):
+    if w[c + conns.FLAGS] & (NOT_NOW | conns.CF_SYNCED) != conns.CF_SYNCED or (
+        n >= 0 and w[slot(w, n) + slots.LIFE] > w[c + conns.LIFE]
+    ):
         return 0
-    compared = w[c + C_COMPARED]
-    if n >= 0 and diff(w[slot(w, n) + S_END], compared) <= 0:
+    compared = w[c + conns.COMPARED]
+    if n >= 0 and diff(w[slot(w, n) + slots.END], compared) <= 0:
         unlink(w, row, n)
-        count(w, row, MATCHED, 1)
+        count(w, row, counters.MATCHED, 1)
         return 1
-    p = w[c + C_CURSOR] - 1
+    p = w[c + conns.CURSOR] - 1
     if p < 0 or n < 0:
         return 0
     x, y = slot(w, p), slot(w, n)
-    if diff(w[x + S_END], compared) <= 0:
-        put(w, c + C_CURSOR, w[x + S_NEXT])
+    if diff(w[x + slots.END], compared) <= 0:
+        put(w, c + conns.CURSOR, w[x + slots.NEXT])
         return 1
-    first = add(w[x + S_SEQ], w[x + S_FLAGS] >> 1 & 1)
-    mine, theirs = diff(compared, first), diff(compared, w[y + S_SEQ])  # how far into each segment
-    if mine < 0 or theirs < 0 or w[x + S_FLAGS] & RST:
+    first = add(w[x + slots.SEQ], w[x + slots.FLAGS] >> 1 & 1)
+    mine, theirs = diff(compared, first), diff(compared, w[y + slots.SEQ])  # how far into each segment
+    if mine < 0 or theirs < 0 or w[x + slots.FLAGS] & tcp.RST:
         return 0
-    left, right = w[x + S_DATA_LEN] - mine, w[y + S_DATA_LEN] - theirs
+    left, right = w[x + slots.DATA_LEN] - mine, w[y + slots.DATA_LEN] - theirs
     length = min(left, right)
-    a, b = w[x + S_BYTES] + w[x + S_DATA], w[y + S_BYTES] + w[y + S_DATA]
+    a, b = w[x + slots.BYTES] + w[x + slots.DATA], w[y + slots.BYTES] + w[y + slots.DATA]
     if length > 0:
         if masks(w, c):
             agreed = agree_stream(u8, w, c, a + mine, b + theirs, length, stream_offset(w, c, compared))
             same = agreed & 0xFFFFFFFF
             if agreed >> 32 != 0:
-                count(w, row, MASKED, 1)
+                count(w, row, counters.MASKED, 1)
                 hit(w, c, 1)
         else:
             same = common_prefix(u8, a + mine, b + theirs, length)
         if same > 0:
-            put(w, c + C_COMPARED, add(compared, same))
+            put(w, c + conns.COMPARED, add(compared, same))
         if same < length:
-            e = write_event(u8, w, row, c, R_PAYLOAD, stream_offset(w, c, add(compared, same)), now)
+            e = write_event(u8, w, row, c, reasons.PAYLOAD, stream_offset(w, c, add(compared, same)), now)
             keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
             # Show both sides from a common origin: the first byte that both segments have.
             back = min(mine, theirs)
             event_bytes(u8, w, e, a + mine - back, left + back, b + theirs - back, right + back, back + same)
-            diverge(u8, w, row, c, R_PAYLOAD, now)
+            diverge(u8, w, row, c, reasons.PAYLOAD, now)
         return 1
     if left == 0 and right == 0:  # both end here with FIN
-        put(w, c + C_COMPARED, add(compared, 1))
-        put(w, c + R_CLOSED, 1)
+        put(w, c + conns.COMPARED, add(compared, 1))
+        put(w, c + rows.CLOSED, 1)
         return 1
-    e = write_event(u8, w, row, c, R_FLAGS, stream_offset(w, c, compared), now)
+    e = write_event(u8, w, row, c, reasons.FLAGS, stream_offset(w, c, compared), now)
     keep_packets(u8, w, row, c, e, p, mine, n, theirs)
     event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
-    diverge(u8, w, row, c, R_FLAGS, now)
+    diverge(u8, w, row, c, reasons.FLAGS, now)
     return 1

@@ -1,6 +1,6 @@
 """Rules of the compares: what is wrong with one, how they are numbered, and the words that the kernel reads.  Pure.
 
-`stages.compare.layout.rules` says where the words lie; `stages.compare.kernels.rules` reads them, and
+`stages.compare.layout.rules` says where the words lie, `stages.compare.kernels.rules` reads them,
 `stages.compare.rules.rulebook` writes them.
 """
 
@@ -25,6 +25,7 @@ from stages.schema import ID, Mistake, Reader, nearest, show
 
 if TYPE_CHECKING:
     import numpy as np
+
 
 _U64: Final = (1 << 64) - 1
 _PORTED: Final = {ntuple.TCP, ntuple.UDP}
@@ -135,7 +136,7 @@ class Kept:
 
     @property
     def tag(self) -> int:
-        """What connections that fall under it get as C_RULE."""
+        """What connections that fall under it get as conns.RULE."""
         return int(self.serial << L.SERIAL | (L.MASKS if self.rule.action == "mask" else L.PASSES) | self.number + 1)
 
 
@@ -198,28 +199,28 @@ class RuleSet:
         for i, one in enumerate(own):
             w[L.COPY_ORDER + i] = one.number + 1
             r = L.COPY_RECORDS + one.number * L.RECORD_WORDS
-            w[r + L.R_TAG] = one.tag
+            w[r + L.RULE_TAG] = one.tag
             for at, values in _lists(one.rule):
                 w[r + at], w[r + at + 1] = len(items), len(values)
                 for value in values:
                     items += value
             name = one.name.encode()[: L.NAME_BYTES]
-            u8[8 * (r + L.R_NAME) :][: len(name)] = np.frombuffer(name, dtype=np.uint8)
+            u8[8 * (r + L.RULE_NAME) :][: len(name)] = np.frombuffer(name, dtype=np.uint8)
             if one.rule.action != "mask":
                 continue
             states = automaton(one.rule.regex)
             count, classes = len(states.rows), len(states.rows[0])
             size = L.automaton_bytes(count, classes)
-            w[r + L.R_CLASSES], w[r + L.R_STATES] = classes, count
+            w[r + L.RULE_CLASSES], w[r + L.RULE_STATES] = classes, count
             if one.rule.regex in made:
-                w[r + L.R_AUTOMATON] = made[one.rule.regex]
+                w[r + L.RULE_AUTOMATON] = made[one.rule.regex]
                 continue
             if place + size > len(u8):
                 raise TooMuch(
                     f"masks whose automata take more than {L.AUTOMATA_BYTES:,} bytes (rule {one.name} is {size:,})",
                     "fewer masks, or shorter repeats in them",
                 )
-            w[r + L.R_AUTOMATON] = made[one.rule.regex] = place
+            w[r + L.RULE_AUTOMATON] = made[one.rule.regex] = place
             u8[place : place + L.CLASSES] = np.frombuffer(states.classes, dtype=np.uint8)
             table = np.array(states.rows, dtype=">u2").view(np.uint8).ravel()
             u8[place + L.CLASSES :][: len(table)] = table
@@ -267,14 +268,14 @@ def digest(rules: Mapping[str, Rule]) -> str:
 
 
 def _lists(rule: Rule) -> Iterable[tuple[int, list[list[int]]]]:
-    yield L.R_SOURCE, [_net_words(net) for net in rule.source]
-    yield L.R_DESTINATION, [_net_words(net) for net in rule.destination]
+    yield L.RULE_SOURCE, [_net_words(net) for net in rule.source]
+    yield L.RULE_DESTINATION, [_net_words(net) for net in rule.destination]
     for at, ranges in (
-        (L.R_PROTOCOL, rule.protocol),
-        (L.R_VLAN, rule.vlan),
-        (L.R_SOURCE_PORT, rule.source_port),
-        (L.R_DESTINATION_PORT, rule.destination_port),
-        (L.R_BYTES, rule.bytes),
+        (L.RULE_PROTOCOL, rule.protocol),
+        (L.RULE_VLAN, rule.vlan),
+        (L.RULE_SOURCE_PORT, rule.source_port),
+        (L.RULE_DESTINATION_PORT, rule.destination_port),
+        (L.RULE_BYTES, rule.bytes),
     ):
         yield at, [[first, last] for first, last in ranges]
 

@@ -17,8 +17,8 @@ from ring import layout, order
 from ring.ledger import StageSegment
 from stages.compare.config import Rule
 from stages.compare.kind import KIND
+from stages.compare.layout import memory, scalars
 from stages.compare.layout import rules as L
-from stages.compare.layout import words
 from stages.compare.rules import overbroad
 from stages.compare.rules import rule_set as rules
 from stages.compare.rules.rule_set import RuleSet
@@ -43,7 +43,7 @@ class Area:
     @property
     def free(self) -> bool:
         """Whether the kernel has gone over to what was written last, for good: the other copy is ours."""
-        return bool(self.written == self.segment.scalars()[words.SC_RULES_SEEN])
+        return bool(self.written == self.segment.scalars()[scalars.RULES_SEEN])
 
     def _copy(self, change: int) -> int:
         return int(self.at + L.COPIES + (change & 1) * L.COPY_WORDS)
@@ -76,7 +76,7 @@ class Rulebook:
     ) -> None:
         self.log = log
         self.areas = {
-            stage.id: Area(stage.segment, words.places(stage.params, KIND.tables_at)["rules"]) for stage in stages
+            stage.id: Area(stage.segment, memory.places(stage.params, KIND.tables_at)["rules"]) for stage in stages
         }
         self.digest, self.revision = rules.digest(configured), 0
         self.rules = RuleSet()
@@ -94,7 +94,7 @@ class Rulebook:
         self.rules = self.rules.extended(configured, self._counted())
         if self.areas and (self.rules.kept or taken_over):
             # Nothing runs: what was written but not yet taken can be written over.
-            self._write(lambda area: area.segment.scalars()[words.SC_RULES_SEEN] + 1 if taken_over else 0)
+            self._write(lambda area: area.segment.scalars()[scalars.RULES_SEEN] + 1 if taken_over else 0)
 
     def _warn(self, name: str, what: str) -> None:
         if what:
@@ -122,7 +122,7 @@ class Rulebook:
             return False
         self.rules, self._foreign = newest, True
         if any(one[2] != self.revision for one in found):  # it died between two compares
-            self._write(lambda area: area.segment.scalars()[words.SC_RULES_SEEN] + 1)
+            self._write(lambda area: area.segment.scalars()[scalars.RULES_SEEN] + 1)
         if newest.kept:
             more = [one.name for one in newest.kept if one.name not in configured]
             self.log.info("rules taken over", rules=len(newest.kept), added_at_run_time=more)

@@ -4,53 +4,32 @@ from __future__ import annotations
 
 from errno import EAGAIN, EBADF, EBADFD, EINTR, EIO, ENETDOWN, ENODEV, ENXIO
 
+from ring import layout
 from ring.atomics import be32, copy, put_be32, put_byte
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room
-from ring.layout import BLOCKED, CMD_DRAIN, MAX_FRAME, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS, SIZE
 from stages.device.kernels.packet_socket import read_message
-from stages.device.layout import (
-    BURST,
-    DROPPED,
-    LOST,
-    P_FD,
-    P_GIVEN,
-    P_HEADER,
-    P_MEMORY,
-    P_SOCKET,
-    RECEIVE,
-    REFUSED,
-    SEND,
-    SENT,
-    UNREADABLE,
-    X_ERROR,
-    X_FRAME,
-    X_LOST,
-    X_REFUSAL,
-    X_ROW,
-    X_WANTS_OUT,
-    X_WORK,
-)
+from stages.device.layout import counters, memory, message, options, ports
 from stages.packets.kernels.system_calls import sys_read, sys_write
 
 
 @hot
 def write_frame(u8, w, at, header, length):
     """Give the device ``length`` bytes at ``at``, of which ``header`` are a virtio-net header; write's result."""
-    wanted = w[P_HEADER]
+    wanted = w[options.HEADER]
     if wanted == header:
-        return sys_write(u8, w[P_FD], at, length)
+        return sys_write(u8, w[options.FD], at, length)
     if wanted == 0:
-        return sys_write(u8, w[P_FD], at + header, length - header)
+        return sys_write(u8, w[options.FD], at + header, length - header)
     # Another header: what both have in common stands first (10 bytes), the rest is zero.
-    out = int((w[P_MEMORY] + X_FRAME) * 8)
+    out = int((w[options.MEMORY] + memory.FRAME) * 8)
     kept = min(header, wanted)
     for i in range(wanted):
         put_byte(u8, out + i, 0)
     copy(u8, out, at, kept)
     copy(u8, out + wanted, at + header, length - header)
-    return sys_write(u8, w[P_FD], out, wanted + length - header)
+    return sys_write(u8, w[options.FD], out, wanted + length - header)
 
 
 @hot
@@ -62,11 +41,11 @@ def gone(result):
 @hot
 def device_send(u8, w, row):
     """Frames from the ring to the device; the number that left the ring."""
-    x, r = w[P_MEMORY], w[P_INPUTS + SEND]
-    position, end = w[row + R_HEADS + SEND], readable(w, row, SEND)
+    x, r = w[options.MEMORY], w[layout.INPUTS + ports.SEND]
+    position, end = w[row + layout.ROW_HEADS + ports.SEND], readable(w, row, ports.SEND)
     if r == 0 or position == end:
         return 0
-    end = scan(u8, w, r, position, end, BURST)[0]
+    end = scan(u8, w, r, position, end, memory.BURST)[0]
     lead = prefix(w, r)
     sent = refused = 0
     while position < end:
@@ -77,91 +56,91 @@ def device_send(u8, w, row):
         while result == -EINTR:
             result = write_frame(u8, w, at + lead, header, length)
         if result == -EAGAIN:
-            w[x + X_WANTS_OUT] = 1
+            w[x + memory.WANTS_OUT] = 1
             break
         if gone(result):
-            w[x + X_ERROR] = -result
+            w[x + memory.ERROR] = -result
             break
         if result < 0:
             # EIO, ENETDOWN: the link is down; EINVAL: shorter than Ethernet; EMSGSIZE: over the MTU; ENOBUFS: full now
-            w[x + X_REFUSAL] = -result
+            w[x + memory.REFUSAL] = -result
             refused += 1
         else:
             sent += 1
         position += lead + length
-    w[row + R_HEADS + SEND] = position
-    count(w, row, SEND, sent + refused)
-    count(w, row, SENT, sent)
-    count(w, row, REFUSED, refused)
+    w[row + layout.ROW_HEADS + ports.SEND] = position
+    count(w, row, ports.SEND, sent + refused)
+    count(w, row, counters.SENT, sent)
+    count(w, row, counters.DROPPED_REFUSED, refused)
     return sent + refused
 
 
 @hot
 def read_frame(u8, w, row, at, most):
     """A frame from the device to byte ``at``, at most ``most`` bytes: its length, DROPPED, or -errno."""
-    if w[P_SOCKET] == 1:
+    if w[options.SOCKET] == 1:
         return read_message(u8, w, row, at, most)
-    return sys_read(u8, w[P_FD], at, most)
+    return sys_read(u8, w[options.FD], at, most)
 
 
 @hot
 def device_receive(u8, w, row):
     """Frames from the device straight into the ring; their number, with those that were dropped and counted."""
-    x, r = w[P_MEMORY], w[P_OUTPUTS + RECEIVE]
+    x, r = w[options.MEMORY], w[layout.OUTPUTS + ports.RECEIVE]
     if r == 0:
         return 0
     lead = prefix(w, r)
-    most = min(MAX_FRAME, w[r + SIZE] - lead)
+    most = min(layout.MAX_FRAME, w[r + layout.SIZE] - lead)
     frames = dropped = 0
-    while frames + dropped < BURST:
-        if room(w, row, RECEIVE) < lead + most:
-            blocked(w, RECEIVE)
+    while frames + dropped < memory.BURST:
+        if room(w, row, ports.RECEIVE) < lead + most:
+            blocked(w, ports.RECEIVE)
             break
-        at = index(w, r, w[row + R_TAILS + RECEIVE])
+        at = index(w, r, w[row + layout.ROW_TAILS + ports.RECEIVE])
         length = read_frame(u8, w, row, at + lead, most)
         if length == -EINTR:
             continue
-        if length == DROPPED:
+        if length == message.DROPPED:
             dropped += 1
             continue
         if length <= 0:
             if gone(length) or length == -EIO or length == -ENETDOWN:
-                w[x + X_ERROR] = -length
+                w[x + memory.ERROR] = -length
             break
         put_be32(u8, at, length)
         if lead == 8:
-            put_be32(u8, at + 4, w[P_GIVEN])
-        w[row + R_TAILS + RECEIVE] += lead + length
+            put_be32(u8, at + 4, w[options.GIVEN])
+        w[row + layout.ROW_TAILS + ports.RECEIVE] += lead + length
         frames += 1
-    count(w, row, PORTS + RECEIVE, frames)
-    count(w, row, UNREADABLE, dropped)
+    count(w, row, layout.PORTS + ports.RECEIVE, frames)
+    count(w, row, counters.DROPPED_UNREADABLE, dropped)
     return frames + dropped
 
 
 @kernel
 def device_open(u8, w, now):
     """A burst up to its commit, so that it can be recorded before; the work, 0: nothing to commit."""
-    x = w[P_MEMORY]
-    w[BLOCKED] = 0
-    w[x + X_WANTS_OUT] = 0
+    x = w[options.MEMORY]
+    w[layout.BLOCKED] = 0
+    w[x + memory.WANTS_OUT] = 0
     row = begin(w)
     work = device_send(u8, w, row)
-    if w[CMD_DRAIN] == 0:
+    if w[layout.CMD_DRAIN] == 0:
         work += device_receive(u8, w, row)
-    if w[x + X_LOST] != 0:
-        count(w, row, LOST, w[x + X_LOST])
+    if w[x + memory.LOST] != 0:
+        count(w, row, counters.DROPPED_BY_KERNEL, w[x + memory.LOST])
         work += 1
-    w[x + X_ROW] = row
-    w[x + X_WORK] = work
+    w[x + memory.ROW] = row
+    w[x + memory.WORK] = work
     return work
 
 
 @kernel
 def device_commit(u8, w, now):
     """Commit the burst that `device_open` left open."""
-    x = w[P_MEMORY]
-    result = commit(w, w[x + X_ROW], now, w[x + X_WORK])
-    w[x + X_LOST] = 0
+    x = w[options.MEMORY]
+    result = commit(w, w[x + memory.ROW], now, w[x + memory.WORK])
+    w[x + memory.LOST] = 0
     return result
 
 

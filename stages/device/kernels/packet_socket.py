@@ -13,29 +13,7 @@ from errno import EINVAL
 from ring.atomics import be32, byte, copy, put_be16, put_byte
 from ring.hot import hot
 from ring.kernels.ledger import count
-from stages.device.layout import (
-    CONTROL_BYTES,
-    DROPPED,
-    FINISHED,
-    M_BASE,
-    M_BODY,
-    M_BODY_LEN,
-    M_CONTROL_LEN,
-    M_HEAD,
-    M_HEADER,
-    M_STATUS,
-    M_TAG,
-    OVERSIZE,
-    P_FD,
-    P_GIVEN,
-    P_LONGEST,
-    P_MEMORY,
-    TAGGED,
-    VNET_HEADER,
-    X_FRAME,
-    X_MESSAGE,
-    X_OVERSIZE,
-)
+from stages.device.layout import counters, memory, message, options
 from stages.packets.kernels.checksum import fold
 from stages.packets.kernels.system_calls import sys_recvmsg
 
@@ -100,7 +78,7 @@ def finish(u8, frame, length, start, offset):
 @hot
 def insert_tag(u8, w, frame, length, word):
     """Put back the VLAN tag of ``word`` (TCI, above it TPID) into a frame of ``length`` bytes."""
-    spare = int((w[P_MEMORY] + X_FRAME) * 8)
+    spare = int((w[options.MEMORY] + memory.FRAME) * 8)
     copy(u8, spare, frame + _MACS, length - _MACS)
     copy(u8, frame + _MACS + _TAG, spare, length - _MACS)
     put_be16(u8, frame + _MACS, word >> 16 & 0xFFFF)
@@ -110,35 +88,35 @@ def insert_tag(u8, w, frame, length, word):
 @hot
 def read_message(u8, w, row, at, most):
     """A frame to byte ``at``, at most ``most`` bytes: its length with the header that it keeps, DROPPED, or -errno."""
-    x, m, given = w[P_MEMORY], int(w[P_MEMORY] + X_MESSAGE), int(w[P_GIVEN])
-    header = at if given != 0 else (m + M_HEADER) * 8
+    x, m, given = w[options.MEMORY], int(w[options.MEMORY] + memory.MESSAGE), int(w[options.GIVEN])
+    header = at if given != 0 else (m + message.HEADER) * 8
     frame, space = at + given, most - given - _TAG
-    w[m + M_HEAD] = w[m + M_BASE] + header
-    w[m + M_BODY] = w[m + M_BASE] + frame
-    w[m + M_BODY_LEN] = space
-    w[m + M_CONTROL_LEN] = CONTROL_BYTES
-    w[m + M_STATUS] = 0
-    length = sys_recvmsg(u8, w[P_FD], m * 8, _MSG_TRUNC)
-    if length == -EINVAL or length > space + VNET_HEADER:  # EINVAL: no header can say how it is to be cut
-        return DROPPED
+    w[m + message.HEAD] = w[m + message.BASE] + header
+    w[m + message.BODY] = w[m + message.BASE] + frame
+    w[m + message.BODY_LEN] = space
+    w[m + message.CONTROL_LEN] = message.CONTROL_BYTES
+    w[m + message.STATUS] = 0
+    length = sys_recvmsg(u8, w[options.FD], m * 8, _MSG_TRUNC)
+    if length == -EINVAL or length > space + message.VNET_HEADER:  # EINVAL: no header can say how it is to be cut
+        return message.DROPPED
     if length < 0:
         return length
-    length -= VNET_HEADER
-    if length > w[P_LONGEST]:
-        w[x + X_OVERSIZE] = length
-        count(w, row, OVERSIZE, 1)
+    length -= message.VNET_HEADER
+    if length > w[options.LONGEST]:
+        w[x + memory.OVERSIZE] = length
+        count(w, row, counters.RECEIVED_OVER_MTU, 1)
     partial = byte(u8, header) & 1 != 0  # VIRTIO_NET_HDR_F_NEEDS_CSUM
     start, offset = le16(u8, header + _CSUM_START), le16(u8, header + _CSUM_OFFSET)
-    status = int(w[m + M_STATUS])
+    status = int(w[m + message.STATUS])
     if status & _VLAN_VALID and length >= _MACS:
-        tag = int(w[m + M_TAG]) & 0xFFFFFFFF
+        tag = int(w[m + message.TAG]) & 0xFFFFFFFF
         insert_tag(u8, w, frame, length, tag if status & _TPID_VALID else tag & 0xFFFF | 0x8100 << 16)
-        count(w, row, TAGGED, 1)
+        count(w, row, counters.VLAN_TAGS_RESTORED, 1)
         length += _TAG
         start += _TAG
         if partial:
             put_le16(u8, header + _CSUM_START, start)
     if partial and given == 0 and start + offset + 2 <= length:
         finish(u8, frame, length, start, offset)
-        count(w, row, FINISHED, 1)
+        count(w, row, counters.CHECKSUMS_FINISHED, 1)
     return given + length

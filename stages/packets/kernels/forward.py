@@ -6,11 +6,11 @@ copied one by one.  Rings are larger than the largest record (the config sees to
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import copy, load_acquire
 from ring.hot import hot
 from ring.kernels.frames import copied_size, copy_record, index, record_size, scan
 from ring.kernels.ledger import blocked, count, readable, room
-from ring.layout import C_LINK, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS, VNET
 
 BURST = 256
 
@@ -18,15 +18,15 @@ BURST = 256
 @hot
 def connected(w, o):
     """Whether output ``o`` exists and the outside peer behind it is there."""
-    r = w[P_OUTPUTS + o]
-    return r != 0 and load_acquire(w, r + C_LINK) & 1 == 1  # partner: the chardev's process
+    r = w[layout.OUTPUTS + o]
+    return r != 0 and load_acquire(w, r + layout.C_LINK) & 1 == 1  # partner: the chardev's process
 
 
 @hot
 def fitting(u8, w, row, source, start, end, o):
     """How far whole frames of [start, end) fit into output ``o``, a burst at most: (position, frames)."""
-    target, space = w[P_OUTPUTS + o], room(w, row, o)
-    if w[target + VNET] == w[source + VNET]:
+    target, space = w[layout.OUTPUTS + o], room(w, row, o)
+    if w[target + layout.VNET] == w[source + layout.VNET]:
         position, frames, _bad = scan(u8, w, source, start, min(end, start + space), BURST)
         return position, frames
     position, frames = start, 0
@@ -44,8 +44,8 @@ def fitting(u8, w, row, source, start, end, o):
 @hot
 def copy_frames(u8, w, row, source, start, stop, frames, o):
     """Write the ``frames`` frames of [start, stop) to output ``o`` and count them; there is room (`fitting`)."""
-    target, tail = w[P_OUTPUTS + o], w[row + R_TAILS + o]
-    if w[target + VNET] == w[source + VNET]:
+    target, tail = w[layout.OUTPUTS + o], w[row + layout.ROW_TAILS + o]
+    if w[target + layout.VNET] == w[source + layout.VNET]:
         copy(u8, index(w, target, tail), index(w, source, start), stop - start)
         tail += stop - start
     else:
@@ -53,8 +53,8 @@ def copy_frames(u8, w, row, source, start, stop, frames, o):
         while position < stop:
             tail += copy_record(u8, w, source, position, target, tail)
             position += record_size(u8, w, source, position)
-    w[row + R_TAILS + o] = tail
-    count(w, row, PORTS + o, frames)
+    w[row + layout.ROW_TAILS + o] = tail
+    count(w, row, layout.PORTS + o, frames)
 
 
 @hot
@@ -63,9 +63,9 @@ def forward(u8, w, row, i, first, second):
 
     A frame goes to both or to neither: each must have room.  Returns the number of frames.
     """
-    source = w[P_INPUTS + i]
-    start, end = w[row + R_HEADS + i], readable(w, row, i)
-    if source == 0 or end == start or w[P_OUTPUTS + first] == 0:
+    source = w[layout.INPUTS + i]
+    start, end = w[row + layout.ROW_HEADS + i], readable(w, row, i)
+    if source == 0 or end == start or w[layout.OUTPUTS + first] == 0:
         return 0
     stop, frames = fitting(u8, w, row, source, start, end, first)
     if frames == 0:
@@ -78,6 +78,6 @@ def forward(u8, w, row, i, first, second):
             return 0
         copy_frames(u8, w, row, source, start, stop, frames, second)
     copy_frames(u8, w, row, source, start, stop, frames, first)
-    w[row + R_HEADS + i] = stop
+    w[row + layout.ROW_HEADS + i] = stop
     count(w, row, i, frames)
     return frames

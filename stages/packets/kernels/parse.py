@@ -6,31 +6,7 @@ from __future__ import annotations
 
 from ring.atomics import be16, be32, be64, byte
 from ring.hot import hot
-from stages.packets.layout.packet import (
-    F_ACK,
-    F_DATA,
-    F_DATA_LEN,
-    F_DST,
-    F_END,
-    F_FLAGS,
-    F_FRAG,
-    F_IP_ID,
-    F_IPV,
-    F_L3,
-    F_L4,
-    F_PORTS,
-    F_PROTO,
-    F_SEQ,
-    F_SRC,
-    F_VLAN,
-    F_WINDOW,
-    FRAGMENT,
-    ICMP,
-    IP,
-    OTHER,
-    TCP,
-    UDP,
-)
+from stages.packets.layout import parsed, verdicts
 
 
 @hot
@@ -40,43 +16,43 @@ def parse(u8, w, at, length, s):
     Returns OTHER, TCP, UDP, ICMP, IP or FRAGMENT.
     """
     if length < 14:
-        return OTHER
+        return verdicts.OTHER
     kind = be16(u8, at + 12)
     l3 = 14
     tags = 0
     while (kind == 0x8100 or kind == 0x88A8 or kind == 0x9100) and tags >> 32 < 2:  # at most two tags count
         if length < l3 + 4:
-            return OTHER
+            return verdicts.OTHER
         tags = ((tags >> 32) + 1) << 32 | (tags & 0xFFFF) << 16 | (be16(u8, at + l3) & 0xFFF)
         kind = be16(u8, at + l3 + 2)
         l3 += 4
-    w[s + F_L3] = l3
+    w[s + parsed.L3] = l3
     if kind == 0x0800:
         return _ipv4(u8, w, at, length, s, l3, tags & 0xFFFFFFFF)
     if kind == 0x86DD:
         return _ipv6(u8, w, at, length, s, l3, tags & 0xFFFFFFFF)
-    return OTHER
+    return verdicts.OTHER
 
 
 @hot
 def _ipv4(u8, w, at, length, s, l3, tags):
     ip = at + l3
     if length < l3 + 20 or byte(u8, ip) >> 4 != 4:
-        return OTHER
+        return verdicts.OTHER
     header = (byte(u8, ip) & 15) * 4
     total = be16(u8, ip + 2)
     if header < 20 or total < header or length < l3 + total:
-        return OTHER
-    w[s + F_IPV] = 4
-    w[s + F_SRC] = 0
-    w[s + F_SRC + 1] = be32(u8, ip + 12)
-    w[s + F_DST] = 0
-    w[s + F_DST + 1] = be32(u8, ip + 16)
-    w[s + F_VLAN] = 4 << 32 | tags
-    w[s + F_END] = l3 + total
+        return verdicts.OTHER
+    w[s + parsed.IPV] = 4
+    w[s + parsed.SRC] = 0
+    w[s + parsed.SRC + 1] = be32(u8, ip + 12)
+    w[s + parsed.DST] = 0
+    w[s + parsed.DST + 1] = be32(u8, ip + 16)
+    w[s + parsed.VLAN] = 4 << 32 | tags
+    w[s + parsed.END] = l3 + total
     fragment = be16(u8, ip + 6)
-    w[s + F_IP_ID] = be16(u8, ip + 4)
-    w[s + F_FRAG] = (fragment & 0x1FFF) << 4 | fragment >> 13 & 1
+    w[s + parsed.IP_ID] = be16(u8, ip + 4)
+    w[s + parsed.FRAG] = (fragment & 0x1FFF) << 4 | fragment >> 13 & 1
     return _transport(u8, w, at, s, byte(u8, ip + 9), l3 + header, fragment & 0x3FFF != 0)
 
 
@@ -84,31 +60,31 @@ def _ipv4(u8, w, at, length, s, l3, tags):
 def _ipv6(u8, w, at, length, s, l3, tags):
     ip = at + l3
     if length < l3 + 40 or byte(u8, ip) >> 4 != 6:
-        return OTHER
+        return verdicts.OTHER
     end = l3 + 40 + be16(u8, ip + 4)
     if length < end:
-        return OTHER
-    w[s + F_IPV] = 6
+        return verdicts.OTHER
+    w[s + parsed.IPV] = 6
     for i in range(2):
-        w[s + F_SRC + i] = be64(u8, ip + 8 + 8 * i)
-        w[s + F_DST + i] = be64(u8, ip + 24 + 8 * i)
-    w[s + F_VLAN] = 6 << 32 | tags
-    w[s + F_END] = end
-    w[s + F_IP_ID] = 0
-    w[s + F_FRAG] = 0
+        w[s + parsed.SRC + i] = be64(u8, ip + 8 + 8 * i)
+        w[s + parsed.DST + i] = be64(u8, ip + 24 + 8 * i)
+    w[s + parsed.VLAN] = 6 << 32 | tags
+    w[s + parsed.END] = end
+    w[s + parsed.IP_ID] = 0
+    w[s + parsed.FRAG] = 0
     proto = byte(u8, ip + 6)
     l4 = l3 + 40
     fragmented = False
     # Hop-by-hop, routing, fragment, AH, destination options, mobility, HIP, shim6 (IANA's extension header types).
     while proto in (0, 43, 44, 51, 60, 135, 139, 140):
         if end < l4 + 8:
-            return OTHER
+            return verdicts.OTHER
         size = 8 + byte(u8, at + l4 + 1) * 8
         if proto == 44:
             size = 8
             offset = be16(u8, at + l4 + 2)
-            w[s + F_IP_ID] = be32(u8, at + l4 + 4)
-            w[s + F_FRAG] = (offset & 0xFFF8) << 1 | offset & 1
+            w[s + parsed.IP_ID] = be32(u8, at + l4 + 4)
+            w[s + parsed.FRAG] = (offset & 0xFFF8) << 1 | offset & 1
             fragmented = offset & 0xFFF9 != 0  # else an atomic fragment (RFC 6946): a whole datagram
         elif proto == 51:
             size = 8 + byte(u8, at + l4 + 1) * 4
@@ -117,44 +93,44 @@ def _ipv6(u8, w, at, length, s, l3, tags):
         if fragmented:
             break
         if end < l4:
-            return OTHER
+            return verdicts.OTHER
     return _transport(u8, w, at, s, proto, l4, fragmented)
 
 
 @hot
 def _transport(u8, w, at, s, proto, l4, fragmented):
-    w[s + F_PROTO] = proto
-    w[s + F_L4] = l4
-    w[s + F_PORTS] = proto << 32
-    w[s + F_DATA] = l4
-    end = w[s + F_END]
-    w[s + F_DATA_LEN] = end - l4
+    w[s + parsed.PROTO] = proto
+    w[s + parsed.L4] = l4
+    w[s + parsed.PORTS] = proto << 32
+    w[s + parsed.DATA] = l4
+    end = w[s + parsed.END]
+    w[s + parsed.DATA_LEN] = end - l4
     if fragmented:
-        return FRAGMENT
+        return verdicts.FRAGMENT
     if proto == 6:
         if end < l4 + 20:
-            return OTHER
+            return verdicts.OTHER
         header = (byte(u8, at + l4 + 12) >> 4) * 4
         if header < 20 or end < l4 + header:
-            return OTHER
-        w[s + F_PORTS] |= be32(u8, at + l4)
-        w[s + F_SEQ] = be32(u8, at + l4 + 4)
-        w[s + F_ACK] = be32(u8, at + l4 + 8)
-        w[s + F_FLAGS] = byte(u8, at + l4 + 13)
-        w[s + F_WINDOW] = be16(u8, at + l4 + 14)
-        w[s + F_DATA] = l4 + header
-        w[s + F_DATA_LEN] = end - l4 - header
-        return TCP
+            return verdicts.OTHER
+        w[s + parsed.PORTS] |= be32(u8, at + l4)
+        w[s + parsed.SEQ] = be32(u8, at + l4 + 4)
+        w[s + parsed.ACK] = be32(u8, at + l4 + 8)
+        w[s + parsed.FLAGS] = byte(u8, at + l4 + 13)
+        w[s + parsed.WINDOW] = be16(u8, at + l4 + 14)
+        w[s + parsed.DATA] = l4 + header
+        w[s + parsed.DATA_LEN] = end - l4 - header
+        return verdicts.TCP
     if proto == 17:
         if end < l4 + 8:
-            return OTHER
-        w[s + F_PORTS] |= be32(u8, at + l4)
-        w[s + F_DATA] = l4 + 8
-        w[s + F_DATA_LEN] = end - l4 - 8
-        return UDP
+            return verdicts.OTHER
+        w[s + parsed.PORTS] |= be32(u8, at + l4)
+        w[s + parsed.DATA] = l4 + 8
+        w[s + parsed.DATA_LEN] = end - l4 - 8
+        return verdicts.UDP
     if proto == 1 or proto == 58:
-        return ICMP
-    return IP
+        return verdicts.ICMP
+    return verdicts.IP
 
 
 @hot
@@ -164,9 +140,9 @@ def finds_neighbours(u8, w, s, at):
     Neighbour discovery (RFC 4861: 133 to 137) and MLD (RFC 2710, RFC 3810: 130 to 132, 143).  Each stack sends them at
     times that it draws at random, so no two replicas agree.
     """
-    if w[s + F_IPV] != 6 or w[s + F_PROTO] != 58 or w[s + F_END] <= w[s + F_L4]:
+    if w[s + parsed.IPV] != 6 or w[s + parsed.PROTO] != 58 or w[s + parsed.END] <= w[s + parsed.L4]:
         return False
-    kind = byte(u8, at + w[s + F_L4])
+    kind = byte(u8, at + w[s + parsed.L4])
     return 130 <= kind <= 137 or kind == 143
 
 
@@ -174,8 +150,8 @@ def finds_neighbours(u8, w, s, at):
 def reverse_key(w, s):
     """Swap source and destination of the key at ``s``: the other direction of the same conversation."""
     for i in range(2):
-        source = int(w[s + F_SRC + i])
-        w[s + F_SRC + i] = w[s + F_DST + i]
-        w[s + F_DST + i] = source
-    ports = int(w[s + F_PORTS])
-    w[s + F_PORTS] = ports >> 32 << 32 | (ports & 0xFFFF) << 16 | ports >> 16 & 0xFFFF
+        source = int(w[s + parsed.SRC + i])
+        w[s + parsed.SRC + i] = w[s + parsed.DST + i]
+        w[s + parsed.DST + i] = source
+    ports = int(w[s + parsed.PORTS])
+    w[s + parsed.PORTS] = ports >> 32 << 32 | (ports & 0xFFFF) << 16 | ports >> 16 & 0xFFFF

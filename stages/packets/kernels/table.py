@@ -6,43 +6,22 @@ import secrets
 
 from ring.hot import hot
 from ring.kernels.ledger import put
-from stages.packets.layout.packet import KEY_WORDS
-from stages.packets.layout.table import (
-    DESCRIPTOR,
-    EVICT_PROBES,
-    R_CLOSED,
-    R_HASH,
-    R_KEY,
-    R_LIVE,
-    R_NEXT,
-    R_PINNED,
-    R_SEEN,
-    SECRETS,
-    T_BUCKETS,
-    T_CAPACITY,
-    T_FREE,
-    T_FRESH,
-    T_HAND,
-    T_ROW_WORDS,
-    T_ROWS,
-    T_SECRET,
-    T_USED,
-)
+from stages.packets.layout import parsed, rows, table
 
 
 def make_secret(w, at):
     """Fill the SECRETS words at ``at``, which `hash_key` takes."""
-    for i in range(SECRETS):
+    for i in range(table.SECRETS):
         w[at + i] = secrets.randbits(31) << 32 | secrets.randbits(31)
 
 
 def format_table(w, t, capacity, buckets, row_words):
     """Lay out an empty table at word ``t`` (all zeros so far); done by the shell of a fresh segment, once."""
-    make_secret(w, t + T_SECRET)
-    w[t + T_BUCKETS] = buckets
-    w[t + T_ROW_WORDS] = row_words
-    w[t + T_ROWS] = t + DESCRIPTOR + buckets
-    w[t + T_CAPACITY] = capacity
+    make_secret(w, t + table.SECRET)
+    w[t + table.BUCKETS] = buckets
+    w[t + table.ROW_WORDS] = row_words
+    w[t + table.ROWS] = t + table.DESCRIPTOR + buckets
+    w[t + table.CAPACITY] = capacity
 
 
 @hot
@@ -65,7 +44,7 @@ def hash_key(w, secret, s):
     so small that linear probing walks over thousands of buckets.
     """
     low = high = 0
-    for i in range(KEY_WORDS):
+    for i in range(parsed.KEY_WORDS):
         k = int(w[s + i])
         for half in range(2):
             x = (k >> 32 * half) & 0xFFFFFFFF
@@ -79,7 +58,7 @@ def hash_key(w, secret, s):
 @hot
 def same_key(w, a, b):
     """Whether the keys at ``a`` and ``b`` are equal."""
-    for i in range(KEY_WORDS):
+    for i in range(parsed.KEY_WORDS):
         if w[a + i] != w[b + i]:
             return False
     return True
@@ -88,15 +67,15 @@ def same_key(w, a, b):
 @hot
 def find(w, t, s):
     """Word index of the row with the key at ``s``, or -1."""
-    mask = w[t + T_BUCKETS] - 1
-    h = hash_key(w, t + T_SECRET, s)
+    mask = w[t + table.BUCKETS] - 1
+    h = hash_key(w, t + table.SECRET, s)
     b = h & mask
     while True:
-        number = w[t + DESCRIPTOR + b]
+        number = w[t + table.DESCRIPTOR + b]
         if number == 0:
             return -1
-        row = w[t + T_ROWS] + (number - 1) * w[t + T_ROW_WORDS]
-        if w[row + R_HASH] == h and same_key(w, row + R_KEY, s):
+        row = w[t + table.ROWS] + (number - 1) * w[t + table.ROW_WORDS]
+        if w[row + rows.HASH] == h and same_key(w, row + rows.KEY, s):
             return row
         b = (b + 1) & mask
 
@@ -104,45 +83,45 @@ def find(w, t, s):
 @hot
 def touch(w, row, now):
     """Note that the connection is alive.  Not logged: a stamp that is a burst too new after a crash does no harm."""
-    w[row + R_SEEN] = now
+    w[row + rows.SEEN] = now
 
 
 @hot
 def take_row(w, t):
     """Number of a free row, or -1."""
-    number = w[t + T_FREE] - 1
+    number = w[t + table.FREE] - 1
     if number >= 0:
-        row = w[t + T_ROWS] + number * w[t + T_ROW_WORDS]
-        put(w, t + T_FREE, w[row + R_NEXT])
+        row = w[t + table.ROWS] + number * w[t + table.ROW_WORDS]
+        put(w, t + table.FREE, w[row + rows.NEXT])
         return number
-    number = w[t + T_FRESH]
-    if number >= w[t + T_CAPACITY]:
+    number = w[t + table.FRESH]
+    if number >= w[t + table.CAPACITY]:
         return -1
-    put(w, t + T_FRESH, number + 1)
+    put(w, t + table.FRESH, number + 1)
     return number
 
 
 @hot
 def victim(w, t):
     """Row to evict: of the next live rows that are not pinned, a closed one, else the one silent longest; or -1."""
-    capacity = w[t + T_CAPACITY]
-    hand = w[t + T_HAND]
+    capacity = w[t + table.CAPACITY]
+    hand = w[t + table.HAND]
     best = -1
     seen = 0
     looked = 0
-    while looked < capacity and (seen < EVICT_PROBES or best < 0):
-        row = w[t + T_ROWS] + hand * w[t + T_ROW_WORDS]
+    while looked < capacity and (seen < table.EVICT_PROBES or best < 0):
+        row = w[t + table.ROWS] + hand * w[t + table.ROW_WORDS]
         hand = hand + 1 if hand + 1 < capacity else 0
         looked += 1
-        if w[row + R_LIVE] == 1:
+        if w[row + rows.LIVE] == 1:
             seen += 1
-            if w[row + R_PINNED] == 0:
-                if w[row + R_CLOSED] == 1:
+            if w[row + rows.PINNED] == 0:
+                if w[row + rows.CLOSED] == 1:
                     best = row
                     break
-                if best < 0 or w[row + R_SEEN] < w[best + R_SEEN]:
+                if best < 0 or w[row + rows.SEEN] < w[best + rows.SEEN]:
                     best = row
-    put(w, t + T_HAND, hand)
+    put(w, t + table.HAND, hand)
     return best
 
 
@@ -155,32 +134,32 @@ def insert(w, t, s, now):
     number = take_row(w, t)
     if number < 0:
         return -1
-    row = w[t + T_ROWS] + number * w[t + T_ROW_WORDS]
-    h = hash_key(w, t + T_SECRET, s)
-    for i in range(KEY_WORDS):
-        put(w, row + R_KEY + i, w[s + i])
-    put(w, row + R_HASH, h)
-    put(w, row + R_LIVE, 1)
-    for i in range(R_PINNED, w[t + T_ROW_WORDS]):
+    row = w[t + table.ROWS] + number * w[t + table.ROW_WORDS]
+    h = hash_key(w, t + table.SECRET, s)
+    for i in range(parsed.KEY_WORDS):
+        put(w, row + rows.KEY + i, w[s + i])
+    put(w, row + rows.HASH, h)
+    put(w, row + rows.LIVE, 1)
+    for i in range(rows.PINNED, w[t + table.ROW_WORDS]):
         if w[row + i] != 0:
             put(w, row + i, 0)
-    w[row + R_SEEN] = now
-    mask = w[t + T_BUCKETS] - 1
+    w[row + rows.SEEN] = now
+    mask = w[t + table.BUCKETS] - 1
     b = h & mask
-    while w[t + DESCRIPTOR + b] != 0:
+    while w[t + table.DESCRIPTOR + b] != 0:
         b = (b + 1) & mask
-    put(w, t + DESCRIPTOR + b, number + 1)
-    put(w, t + T_USED, w[t + T_USED] + 1)
+    put(w, t + table.DESCRIPTOR + b, number + 1)
+    put(w, t + table.USED, w[t + table.USED] + 1)
     return row
 
 
 @hot
 def remove_cost(w, t, row):
     """The most entries of the undo log that `remove` of this row takes: ask before, a long run of buckets may move."""
-    mask = w[t + T_BUCKETS] - 1
-    b = w[row + R_HASH] & mask
+    mask = w[t + table.BUCKETS] - 1
+    b = w[row + rows.HASH] & mask
     cost = 5
-    while w[t + DESCRIPTOR + b] != 0:
+    while w[t + table.DESCRIPTOR + b] != 0:
         b = (b + 1) & mask
         cost += 1
     return cost
@@ -189,23 +168,23 @@ def remove_cost(w, t, row):
 @hot
 def remove(w, t, row):
     """Take a row out; the entries behind it move up, so that no tombstones gather."""
-    mask = w[t + T_BUCKETS] - 1
-    number = (row - w[t + T_ROWS]) // w[t + T_ROW_WORDS] + 1
-    b = w[row + R_HASH] & mask
-    while w[t + DESCRIPTOR + b] != number:
+    mask = w[t + table.BUCKETS] - 1
+    number = (row - w[t + table.ROWS]) // w[t + table.ROW_WORDS] + 1
+    b = w[row + rows.HASH] & mask
+    while w[t + table.DESCRIPTOR + b] != number:
         b = (b + 1) & mask
     hole = b
     while True:
         b = (b + 1) & mask
-        other = w[t + DESCRIPTOR + b]
+        other = w[t + table.DESCRIPTOR + b]
         if other == 0:
             break
-        home = w[w[t + T_ROWS] + (other - 1) * w[t + T_ROW_WORDS] + R_HASH] & mask
+        home = w[w[t + table.ROWS] + (other - 1) * w[t + table.ROW_WORDS] + rows.HASH] & mask
         if (b - home) & mask >= (b - hole) & mask:  # it may stand in the hole without leaving its probe path
-            put(w, t + DESCRIPTOR + hole, other)
+            put(w, t + table.DESCRIPTOR + hole, other)
             hole = b
-    put(w, t + DESCRIPTOR + hole, 0)
-    put(w, row + R_LIVE, 0)
-    put(w, row + R_NEXT, w[t + T_FREE])
-    put(w, t + T_FREE, number)
-    put(w, t + T_USED, w[t + T_USED] - 1)
+    put(w, t + table.DESCRIPTOR + hole, 0)
+    put(w, row + rows.LIVE, 0)
+    put(w, row + rows.NEXT, w[t + table.FREE])
+    put(w, t + table.FREE, number)
+    put(w, t + table.USED, w[t + table.USED] - 1)

@@ -9,95 +9,24 @@ before the commit leaves them unseen and the next incarnation copies them again 
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, record_size
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, readable, true_row, undo_left
-from ring.layout import (
-    BLOCKED,
-    CMD_CHECKPOINT,
-    CMD_FAILOVER,
-    CMD_STATUS,
-    COMMITTED,
-    P_INPUTS,
-    P_OUTPUTS,
-    PORTS,
-    R_HEADS,
-    R_SCALARS,
-    R_TAILS,
-)
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.forward import copy_frames, fitting, forward
 from stages.packets.kernels.parse import parse, reverse_key
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import find, touch
 from stages.packets.kernels.tcp_options import move, move_sack, move_timestamp
-from stages.packets.layout.packet import (
-    ACK,
-    F_ACK,
-    F_DATA,
-    F_DATA_LEN,
-    F_END,
-    F_FLAGS,
-    F_FRAG,
-    F_L4,
-    F_PORTS,
-    F_PROTO,
-    F_SEQ,
-    FIN,
-    FRAGMENT,
-    ICMP,
-    RST,
-    SYN,
-    TCP,
-)
-from stages.packets.layout.table import R_CLOSED
+from stages.packets.layout import parsed, rows, verdicts
+from stages.packets.layout import tcp as tcp_words
 from stages.rewriter.kernels.connections import change, current, end_connection
 from stages.rewriter.kernels.handshake import establish, handshake, header
 from stages.rewriter.kernels.icmp_errors import rewrite_error
-from stages.rewriter.layout import (
-    ANSWERED,
-    C_ACK_OUT,
-    C_FIN_IN,
-    C_FIN_OUT,
-    C_FINS,
-    C_OFFSET,
-    C_STATE,
-    C_TS_OFFSET,
-    CHECKPOINTS,
-    CLOSED,
-    ESTABLISHED,
-    FAILOVERS,
-    FIN_ACKED_IN,
-    FIN_ACKED_OUT,
-    FIN_SEEN_IN,
-    FIN_SEEN_OUT,
-    LEFT_ALONE,
-    MOVE_PUTS,
-    OPENING,
-    PACKET_PUTS,
-    PASSED_ALIGNED,
-    PASSED_FRAGMENT,
-    PASSED_HANDSHAKE,
-    PASSED_NO_NUMBER,
-    PASSED_NOT_TCP,
-    PASSED_OFF,
-    PASSED_UNKNOWN,
-    RESET,
-    RESET_WINDOW,
-    REWRITTEN_IN,
-    REWRITTEN_OUT,
-    RX_IN,
-    RX_OUT,
-    S_ALONE,
-    S_CHECKPOINTS,
-    S_FAILOVERS,
-    S_GENERATION,
-    SCRATCH_AT,
-    TABLE_AT,
-    TX_IN,
-    TX_OUT,
-)
+from stages.rewriter.layout import conns, counters, ports, tables
+from stages.rewriter.layout import scalars as scalar_words
 
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
 _TCP = 6  # protocol number
@@ -114,16 +43,16 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
     direction has acknowledged the other one's FIN, which ends at word ``other``: exactly there, as nothing follows
     a FIN.  So a forged one with a number of the past is never acknowledged.
     """
-    flags, fins = w[SCRATCH_AT + F_FLAGS], int(w[c + C_FINS])
-    if flags & FIN:
+    flags, fins = w[tables.SCRATCH_AT + parsed.FLAGS], int(w[c + conns.FINS])
+    if flags & tcp_words.FIN:
         fins |= seen
-        change(w, c + own, add(wire, w[SCRATCH_AT + F_DATA_LEN] + 1))
-    other_seen = FIN_SEEN_IN + FIN_SEEN_OUT - seen
-    if flags & ACK and fins & other_seen and w[SCRATCH_AT + F_ACK] == w[c + other]:
+        change(w, c + own, add(wire, w[tables.SCRATCH_AT + parsed.DATA_LEN] + 1))
+    other_seen = conns.FIN_SEEN_IN + conns.FIN_SEEN_OUT - seen
+    if flags & tcp_words.ACK and fins & other_seen and w[tables.SCRATCH_AT + parsed.ACK] == w[c + other]:
         fins |= acked
-    change(w, c + C_FINS, fins)
-    if fins & (FIN_ACKED_IN | FIN_ACKED_OUT) == FIN_ACKED_IN | FIN_ACKED_OUT:
-        end_connection(w, row, c, CLOSED)
+    change(w, c + conns.FINS, fins)
+    if fins & (conns.FIN_ACKED_IN | conns.FIN_ACKED_OUT) == conns.FIN_ACKED_IN | conns.FIN_ACKED_OUT:
+        end_connection(w, row, c, counters.CONNECTIONS_CLOSED)
 
 
 @hot
@@ -136,9 +65,9 @@ def settle(u8, tcp, delta, partial):
 @hot
 def move_in(u8, w, row, c, at, partial):
     """Move the inbound segment to the secondary's numbers; the counter that it falls under."""
-    offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
+    offset, ts_offset = current(w, row, c, conns.SEQ_OFFSET), current(w, row, c, conns.TS_OFFSET)
     if offset == 0 and ts_offset == 0:
-        return PASSED_ALIGNED
+        return counters.PASSED_ALIGNED
     tcp, size = header(w, at)
     delta = 0
     if offset != 0:
@@ -146,7 +75,7 @@ def move_in(u8, w, row, c, at, partial):
     if ts_offset != 0:
         delta = fold(delta + move_timestamp(u8, tcp, size, _TSECR, ts_offset))
     settle(u8, tcp, delta, partial)
-    return REWRITTEN_IN
+    return counters.REWRITTEN_IN
 
 
 @hot
@@ -155,27 +84,37 @@ def reset_counts(w, c, before):
 
     The guest takes it at the number that it expects; the last ack seen here may be older than that number.
     """
-    if before == OPENING:
-        return w[c + C_STATE] == ESTABLISHED  # a refusal has ACK; without it, it ends no attempt (RFC 9293, 3.10.7.3)
-    if before != ANSWERED and before != ESTABLISHED:
+    if before == conns.OPENING:
+        # A refusal has ACK; without it, it ends no attempt (RFC 9293, 3.10.7.3).
+        return w[c + conns.STATE] == conns.ESTABLISHED
+    if before != conns.ANSWERED and before != conns.ESTABLISHED:
         return False
-    return 0 <= diff(w[SCRATCH_AT + F_SEQ], w[c + C_ACK_OUT]) <= RESET_WINDOW
+    return 0 <= diff(w[tables.SCRATCH_AT + parsed.SEQ], w[c + conns.ACK_OUT]) <= conns.RESET_WINDOW
 
 
 @hot
 def inward(u8, w, row, c, at, partial):
     """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
-    flags, before = w[SCRATCH_AT + F_FLAGS], w[c + C_STATE]
-    if flags & ACK and before != ESTABLISHED:
+    flags, before = w[tables.SCRATCH_AT + parsed.FLAGS], w[c + conns.STATE]
+    if flags & tcp_words.ACK and before != conns.ESTABLISHED:
         establish(u8, w, c, at)
-    if w[c + C_STATE] == ESTABLISHED:
-        note_fins(w, row, c, w[SCRATCH_AT + F_SEQ], FIN_SEEN_IN, FIN_ACKED_OUT, C_FIN_IN, C_FIN_OUT)
-    if flags & RST and reset_counts(w, c, before):
-        end_connection(w, row, c, RESET)
-    if w[c + C_STATE] != ESTABLISHED:
-        return PASSED_HANDSHAKE
-    if flags & ACK == 0:
-        return PASSED_NO_NUMBER
+    if w[c + conns.STATE] == conns.ESTABLISHED:
+        note_fins(
+            w,
+            row,
+            c,
+            w[tables.SCRATCH_AT + parsed.SEQ],
+            conns.FIN_SEEN_IN,
+            conns.FIN_ACKED_OUT,
+            conns.FIN_IN,
+            conns.FIN_OUT,
+        )
+    if flags & tcp_words.RST and reset_counts(w, c, before):
+        end_connection(w, row, c, counters.CONNECTIONS_RESET)
+    if w[c + conns.STATE] != conns.ESTABLISHED:
+        return counters.PASSED_HANDSHAKE
+    if flags & tcp_words.ACK == 0:
+        return counters.PASSED_NO_NUMBER
     return move_in(u8, w, row, c, at, partial)
 
 
@@ -186,25 +125,25 @@ def outward(u8, w, row, c, at, partial):
     A RST without ACK carries a number too: the ack of what it answers (RFC 9293, 3.5.2), which was rewritten here.  One
     with ACK and number 0 on a connection that is over answers what has no ack, a SYN again: it has no number.
     """
-    flags = w[SCRATCH_AT + F_FLAGS]
-    seq = w[SCRATCH_AT + F_SEQ]
-    if flags & ACK:
-        change(w, c + C_ACK_OUT, w[SCRATCH_AT + F_ACK])
-    offset, ts_offset = current(w, row, c, C_OFFSET), current(w, row, c, C_TS_OFFSET)
+    flags = w[tables.SCRATCH_AT + parsed.FLAGS]
+    seq = w[tables.SCRATCH_AT + parsed.SEQ]
+    if flags & tcp_words.ACK:
+        change(w, c + conns.ACK_OUT, w[tables.SCRATCH_AT + parsed.ACK])
+    offset, ts_offset = current(w, row, c, conns.SEQ_OFFSET), current(w, row, c, conns.TS_OFFSET)
     wire = add(seq, -offset)
-    if w[c + C_STATE] == ESTABLISHED:
-        note_fins(w, row, c, wire, FIN_SEEN_OUT, FIN_ACKED_IN, C_FIN_OUT, C_FIN_IN)
-    if flags & RST:
-        if flags & ACK and seq == 0 and w[c + R_CLOSED] == 1:
-            return PASSED_NO_NUMBER
-        if w[c + C_STATE] != OPENING:  # it answers something older, and the guest's own attempt goes on
-            end_connection(w, row, c, RESET)
-    if w[c + C_STATE] != ESTABLISHED:
-        return PASSED_HANDSHAKE
-    if flags & (ACK | RST) == 0:
-        return PASSED_NO_NUMBER
+    if w[c + conns.STATE] == conns.ESTABLISHED:
+        note_fins(w, row, c, wire, conns.FIN_SEEN_OUT, conns.FIN_ACKED_IN, conns.FIN_OUT, conns.FIN_IN)
+    if flags & tcp_words.RST:
+        if flags & tcp_words.ACK and seq == 0 and w[c + rows.CLOSED] == 1:
+            return counters.PASSED_NO_NUMBER
+        if w[c + conns.STATE] != conns.OPENING:  # it answers something older, and the guest's own attempt goes on
+            end_connection(w, row, c, counters.CONNECTIONS_RESET)
+    if w[c + conns.STATE] != conns.ESTABLISHED:
+        return counters.PASSED_HANDSHAKE
+    if flags & (tcp_words.ACK | tcp_words.RST) == 0:
+        return counters.PASSED_NO_NUMBER
     if offset == 0 and ts_offset == 0:
-        return PASSED_ALIGNED
+        return counters.PASSED_ALIGNED
     tcp, size = header(w, at)
     delta = 0
     if offset != 0:
@@ -212,7 +151,7 @@ def outward(u8, w, row, c, at, partial):
     if ts_offset != 0:
         delta = fold(delta + move_timestamp(u8, tcp, size, _TSVAL, -ts_offset))
     settle(u8, tcp, delta, partial)
-    return REWRITTEN_OUT
+    return counters.REWRITTEN_OUT
 
 
 @hot
@@ -222,38 +161,40 @@ def first_fragment(u8, w, at):
     The checksum is updated by the difference, so the other fragments are not needed.  How long the segment is cannot
     be told, so its FIN counts for nothing.
     """
-    l4, end = w[SCRATCH_AT + F_L4], w[SCRATCH_AT + F_END]
-    if w[SCRATCH_AT + F_PROTO] != _TCP or w[SCRATCH_AT + F_FRAG] >> 4 != 0 or end < l4 + 20:
+    l4, end = w[tables.SCRATCH_AT + parsed.L4], w[tables.SCRATCH_AT + parsed.END]
+    if w[tables.SCRATCH_AT + parsed.PROTO] != _TCP or w[tables.SCRATCH_AT + parsed.FRAG] >> 4 != 0 or end < l4 + 20:
         return False
     size, flags = (byte(u8, at + l4 + 12) >> 4) * 4, byte(u8, at + l4 + 13)
-    if size < 20 or end < l4 + size or flags & SYN:
+    if size < 20 or end < l4 + size or flags & tcp_words.SYN:
         return False
-    w[SCRATCH_AT + F_PORTS] |= be32(u8, at + l4)
-    w[SCRATCH_AT + F_SEQ] = be32(u8, at + l4 + _SEQ)
-    w[SCRATCH_AT + F_ACK] = be32(u8, at + l4 + _ACK)
-    w[SCRATCH_AT + F_FLAGS] = flags & ~FIN
-    w[SCRATCH_AT + F_DATA] = l4 + size
-    w[SCRATCH_AT + F_DATA_LEN] = end - l4 - size
+    w[tables.SCRATCH_AT + parsed.PORTS] |= be32(u8, at + l4)
+    w[tables.SCRATCH_AT + parsed.SEQ] = be32(u8, at + l4 + _SEQ)
+    w[tables.SCRATCH_AT + parsed.ACK] = be32(u8, at + l4 + _ACK)
+    w[tables.SCRATCH_AT + parsed.FLAGS] = flags & ~tcp_words.FIN
+    w[tables.SCRATCH_AT + parsed.DATA] = l4 + size
+    w[tables.SCRATCH_AT + parsed.DATA_LEN] = end - l4 - size
     return True
 
 
 @hot
 def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
     """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under."""
-    verdict = parse(u8, w, at, length, SCRATCH_AT)
-    if verdict == FRAGMENT:
+    verdict = parse(u8, w, at, length, tables.SCRATCH_AT)
+    if verdict == verdicts.FRAGMENT:
         if not first_fragment(u8, w, at):
-            return PASSED_FRAGMENT
-    elif verdict != TCP:
-        return rewrite_error(u8, w, row, at, partial) if inbound and verdict == ICMP else PASSED_NOT_TCP
+            return counters.PASSED_FRAGMENT
+    elif verdict != verdicts.TCP:
+        return (
+            rewrite_error(u8, w, row, at, partial) if inbound and verdict == verdicts.ICMP else counters.PASSED_NOT_TCP
+        )
     if not inbound:
-        reverse_key(w, SCRATCH_AT)
-    c = find(w, TABLE_AT, SCRATCH_AT)
-    if w[SCRATCH_AT + F_FLAGS] & SYN:
+        reverse_key(w, tables.SCRATCH_AT)
+    c = find(w, tables.TABLE_AT, tables.SCRATCH_AT)
+    if w[tables.SCRATCH_AT + parsed.FLAGS] & tcp_words.SYN:
         counter = handshake(u8, w, row, c, now, at, inbound)
         return counter if counter >= 0 else move_in(u8, w, row, c, at, partial)
-    if c < 0 or w[c + C_STATE] == LEFT_ALONE:
-        return PASSED_UNKNOWN
+    if c < 0 or w[c + conns.STATE] == conns.LEFT_ALONE:
+        return counters.PASSED_UNKNOWN
     touch(w, c, now)
     if inbound:
         return inward(u8, w, row, c, at, partial)
@@ -264,36 +205,36 @@ def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
 @hot
 def rewrite_direction(u8, w, row, now, i, o):
     """A burst from input ``i`` to output ``o``, rewritten; the number of frames."""
-    if w[CMD_STATUS] != 1:
+    if w[layout.CMD_STATUS] != 1:
         frames = forward(u8, w, row, i, o, -1)
-        count(w, row, PASSED_OFF, frames)
+        count(w, row, counters.PASSED_OFF, frames)
         return frames
-    source, target = w[P_INPUTS + i], w[P_OUTPUTS + o]
-    start, end = w[row + R_HEADS + i], readable(w, row, i)
+    source, target = w[layout.INPUTS + i], w[layout.OUTPUTS + o]
+    start, end = w[row + layout.ROW_HEADS + i], readable(w, row, i)
     if source == 0 or target == 0 or end == start:
         return 0
     stop, frames = fitting(u8, w, row, source, start, end, o)
     if frames == 0:
         blocked(w, o)
         return 0
-    tail = w[row + R_TAILS + o]
+    tail = w[row + layout.ROW_TAILS + o]
     copy_frames(u8, w, row, source, start, stop, frames, o)
     lead = prefix(w, target)
     position, done = start, 0
-    while done < frames and undo_left(w) >= PACKET_PUTS + MOVE_PUTS:
+    while done < frames and undo_left(w) >= tables.PACKET_PUTS + tables.MOVE_PUTS:
         at = index(w, target, tail)
         length = be32(u8, at)
         vnet = be32(u8, at + 4) if lead == 8 else 0
         partial = vnet > 0 and byte(u8, at + lead) & _NEEDS_CSUM != 0
-        counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, partial, i == TX_IN)
+        counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, partial, i == ports.TX_IN)
         count(w, row, counter, 1)
         position += record_size(u8, w, source, position)
         tail += lead + length
         done += 1
     # Frames that the undo log had no room for stay in the input; their copies are behind the tail.
-    w[row + R_TAILS + o] = tail
-    count(w, row, PORTS + o, done - frames)
-    w[row + R_HEADS + i] = position
+    w[row + layout.ROW_TAILS + o] = tail
+    count(w, row, layout.PORTS + o, done - frames)
+    w[row + layout.ROW_HEADS + i] = position
     count(w, row, i, done)
     return done
 
@@ -301,8 +242,10 @@ def rewrite_direction(u8, w, row, now, i, o):
 @hot
 def event_waits(w, row):
     """Whether a checkpoint or a failover was announced that the row has not taken."""
+    scalars = row + layout.ROW_SCALARS
     return (
-        w[CMD_CHECKPOINT] != w[row + R_SCALARS + S_CHECKPOINTS] or w[CMD_FAILOVER] != w[row + R_SCALARS + S_FAILOVERS]
+        w[layout.CMD_CHECKPOINT] != w[scalars + scalar_words.CHECKPOINTS]
+        or w[layout.CMD_FAILOVER] != w[scalars + scalar_words.FAILOVERS]
     )
 
 
@@ -313,16 +256,16 @@ def take_events(w, row):
     No connection is touched: offsets of an older generation count as 0.  After a failover this side is no secondary any
     more, and a checkpoint of it as a primary must not change what its clients see.
     """
-    checkpoints = w[CMD_CHECKPOINT] - w[row + R_SCALARS + S_CHECKPOINTS]
-    failovers = w[CMD_FAILOVER] - w[row + R_SCALARS + S_FAILOVERS]
-    w[row + R_SCALARS + S_CHECKPOINTS] += checkpoints
-    w[row + R_SCALARS + S_FAILOVERS] += failovers
-    if checkpoints != 0 and w[row + R_SCALARS + S_ALONE] == 0:
-        w[row + R_SCALARS + S_GENERATION] += 1
+    checkpoints = w[layout.CMD_CHECKPOINT] - w[row + layout.ROW_SCALARS + scalar_words.CHECKPOINTS]
+    failovers = w[layout.CMD_FAILOVER] - w[row + layout.ROW_SCALARS + scalar_words.FAILOVERS]
+    w[row + layout.ROW_SCALARS + scalar_words.CHECKPOINTS] += checkpoints
+    w[row + layout.ROW_SCALARS + scalar_words.FAILOVERS] += failovers
+    if checkpoints != 0 and w[row + layout.ROW_SCALARS + scalar_words.ALONE] == 0:
+        w[row + layout.ROW_SCALARS + scalar_words.GENERATION] += 1
     if failovers != 0:
-        w[row + R_SCALARS + S_ALONE] = 1
-    count(w, row, CHECKPOINTS, checkpoints)
-    count(w, row, FAILOVERS, failovers)
+        w[row + layout.ROW_SCALARS + scalar_words.ALONE] = 1
+    count(w, row, counters.CHECKPOINTS, checkpoints)
+    count(w, row, counters.FAILOVERS, failovers)
     return checkpoints + failovers
 
 
@@ -332,17 +275,17 @@ def rewriter_burst(u8, w, now):
 
     Both share the undo log.  Whoever comes first may need all of it, so the order turns with each burst.
     """
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w) and not event_waits(w, true_row(w)):
         return 0
     row = begin(w)
     work = take_events(w, row)
-    if w[COMMITTED] & 1:
-        work += rewrite_direction(u8, w, row, now, RX_IN, RX_OUT)
-        work += rewrite_direction(u8, w, row, now, TX_IN, TX_OUT)
+    if w[layout.COMMITTED] & 1:
+        work += rewrite_direction(u8, w, row, now, ports.RX_IN, ports.RX_OUT)
+        work += rewrite_direction(u8, w, row, now, ports.TX_IN, ports.TX_OUT)
     else:
-        work += rewrite_direction(u8, w, row, now, TX_IN, TX_OUT)
-        work += rewrite_direction(u8, w, row, now, RX_IN, RX_OUT)
+        work += rewrite_direction(u8, w, row, now, ports.TX_IN, ports.TX_OUT)
+        work += rewrite_direction(u8, w, row, now, ports.RX_IN, ports.RX_OUT)
     if work == 0:
         return 0
     return commit(w, row, now, work)

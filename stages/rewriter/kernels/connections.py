@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot
 from ring.kernels.ledger import count, put
-from ring.layout import R_SCALARS
 from stages.packets.kernels.table import insert, remove, remove_cost, victim
-from stages.packets.layout.table import R_CLOSED
-from stages.rewriter.layout import (
-    C_FINS,
-    C_GENERATION,
-    C_GUEST_OPENED,
-    C_LISTED,
-    C_LOCAL_ISN,
-    C_NEWER,
-    C_OLDER,
-    C_STATE,
-    CONNECTIONS,
-    ESTABLISHED,
-    EVICTED,
-    HALF_OPEN_EVICTED,
-    LEFT_ALONE,
-    MOVE_PUTS,
-    NEWEST_AT,
-    OLDEST_AT,
-    OPENED,
-    RECYCLED,
-    REPLACED,
-    S_ALONE,
-    S_GENERATION,
-    SCRATCH_AT,
-    SYN_SEEN,
-    TABLE_AT,
-)
+from stages.packets.layout import rows
+from stages.rewriter.layout import conns, counters, scalars, tables
 
 
 @hot
@@ -45,52 +20,57 @@ def change(w, i, value):
 @hot
 def current(w, row, c, field):
     """The connection's seq_offset or ts_offset: 0 if it was learnt before the last checkpoint."""
-    return w[c + field] if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+    return w[c + field] if w[c + conns.GENERATION] == w[row + layout.ROW_SCALARS + scalars.GENERATION] else 0
 
 
 # --- spare rows -------------------------------------------------------------------------------------------------
 @hot
 def keep(w, c):
     """Take row ``c`` off the list of spare rows, if it is on it."""
-    if w[c + C_LISTED] == 0:
+    if w[c + conns.LISTED] == 0:
         return
-    older, newer = w[c + C_OLDER], w[c + C_NEWER]
-    put(w, older + C_NEWER if older != 0 else OLDEST_AT, newer)
-    put(w, newer + C_OLDER if newer != 0 else NEWEST_AT, older)
-    put(w, c + C_LISTED, 0)
+    older, newer = w[c + conns.OLDER], w[c + conns.NEWER]
+    put(w, older + conns.NEWER if older != 0 else tables.OLDEST_AT, newer)
+    put(w, newer + conns.OLDER if newer != 0 else tables.NEWEST_AT, older)
+    put(w, c + conns.LISTED, 0)
 
 
 @hot
 def spare(w, c):
     """Make row ``c`` the newest spare row."""
     keep(w, c)
-    newest = w[NEWEST_AT]
-    put(w, newest + C_NEWER if newest != 0 else OLDEST_AT, c)
-    put(w, NEWEST_AT, c)
-    change(w, c + C_OLDER, newest)
-    change(w, c + C_NEWER, 0)
-    put(w, c + C_LISTED, 1)
+    newest = w[tables.NEWEST_AT]
+    put(w, newest + conns.NEWER if newest != 0 else tables.OLDEST_AT, c)
+    put(w, tables.NEWEST_AT, c)
+    change(w, c + conns.OLDER, newest)
+    change(w, c + conns.NEWER, 0)
+    put(w, c + conns.LISTED, 1)
 
 
 @hot
 def make_room(w, row):
     """Give up the oldest spare row, or where none is spare the one silent longest; False if that takes too much."""
-    old = w[OLDEST_AT]
+    old = w[tables.OLDEST_AT]
     if old == 0:
-        old = victim(w, TABLE_AT)
+        old = victim(w, tables.TABLE_AT)
     if old < 0:
         return False
-    if remove_cost(w, TABLE_AT, old) > MOVE_PUTS:
-        if w[old + C_LISTED] == 1:
+    if remove_cost(w, tables.TABLE_AT, old) > tables.MOVE_PUTS:
+        if w[old + conns.LISTED] == 1:
             spare(w, old)  # another one is the oldest now
         return False
-    if w[old + R_CLOSED] == 1:
-        count(w, row, RECYCLED, 1)
+    if w[old + rows.CLOSED] == 1:
+        count(w, row, counters.ROWS_RECYCLED, 1)
     else:
-        count(w, row, EVICTED if w[old + C_STATE] == ESTABLISHED else HALF_OPEN_EVICTED, 1)
-        count(w, row, CONNECTIONS, -1)
+        count(
+            w,
+            row,
+            counters.CONNECTIONS_EVICTED if w[old + conns.STATE] == conns.ESTABLISHED else counters.HALF_OPEN_EVICTED,
+            1,
+        )
+        count(w, row, counters.CONNECTIONS, -1)
     keep(w, old)
-    remove(w, TABLE_AT, old)
+    remove(w, tables.TABLE_AT, old)
     return True
 
 
@@ -98,9 +78,9 @@ def make_room(w, row):
 @hot
 def end_connection(w, row, c, why):
     """The connection is over; its row stays, so that what is sent again is still rewritten."""
-    if w[c + R_CLOSED] == 0:
-        put(w, c + R_CLOSED, 1)
-        count(w, row, CONNECTIONS, -1)
+    if w[c + rows.CLOSED] == 0:
+        put(w, c + rows.CLOSED, 1)
+        count(w, row, counters.CONNECTIONS, -1)
         count(w, row, why, 1)
         spare(w, c)
 
@@ -108,9 +88,9 @@ def end_connection(w, row, c, why):
 @hot
 def new_row(w, row, now):
     """A row for the key in the scratch words, in state 0; -1 where none is to be had."""
-    c = insert(w, TABLE_AT, SCRATCH_AT, now)
+    c = insert(w, tables.TABLE_AT, tables.SCRATCH_AT, now)
     if c < 0 and make_room(w, row):
-        c = insert(w, TABLE_AT, SCRATCH_AT, now)
+        c = insert(w, tables.TABLE_AT, tables.SCRATCH_AT, now)
     return c
 
 
@@ -119,8 +99,8 @@ def new_alone(w, row, now):
     """A row for a connection that is never tracked nor counted as open, in state LEFT_ALONE; -1 where none is left."""
     c = new_row(w, row, now)
     if c >= 0:
-        put(w, c + C_LOCAL_ISN, -1)
-        put(w, c + R_CLOSED, 1)
+        put(w, c + conns.LOCAL_ISN, -1)
+        put(w, c + rows.CLOSED, 1)
         spare(w, c)
     return c
 
@@ -131,22 +111,22 @@ def new_connection(w, row, now):
     c = new_row(w, row, now)
     if c < 0:
         return -1
-    put(w, c + C_STATE, SYN_SEEN)
-    put(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+    put(w, c + conns.STATE, conns.SYN_SEEN)
+    put(w, c + conns.GENERATION, w[row + layout.ROW_SCALARS + scalars.GENERATION])
     spare(w, c)
-    count(w, row, OPENED, 1)
-    count(w, row, CONNECTIONS, 1)
+    count(w, row, counters.CONNECTIONS_OPENED, 1)
+    count(w, row, counters.CONNECTIONS, 1)
     return c
 
 
 @hot
 def leave_alone(w, row, c):
     """What the row knew is over, and nothing is learnt of what takes its place."""
-    if w[c + R_CLOSED] == 0:
-        count(w, row, REPLACED, 1)
-        count(w, row, CONNECTIONS, -1)
-    change(w, c + R_CLOSED, 1)
-    change(w, c + C_STATE, LEFT_ALONE)
+    if w[c + rows.CLOSED] == 0:
+        count(w, row, counters.CONNECTIONS_REPLACED, 1)
+        count(w, row, counters.CONNECTIONS, -1)
+    change(w, c + rows.CLOSED, 1)
+    change(w, c + conns.STATE, conns.LEFT_ALONE)
     spare(w, c)
 
 
@@ -156,16 +136,16 @@ def renew(w, row, c):
 
     False after a failover, when new connections are left alone.
     """
-    if w[row + R_SCALARS + S_ALONE] == 1:
+    if w[row + layout.ROW_SCALARS + scalars.ALONE] == 1:
         leave_alone(w, row, c)
         return False
-    if w[c + R_CLOSED] == 0:
-        count(w, row, REPLACED, 1)
-        count(w, row, CONNECTIONS, -1)
-    change(w, c + R_CLOSED, 0)
-    change(w, c + C_FINS, 0)
-    change(w, c + C_GUEST_OPENED, 0)
+    if w[c + rows.CLOSED] == 0:
+        count(w, row, counters.CONNECTIONS_REPLACED, 1)
+        count(w, row, counters.CONNECTIONS, -1)
+    change(w, c + rows.CLOSED, 0)
+    change(w, c + conns.FINS, 0)
+    change(w, c + conns.GUEST_OPENED, 0)
     spare(w, c)
-    count(w, row, OPENED, 1)
-    count(w, row, CONNECTIONS, 1)
+    count(w, row, counters.CONNECTIONS_OPENED, 1)
+    count(w, row, counters.CONNECTIONS, 1)
     return True

@@ -8,124 +8,102 @@ that is compared the answer is never too early.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32
 from ring.hot import hot
 from ring.kernels.ledger import count, put
-from ring.layout import R_SCALARS
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import touch
 from stages.packets.kernels.tcp_options import timestamps
-from stages.packets.layout.packet import ACK, F_ACK, F_DATA, F_DATA_LEN, F_FLAGS, F_L4, F_SEQ, FIN, RST
-from stages.packets.layout.table import R_CLOSED
+from stages.packets.layout import parsed, rows
+from stages.packets.layout import tcp as tcp_words
 from stages.rewriter.kernels.connections import change, current, keep, leave_alone, new_alone, new_connection, renew
-from stages.rewriter.layout import (
-    ANSWERED,
-    C_ACK_OUT,
-    C_FIRST_SEQ,
-    C_GENERATION,
-    C_GUEST_OPENED,
-    C_LOCAL_ISN,
-    C_OFFSET,
-    C_STATE,
-    C_TS_LOCAL,
-    C_TS_OFFSET,
-    ESTABLISHED,
-    FIRST_WINDOW,
-    LEFT_ALONE,
-    OPENING,
-    PASSED_HANDSHAKE,
-    PASSED_UNASKED,
-    PASSED_UNKNOWN,
-    S_ALONE,
-    S_GENERATION,
-    SCRATCH_AT,
-    UNTRACKED,
-)
+from stages.rewriter.layout import conns, counters, scalars, tables
 
 
 @hot
 def header(w, at):
     """Byte index and size of the TCP header of the frame at ``at``, which is in the scratch words."""
-    return at + w[SCRATCH_AT + F_L4], w[SCRATCH_AT + F_DATA] - w[SCRATCH_AT + F_L4]
+    return at + w[tables.SCRATCH_AT + parsed.L4], w[tables.SCRATCH_AT + parsed.DATA] - w[tables.SCRATCH_AT + parsed.L4]
 
 
 @hot
 def tell_isn(u8, w, row, c, at, state):
     """The guest's SYN or SYN+ACK in the scratch words tells the secondary's ISN and clock."""
-    change(w, c + C_STATE, state)
-    change(w, c + C_LOCAL_ISN, w[SCRATCH_AT + F_SEQ])
+    change(w, c + conns.STATE, state)
+    change(w, c + conns.LOCAL_ISN, w[tables.SCRATCH_AT + parsed.SEQ])
     tcp, size = header(w, at)
     ts = timestamps(u8, tcp, size)
-    change(w, c + C_TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
-    change(w, c + C_GENERATION, w[row + R_SCALARS + S_GENERATION])
+    change(w, c + conns.TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
+    change(w, c + conns.GENERATION, w[row + layout.ROW_SCALARS + scalars.GENERATION])
 
 
 @hot
 def answered(u8, w, row, c, at):
     """A SYN+ACK of the guest."""
-    seq, first = w[SCRATCH_AT + F_SEQ], w[SCRATCH_AT + F_ACK]
-    state = w[c + C_STATE]
-    if state == ESTABLISHED:
-        if w[c + C_FIRST_SEQ] == first and (w[c + R_CLOSED] == 0 or w[c + C_LOCAL_ISN] == seq):
+    seq, first = w[tables.SCRATCH_AT + parsed.SEQ], w[tables.SCRATCH_AT + parsed.ACK]
+    state = w[c + conns.STATE]
+    if state == conns.ESTABLISHED:
+        if w[c + conns.FIRST_SEQ] == first and (w[c + rows.CLOSED] == 0 or w[c + conns.LOCAL_ISN] == seq):
             return  # sent again, and the connection is older than it
         if not renew(w, row, c):
             return
-    elif w[c + R_CLOSED] == 1 or (state == ANSWERED and w[c + C_FIRST_SEQ] != first):
+    elif w[c + rows.CLOSED] == 1 or (state == conns.ANSWERED and w[c + conns.FIRST_SEQ] != first):
         if not renew(w, row, c):
             return
-    if w[c + C_LOCAL_ISN] != seq:
-        change(w, c + C_GUEST_OPENED, 0)  # not the SYN+ACK of a simultaneous open, which has the ISN of the SYN
-    change(w, c + C_FIRST_SEQ, first)
-    change(w, c + C_ACK_OUT, first)
-    tell_isn(u8, w, row, c, at, ANSWERED)
+    if w[c + conns.LOCAL_ISN] != seq:
+        change(w, c + conns.GUEST_OPENED, 0)  # not the SYN+ACK of a simultaneous open, which has the ISN of the SYN
+    change(w, c + conns.FIRST_SEQ, first)
+    change(w, c + conns.ACK_OUT, first)
+    tell_isn(u8, w, row, c, at, conns.ANSWERED)
 
 
 @hot
 def asked(u8, w, row, c, at):
     """A SYN of the guest: it opens the connection."""
-    if w[c + C_STATE] == LEFT_ALONE and w[c + C_LOCAL_ISN] == w[SCRATCH_AT + F_SEQ]:
+    if w[c + conns.STATE] == conns.LEFT_ALONE and w[c + conns.LOCAL_ISN] == w[tables.SCRATCH_AT + parsed.SEQ]:
         return  # sent again, perhaps without its data, which the answer may acknowledge all the same
-    if w[SCRATCH_AT + F_DATA_LEN] > 0:
+    if w[tables.SCRATCH_AT + parsed.DATA_LEN] > 0:
         # The answer may acknowledge the data or not (RFC 7413), so it does not tell the primary's ISN.
         leave_alone(w, row, c)
-        change(w, c + C_LOCAL_ISN, w[SCRATCH_AT + F_SEQ])
-        count(w, row, UNTRACKED, 1)
+        change(w, c + conns.LOCAL_ISN, w[tables.SCRATCH_AT + parsed.SEQ])
+        count(w, row, counters.CONNECTIONS_UNTRACKED, 1)
         return
-    if w[c + R_CLOSED] == 1:
+    if w[c + rows.CLOSED] == 1:
         if not renew(w, row, c):
             return
-    elif w[c + C_STATE] == ESTABLISHED:
+    elif w[c + conns.STATE] == conns.ESTABLISHED:
         # Compared as the peer sees them: after a checkpoint the guest sends the primary's SYN again.
-        wire = add(w[SCRATCH_AT + F_SEQ], -current(w, row, c, C_OFFSET))
-        if wire == add(w[c + C_LOCAL_ISN], -w[c + C_OFFSET]) or not renew(w, row, c):
+        wire = add(w[tables.SCRATCH_AT + parsed.SEQ], -current(w, row, c, conns.SEQ_OFFSET))
+        if wire == add(w[c + conns.LOCAL_ISN], -w[c + conns.SEQ_OFFSET]) or not renew(w, row, c):
             return
-    change(w, c + C_GUEST_OPENED, 1)
-    change(w, c + C_FIRST_SEQ, -1)
-    tell_isn(u8, w, row, c, at, OPENING)
+    change(w, c + conns.GUEST_OPENED, 1)
+    change(w, c + conns.FIRST_SEQ, -1)
+    tell_isn(u8, w, row, c, at, conns.OPENING)
 
 
 @hot
 def learn(u8, w, c, at):
     """The inbound ACK in the scratch words acknowledges the primary's SYN: it tells its ISN and clock."""
-    put(w, c + C_STATE, ESTABLISHED)
-    change(w, c + C_OFFSET, add(w[c + C_LOCAL_ISN], 1 - w[SCRATCH_AT + F_ACK]))
+    put(w, c + conns.STATE, conns.ESTABLISHED)
+    change(w, c + conns.SEQ_OFFSET, add(w[c + conns.LOCAL_ISN], 1 - w[tables.SCRATCH_AT + parsed.ACK]))
     tcp, size = header(w, at)
     ts = timestamps(u8, tcp, size)
-    known = ts >= 0 and w[c + C_TS_LOCAL] >= 0
-    change(w, c + C_TS_OFFSET, add(w[c + C_TS_LOCAL], -be32(u8, tcp + ts + 4)) if known else 0)
-    if w[c + R_CLOSED] == 0:
+    known = ts >= 0 and w[c + conns.TS_LOCAL] >= 0
+    change(w, c + conns.TS_OFFSET, add(w[c + conns.TS_LOCAL], -be32(u8, tcp + ts + 4)) if known else 0)
+    if w[c + rows.CLOSED] == 0:
         keep(w, c)
 
 
 @hot
 def establish(u8, w, c, at):
     """An inbound ACK without SYN on a connection that is not established."""
-    state = w[c + C_STATE]
-    if state == ANSWERED:
-        first = diff(w[SCRATCH_AT + F_SEQ], w[c + C_FIRST_SEQ])
-        if 0 <= first <= FIRST_WINDOW:  # it can belong to this connection
+    state = w[c + conns.STATE]
+    if state == conns.ANSWERED:
+        first = diff(w[tables.SCRATCH_AT + parsed.SEQ], w[c + conns.FIRST_SEQ])
+        if 0 <= first <= conns.FIRST_WINDOW:  # it can belong to this connection
             learn(u8, w, c, at)
-    elif state == OPENING and w[SCRATCH_AT + F_FLAGS] & RST:
+    elif state == conns.OPENING and w[tables.SCRATCH_AT + parsed.FLAGS] & tcp_words.RST:
         learn(u8, w, c, at)  # the peer refuses; without RST it acknowledges something older (RFC 9293, 3.5.1)
 
 
@@ -137,20 +115,20 @@ def accepted(u8, w, row, c, now, at):
     for which it is right as it is, or it lags on a connection that is not compared, which nothing here can mend.
     """
     if c < 0:
-        return PASSED_UNKNOWN if w[row + R_SCALARS + S_ALONE] == 1 else PASSED_UNASKED
-    state = w[c + C_STATE]
-    if state == LEFT_ALONE:
-        return PASSED_UNKNOWN
+        return counters.PASSED_UNKNOWN if w[row + layout.ROW_SCALARS + scalars.ALONE] == 1 else counters.PASSED_UNASKED
+    state = w[c + conns.STATE]
+    if state == conns.LEFT_ALONE:
+        return counters.PASSED_UNKNOWN
     touch(w, c, now)
-    if w[c + C_GUEST_OPENED] == 0:
-        return PASSED_UNASKED
-    first = add(w[SCRATCH_AT + F_SEQ], 1)
-    if state == OPENING:
-        change(w, c + C_FIRST_SEQ, first)
-        change(w, c + C_ACK_OUT, first)  # the guest is about to send it
-    if state == OPENING or (state == ANSWERED and w[c + C_FIRST_SEQ] == first):
+    if w[c + conns.GUEST_OPENED] == 0:
+        return counters.PASSED_UNASKED
+    first = add(w[tables.SCRATCH_AT + parsed.SEQ], 1)
+    if state == conns.OPENING:
+        change(w, c + conns.FIRST_SEQ, first)
+        change(w, c + conns.ACK_OUT, first)  # the guest is about to send it
+    if state == conns.OPENING or (state == conns.ANSWERED and w[c + conns.FIRST_SEQ] == first):
         learn(u8, w, c, at)
-    return -1 if w[c + C_STATE] == ESTABLISHED else PASSED_HANDSHAKE
+    return -1 if w[c + conns.STATE] == conns.ESTABLISHED else counters.PASSED_HANDSHAKE
 
 
 @hot
@@ -160,23 +138,23 @@ def handshake(u8, w, row, c, now, at, inbound):
     An inbound SYN on a known connection changes nothing: it may be sent again, late or forged.  Whether the guest
     takes it for a new connection shows in the guest's SYN+ACK.
     """
-    flags = w[SCRATCH_AT + F_FLAGS]
-    if flags & (FIN | RST):
-        return PASSED_HANDSHAKE if c >= 0 else PASSED_UNKNOWN
-    if inbound and flags & ACK:
+    flags = w[tables.SCRATCH_AT + parsed.FLAGS]
+    if flags & (tcp_words.FIN | tcp_words.RST):
+        return counters.PASSED_HANDSHAKE if c >= 0 else counters.PASSED_UNKNOWN
+    if inbound and flags & tcp_words.ACK:
         return accepted(u8, w, row, c, now, at)
     if c < 0:
-        if w[row + R_SCALARS + S_ALONE] == 1:
-            return PASSED_UNKNOWN
-        with_data = not inbound and flags & ACK == 0 and w[SCRATCH_AT + F_DATA_LEN] > 0
+        if w[row + layout.ROW_SCALARS + scalars.ALONE] == 1:
+            return counters.PASSED_UNKNOWN
+        with_data = not inbound and flags & tcp_words.ACK == 0 and w[tables.SCRATCH_AT + parsed.DATA_LEN] > 0
         c = new_alone(w, row, now) if with_data else new_connection(w, row, now)
         if c < 0:
-            count(w, row, UNTRACKED, 1)
-            return PASSED_UNKNOWN
+            count(w, row, counters.CONNECTIONS_UNTRACKED, 1)
+            return counters.PASSED_UNKNOWN
     touch(w, c, now)
     if not inbound:
-        if flags & ACK:
+        if flags & tcp_words.ACK:
             answered(u8, w, row, c, at)
         else:
             asked(u8, w, row, c, at)
-    return PASSED_UNKNOWN if w[c + C_STATE] == LEFT_ALONE else PASSED_HANDSHAKE
+    return counters.PASSED_UNKNOWN if w[c + conns.STATE] == conns.LEFT_ALONE else counters.PASSED_HANDSHAKE

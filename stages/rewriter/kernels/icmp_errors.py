@@ -6,31 +6,17 @@ no notice (RFC 5927), so after a failover no path MTU would ever reach it (RFC 1
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be16, be32, be64, byte, put_be16
 from ring.hot import hot
-from ring.layout import R_SCALARS
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.parse import reverse_key
 from stages.packets.kernels.serial import add
 from stages.packets.kernels.table import find
 from stages.packets.kernels.tcp_options import move, move_timestamp
-from stages.packets.layout.packet import F_DST, F_END, F_IPV, F_L4, F_PORTS, F_PROTO, F_SRC
+from stages.packets.layout import parsed
 from stages.rewriter.kernels.connections import current
-from stages.rewriter.layout import (
-    ANSWERED,
-    C_GENERATION,
-    C_LOCAL_ISN,
-    C_OFFSET,
-    C_STATE,
-    C_TS_OFFSET,
-    ESTABLISHED,
-    OPENING,
-    PASSED_NOT_TCP,
-    REWRITTEN_ERRORS,
-    S_GENERATION,
-    SCRATCH_AT,
-    TABLE_AT,
-)
+from stages.rewriter.layout import conns, counters, scalars, tables
 
 _ICMP, _TCP, _ICMPV6 = 1, 6, 58  # protocol numbers
 _CHECKSUM = 2  # offset in the ICMP header, of 8 bytes
@@ -45,9 +31,9 @@ def quoted_ipv4(u8, w, ip, end):
     size = (byte(u8, ip) & 15) * 4
     if size < 20 or be16(u8, ip + 6) & 0x1FFF != 0:  # not the first fragment
         return -1
-    w[SCRATCH_AT + F_SRC] = w[SCRATCH_AT + F_DST] = 0
-    w[SCRATCH_AT + F_SRC + 1] = be32(u8, ip + 12)
-    w[SCRATCH_AT + F_DST + 1] = be32(u8, ip + 16)
+    w[tables.SCRATCH_AT + parsed.SRC] = w[tables.SCRATCH_AT + parsed.DST] = 0
+    w[tables.SCRATCH_AT + parsed.SRC + 1] = be32(u8, ip + 12)
+    w[tables.SCRATCH_AT + parsed.DST + 1] = be32(u8, ip + 16)
     return ip + size
 
 
@@ -66,8 +52,8 @@ def quoted_ipv6(u8, w, ip, end):
     if proto != _TCP:
         return -1
     for i in range(2):
-        w[SCRATCH_AT + F_SRC + i] = be64(u8, ip + 8 + 8 * i)
-        w[SCRATCH_AT + F_DST + i] = be64(u8, ip + 24 + 8 * i)
+        w[tables.SCRATCH_AT + parsed.SRC + i] = be64(u8, ip + 8 + 8 * i)
+        w[tables.SCRATCH_AT + parsed.DST + i] = be64(u8, ip + 24 + 8 * i)
     return tcp
 
 
@@ -77,11 +63,11 @@ def quoted_tcp(u8, w, at):
 
     The key words become those of its connection.
     """
-    icmp, end = at + w[SCRATCH_AT + F_L4], at + w[SCRATCH_AT + F_END]
+    icmp, end = at + w[tables.SCRATCH_AT + parsed.L4], at + w[tables.SCRATCH_AT + parsed.END]
     if end < icmp + 8:
         return -1
-    kind, proto, tcp = byte(u8, icmp), w[SCRATCH_AT + F_PROTO], -1
-    if w[SCRATCH_AT + F_IPV] == 4:
+    kind, proto, tcp = byte(u8, icmp), w[tables.SCRATCH_AT + parsed.PROTO], -1
+    if w[tables.SCRATCH_AT + parsed.IPV] == 4:
         # Unreachable (too big is one of them), source quench, redirect, time exceeded, parameter problem.
         if proto == _ICMP and kind in (3, 4, 5, 11, 12):
             tcp = quoted_ipv4(u8, w, icmp + 8, end)
@@ -89,8 +75,8 @@ def quoted_tcp(u8, w, at):
         tcp = quoted_ipv6(u8, w, icmp + 8, end)
     if tcp < 0 or end < tcp + 8:
         return -1
-    w[SCRATCH_AT + F_PORTS] = _TCP << 32 | be32(u8, tcp)
-    reverse_key(w, SCRATCH_AT)
+    w[tables.SCRATCH_AT + parsed.PORTS] = _TCP << 32 | be32(u8, tcp)
+    reverse_key(w, tables.SCRATCH_AT)
     return tcp
 
 
@@ -100,12 +86,16 @@ def sent_by_guest(w, row, c, seq):
 
     Before the offset is known a SYN is all that can be quoted: the guest's has its ISN.
     """
-    state = w[c + C_STATE]
-    if state == ESTABLISHED:
-        return current(w, row, c, C_OFFSET)
-    if state != OPENING and state != ANSWERED:
+    state = w[c + conns.STATE]
+    if state == conns.ESTABLISHED:
+        return current(w, row, c, conns.SEQ_OFFSET)
+    if state != conns.OPENING and state != conns.ANSWERED:
         return 0
-    return add(w[c + C_LOCAL_ISN], -seq) if w[c + C_GENERATION] == w[row + R_SCALARS + S_GENERATION] else 0
+    return (
+        add(w[c + conns.LOCAL_ISN], -seq)
+        if w[c + conns.GENERATION] == w[row + layout.ROW_SCALARS + scalars.GENERATION]
+        else 0
+    )
 
 
 @hot
@@ -115,14 +105,14 @@ def rewrite_error(u8, w, row, at, partial):
     The quoted checksum moves with the numbers, as far as it is quoted, so that the quote is what the guest has sent.
     """
     tcp = quoted_tcp(u8, w, at)
-    c = find(w, TABLE_AT, SCRATCH_AT) if tcp >= 0 else -1
+    c = find(w, tables.TABLE_AT, tables.SCRATCH_AT) if tcp >= 0 else -1
     if c < 0:
-        return PASSED_NOT_TCP
+        return counters.PASSED_NOT_TCP
     offset = sent_by_guest(w, row, c, be32(u8, tcp + _SEQ))
-    ts_offset = current(w, row, c, C_TS_OFFSET) if w[c + C_STATE] == ESTABLISHED else 0
+    ts_offset = current(w, row, c, conns.TS_OFFSET) if w[c + conns.STATE] == conns.ESTABLISHED else 0
     if offset == 0 and ts_offset == 0:
-        return PASSED_NOT_TCP
-    left = at + w[SCRATCH_AT + F_END] - tcp
+        return counters.PASSED_NOT_TCP
+    left = at + w[tables.SCRATCH_AT + parsed.END] - tcp
     delta = move(u8, tcp, _SEQ, offset) if offset != 0 else 0
     size = (byte(u8, tcp + 12) >> 4) * 4 if left >= 20 else 0
     if ts_offset != 0 and 20 <= size <= left:
@@ -132,7 +122,7 @@ def rewrite_error(u8, w, row, at, partial):
         after = updated(before, delta)
         put_be16(u8, tcp + _TCP_CHECKSUM, after)
         delta = fold(delta + (before ^ 0xFFFF) + after)
-    icmp = at + w[SCRATCH_AT + F_L4]
+    icmp = at + w[tables.SCRATCH_AT + parsed.L4]
     if not partial:
         put_be16(u8, icmp + _CHECKSUM, updated(be16(u8, icmp + _CHECKSUM), delta))
-    return REWRITTEN_ERRORS
+    return counters.REWRITTEN_ERRORS

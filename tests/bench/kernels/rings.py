@@ -6,12 +6,12 @@ line of its own, so that the two processes share no cache line but the ring's.
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be32, be64, copy, put_be32
 from ring.hot import hot, kernel
 from ring.kernels.frames import claim, commit, copy_record, index, poll, record_size, release, scan
 from ring.kernels.ledger import begin, count, nothing_to_read, readable, room
 from ring.kernels.ledger import commit as commit_burst
-from ring.layout import HEAD, MAX_RECORD, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
 
 PAYLOAD = 64  # bytes of each frame                                            written before the fork
 BURST = 65  # records a burst
@@ -55,7 +55,7 @@ def consume(u8, w, now):
     ready = poll(w, 0)
     if ready == 0:
         return 0
-    start = w[HEAD]
+    start = w[layout.HEAD]
     position, end, records = start, start + ready, 0
     while position < end and records < w[BURST]:
         at = index(w, 0, position)
@@ -76,14 +76,14 @@ def relay(u8, w, now):
     if nothing_to_read(w):
         return 0
     row = begin(w)
-    source, target = w[P_INPUTS], w[P_OUTPUTS]
-    position, frames = w[row + R_HEADS], 0
+    source, target = w[layout.INPUTS], w[layout.OUTPUTS]
+    position, frames = w[row + layout.ROW_HEADS], 0
     end = scan(u8, w, source, position, readable(w, row, 0), 256)[0]
-    while position < end and room(w, row, 0) >= MAX_RECORD:
-        w[row + R_TAILS] += copy_record(u8, w, source, position, target, w[row + R_TAILS])
+    while position < end and room(w, row, 0) >= layout.MAX_RECORD:
+        w[row + layout.ROW_TAILS] += copy_record(u8, w, source, position, target, w[row + layout.ROW_TAILS])
         position += record_size(u8, w, source, position)
         frames += 1
-    w[row + R_HEADS] = position
+    w[row + layout.ROW_HEADS] = position
     count(w, row, 0, frames)
-    count(w, row, PORTS, frames)
+    count(w, row, layout.PORTS, frames)
     return commit_burst(w, row, now, frames)

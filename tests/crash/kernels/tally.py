@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.hot import hot, kernel
 from ring.kernels.frames import copy_record, record_size, scan
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, put, readable, room, scalar, undo_left
-from ring.layout import BLOCKED, P_INPUTS, P_OUTPUTS, PORTS, R_HEADS, R_TAILS
 from tests.crash.tally import CELLS, PUTS, TABLE
 
 
@@ -22,24 +22,24 @@ def note(w, row, size):
 @kernel
 def tally_burst(u8, w, now):
     """Pass up to three frames on, noting each in the table."""
-    w[BLOCKED] = 0
+    w[layout.BLOCKED] = 0
     if nothing_to_read(w):
         return 0
     row = begin(w)
-    source, target = w[P_INPUTS], w[P_OUTPUTS]
-    position, end, frames = w[row + R_HEADS], readable(w, row, 0), 0
+    source, target = w[layout.INPUTS], w[layout.OUTPUTS]
+    position, end, frames = w[row + layout.ROW_HEADS], readable(w, row, 0), 0
     while frames < 3 and undo_left(w) >= PUTS and scan(u8, w, source, position, end, 1)[1] == 1:
         size = record_size(u8, w, source, position)
         if room(w, row, 0) < size:
             blocked(w, 0)
             break
-        w[row + R_TAILS] += copy_record(u8, w, source, position, target, w[row + R_TAILS])
+        w[row + layout.ROW_TAILS] += copy_record(u8, w, source, position, target, w[row + layout.ROW_TAILS])
         note(w, row, size)
         position += size
         frames += 1
     if frames == 0:
         return 0
-    w[row + R_HEADS] = position
+    w[row + layout.ROW_HEADS] = position
     count(w, row, 0, frames)
-    count(w, row, PORTS, frames)
+    count(w, row, layout.PORTS, frames)
     return commit(w, row, now, frames)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ring import layout
 from ring.atomics import be64, byte, put_be32, put_byte
 from ring.hot import hot, kernel
 from ring.kernels.frames import claim, commit, index, poll, record_size, release
-from ring.layout import HEAD
 
 
 @hot
@@ -39,8 +39,8 @@ def check(u8, w, now):
     n = now
     left = poll(w, 0)
     while left > 0:
-        at = index(w, 0, w[HEAD])
-        size = record_size(u8, w, 0, w[HEAD])
+        at = index(w, 0, w[layout.HEAD])
+        size = record_size(u8, w, 0, w[layout.HEAD])
         if size != 4 + length_of(n) or size > left or be64(u8, at + 4) != n:
             return -1 - n
         for i in range(8, size - 4):

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from stages.compare.finding import build
-from stages.compare.layout import evidence as layout
-from stages.compare.layout import words as compare
-from stages.packets.layout import packet
+from stages.compare.layout import events, history, kept, reasons, records
+from stages.packets.layout import parsed, verdicts
 from tests.packets import P_TCP, P_UDP, PSH, SYN, Packet, read, tcp_frame, udp_frame
 
 SERVER, CLIENT = "10.0.0.2", "10.0.0.1"
@@ -48,36 +47,36 @@ class Found:
     of: Packet | None = field(default=None)  # the frame whose flow it is; default: the first packet's
 
     def event(self) -> Any:
-        """The words of E_REASON and the rest."""
-        e = np.zeros(compare.EVENT_WORDS, np.int64)
-        e[compare.E_REASON], e[compare.E_POSITION], e[compare.E_OFFSET] = self.reason, self.position, self.offset
-        e[compare.E_P_LEN], e[compare.E_S_LEN] = self.lengths or tuple(len(x) for x in self.windows)
-        e[compare.E_TIME], e[compare.E_RECORD] = NOW, 1
-        for first, window in zip((compare.E_P_BYTES, compare.E_S_BYTES), self.windows, strict=True):
-            cut = window[: compare.EVENT_BYTES]
+        """The words of events.REASON and the rest."""
+        e = np.zeros(events.WORDS, np.int64)
+        e[events.REASON], e[events.POSITION], e[events.OFFSET] = self.reason, self.position, self.offset
+        e[events.PRIMARY_LEN], e[events.SECONDARY_LEN] = self.lengths or tuple(len(x) for x in self.windows)
+        e[events.TIME], e[events.RECORD] = NOW, 1
+        for first, window in zip((events.PRIMARY_BYTES, events.SECONDARY_BYTES), self.windows, strict=True):
+            cut = window[: events.SHOWN]
             e[first : first + 4].view(np.uint8)[: len(cut)] = list(cut)
         if flow := self.of or (read(self.packets[0].frame) if self.packets else None):
-            e[compare.E_CONN] = 4711
-            kinds = {P_TCP: packet.TCP, P_UDP: packet.UDP, 1: packet.ICMP, 58: packet.ICMP}
-            e[compare.E_VERDICT] = packet.FRAGMENT if flow.fragment else kinds.get(flow.proto, packet.IP)
-            e[compare.E_KEY : compare.E_KEY + packet.KEY_WORDS] = key(flow)
+            e[events.CONN] = 4711
+            kinds = {P_TCP: verdicts.TCP, P_UDP: verdicts.UDP, 1: verdicts.ICMP, 58: verdicts.ICMP}
+            e[events.VERDICT] = verdicts.FRAGMENT if flow.fragment else kinds.get(flow.proto, verdicts.IP)
+            e[events.KEY : events.KEY + parsed.KEY_WORDS] = key(flow)
         return e
 
     def record(self) -> Any:
         """The words of R_EVENT and the rest, as much as is in use."""
         body: list[Any] = []
         for p in self.packets:
-            limit = layout.KEPT_BYTES if p.held else layout.HISTORY_BYTES
+            limit = kept.MOST_BYTES if p.held else history.KEPT_BYTES
             cut = p.frame[:limit]
-            head = np.zeros(layout.PACKET_HEADER, np.int64)
-            head[layout.K_TIME], head[layout.K_SIDE] = NOW - int(p.before_ms * MS), p.side
-            head[layout.K_KIND] = layout.HELD if p.held else layout.PASSED
-            head[layout.K_LENGTH], head[layout.K_KEPT], head[layout.K_AT] = len(p.frame), len(cut), p.at
+            head = np.zeros(kept.HEADER, np.int64)
+            head[kept.TIME], head[kept.SIDE] = NOW - int(p.before_ms * MS), p.side
+            head[kept.KIND] = kept.HELD if p.held else kept.PASSED
+            head[kept.LENGTH], head[kept.BYTES], head[kept.AT] = len(p.frame), len(cut), p.at
             body += [head, np.frombuffer(cut.ljust(-(-len(cut) // 8) * 8, b"\0"), np.int64)]
-        head = np.zeros(layout.RECORD_HEADER, np.int64)
+        head = np.zeros(records.HEADER, np.int64)
         whole = np.concatenate([head, *body])
-        whole[layout.R_EVENT], whole[layout.R_PACKETS] = self.number, len(self.packets)
-        whole[layout.R_USED], whole[layout.R_LEFT_OUT] = len(whole), self.left_out
+        whole[records.EVENT], whole[records.PACKETS] = self.number, len(self.packets)
+        whole[records.USED], whole[records.LEFT_OUT] = len(whole), self.left_out
         return whole
 
 
@@ -94,12 +93,12 @@ def write(found: Found, path: Path) -> Path:
 
 def key(p: Packet) -> Any:
     """The six key words of a packet's flow."""
-    words = np.zeros(packet.KEY_WORDS, np.uint64)
-    for first, text in ((packet.F_SRC, p.src), (packet.F_DST, p.dst)):
+    words = np.zeros(parsed.KEY_WORDS, np.uint64)
+    for first, text in ((parsed.SRC, p.src), (parsed.DST, p.dst)):
         number = int(ipaddress.ip_address(text))
         words[first], words[first + 1] = number >> 64, number & 0xFFFFFFFFFFFFFFFF
-    words[packet.F_PORTS] = p.proto << 32 | p.sport << 16 | p.dport
-    words[packet.F_VLAN] = p.version << 32
+    words[parsed.PORTS] = p.proto << 32 | p.sport << 16 | p.dport
+    words[parsed.VLAN] = p.version << 32
     return words.view(np.int64)
 
 
@@ -145,7 +144,7 @@ def tcp_difference(first: bytes, second: bytes, before: int = 300, cut: int = 0)
         packets.insert(-1, Held(segment(before, second[:cut]), 1, 0.1, held=False))
     start = max(at - 8, 0)
     windows = first[start:], second[start:]
-    return Found(compare.R_PAYLOAD, packets, before + at, windows, at - start)
+    return Found(reasons.PAYLOAD, packets, before + at, windows, at - start)
 
 
 def date() -> Found:
@@ -157,7 +156,7 @@ def flags() -> Found:
     """The primary ends the connection where the secondary goes on."""
     mine, theirs = segment(300, flags=17), segment(300, b"one more line\n")
     packets = [Held(mine, 0, 2.5, at=len(mine)), Held(theirs, 1, 0.0, at=data_at(theirs))]
-    return Found(compare.R_FLAGS, packets, 300, (b"", b"one more line\n"))
+    return Found(reasons.FLAGS, packets, 300, (b"", b"one more line\n"))
 
 
 def order() -> Found:
@@ -170,7 +169,7 @@ def order() -> Found:
     ]
     packets += [Held(f, side, 50.5 - side, at=data_at(f, 19)) for side, f in enumerate(frames)]
     payload = [read(f).body for f in frames]
-    return Found(compare.R_ORDER, packets, 27, (payload[0][19:], payload[1][19:]), 8)
+    return Found(reasons.ORDER, packets, 27, (payload[0][19:], payload[1][19:]), 8)
 
 
 def timeout(marked: bool = True) -> Found:
@@ -178,12 +177,12 @@ def timeout(marked: bool = True) -> Found:
     mine = segment(300, b"said by one only")
     packets = [Held(segment(0, bytes(300)), side, 4000 - side, held=False) for side in range(2)]
     packets.append(Held(mine, 0, 3000.5, at=data_at(mine) if marked else -1))
-    return Found(compare.R_TIMEOUT, packets, -1, lengths=(len(mine), 0))
+    return Found(reasons.TIMEOUT, packets, -1, lengths=(len(mine), 0))
 
 
 def stuck() -> Found:
     """Both inputs blocked: no connection, no packets."""
-    return Found(compare.R_STUCK, [])
+    return Found(reasons.STUCK, [])
 
 
 def everything() -> Sequence[Found]:

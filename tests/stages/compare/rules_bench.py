@@ -6,23 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from ring import layout as ring_layout
 from ring.kernels.ledger import begin, commit
-from ring.layout import CMD_RULES, UNDO, UNDO_CAPACITY, UNDO_N
 from stages.compare.kernels import rules as kernel
-from stages.compare.layout import rules as layout
-from stages.compare.layout.words import C_VERDICT, O_RULES, ROW_WORDS
+from stages.compare.layout import conns, options
+from stages.compare.layout import rules as rule_words
 from stages.compare.rules.rule_set import RuleSet, from_table
 from stages.packets.kernels.parse import parse
-from stages.packets.layout.packet import SCRATCH
-from stages.packets.layout.table import R_KEY
+from stages.packets.layout import parsed, rows
 from tests.oracle.rules import Flow
 from tests.packets import P_TCP, ether, ipv4, ipv6
 
 ENTRIES = 256
-RULES = UNDO + 2 * ENTRIES
-C = RULES + layout.WORDS  # a connection
-S = C + ROW_WORDS
-BYTES = (S + SCRATCH) * 8
+RULES = ring_layout.UNDO + 2 * ENTRIES
+C = RULES + rule_words.WORDS  # a connection
+S = C + conns.WORDS
+BYTES = (S + parsed.SCRATCH) * 8
 ROOM = 1 << 16
 
 
@@ -32,16 +31,16 @@ class Bench:
     def __init__(self) -> None:
         self.w: Any = np.zeros(BYTES // 8 + 2 * ROOM // 8, np.int64)
         self.u8: Any = self.w.view(np.uint8)
-        self.w[UNDO_CAPACITY] = ENTRIES
-        self.w[O_RULES] = RULES
+        self.w[ring_layout.UNDO_CAPACITY] = ENTRIES
+        self.w[options.RULES] = RULES
         self.row = begin(self.w)
 
     def write(self, rules: RuleSet) -> None:
         """Hand a set over, as the supervisor does."""
-        change = int(self.w[CMD_RULES]) + 1
-        at = RULES + layout.COPIES + (change & 1) * layout.COPY_WORDS
-        self.w[at : at + layout.COPY_WORDS] = rules.words("comp0")
-        self.w[CMD_RULES] = change
+        change = int(self.w[ring_layout.CMD_RULES]) + 1
+        at = RULES + rule_words.COPIES + (change & 1) * rule_words.COPY_WORDS
+        self.w[at : at + rule_words.COPY_WORDS] = rules.words("comp0")
+        self.w[ring_layout.CMD_RULES] = change
 
     def burst(self) -> int:
         """Commit, and begin the next burst; whether there were new rules."""
@@ -53,14 +52,14 @@ class Bench:
         """Write a set and go over to it, with a new connection."""
         self.write(rules)
         assert self.burst() == 1
-        self.w[C : C + ROW_WORDS] = 0
+        self.w[C : C + conns.WORDS] = 0
 
     def classify(self, frame: bytes | None = None) -> int:
         """Number + 1 of the rule that the connection of a frame falls under."""
         if frame is not None:
             self.u8[BYTES : BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
-            self.w[C + C_VERDICT] = parse(self.u8, self.w, BYTES, len(frame), S)
-            self.w[C + R_KEY : C + R_KEY + 6] = self.w[S : S + 6]
+            self.w[C + conns.VERDICT] = parse(self.u8, self.w, BYTES, len(frame), S)
+            self.w[C + rows.KEY : C + rows.KEY + 6] = self.w[S : S + 6]
         assert kernel.stale(self.w, self.row, C)
         kernel.classify(self.w, self.row, C)
         assert not kernel.stale(self.w, self.row, C)
@@ -75,14 +74,14 @@ class Bench:
     def stream(self, a: bytes, b: bytes, offset: int = 0) -> tuple[int, int]:
         """The next bytes of both streams: how many agree, how many were forgiven."""
         x, y = self.place(a, b)
-        self.w[UNDO_N] = 0  # as many calls as one likes
+        self.w[ring_layout.UNDO_N] = 0  # as many calls as one likes
         agreed = int(kernel.agree_stream(self.u8, self.w, C, x, y, len(a), offset))
         return agreed & 0xFFFFFFFF, agreed >> 32
 
     def datagram(self, a: bytes, b: bytes, verdict: int) -> tuple[int, int]:
         """Two IP payloads: how many bytes agree, how many were forgiven."""
         x, y = self.place(a, b)
-        self.w[C + C_VERDICT] = verdict
+        self.w[C + conns.VERDICT] = verdict
         agreed = int(kernel.agree_datagram(self.u8, self.w, C, x, y, len(a)))
         return agreed & 0xFFFFFFFF, agreed >> 32
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring import layout
-from stages.compare.layout import words as L
+from stages.compare.layout import arming, events, options, reasons, scalars
 from tests.packets import ACK, SYN, arp_frame, udp_frame
 from tests.rig import Rig
 from tests.stages.compare.audit import audit
@@ -37,8 +37,8 @@ def state(g: Rig) -> int:
 
 def test_every_pair_of_states_is_allowed_or_prohibited_with_a_reason() -> None:
     pairs = {(a, b) for a in range(4) for b in range(4) if a != b}
-    assert not set(L.ARMING_MOVES) & set(L.ARMING_PROHIBITED)
-    assert set(L.ARMING_MOVES) | set(L.ARMING_PROHIBITED) == pairs
+    assert not set(arming.MOVES) & set(arming.PROHIBITED)
+    assert set(arming.MOVES) | set(arming.PROHIBITED) == pairs
 
 
 def test_without_a_secondary_the_primarys_packets_leave_at_once() -> None:
@@ -48,7 +48,12 @@ def test_without_a_secondary_the_primarys_packets_leave_at_once() -> None:
         g.run(now=2)
         assert g.take("outdev") == frames
         c = check(g)
-        assert (c["released_unarmed"], c["released_uncompared"], c["held"], c["arming_state"]) == (3, 1, 0, L.ABSENT)
+        assert (c["released_unarmed"], c["released_uncompared"], c["held"], c["arming_state"]) == (
+            3,
+            1,
+            0,
+            arming.ABSENT,
+        )
         assert g.take("notify_out") == []
 
 
@@ -57,7 +62,7 @@ def test_a_secondary_that_was_there_first_is_compared_from_the_start() -> None:
         g.feed("primary_in", arp_frame(SERVER, CLIENT))  # says nothing that a secondary could miss
         g.run(now=2)
         link(g, 1, 3)
-        assert state(g) == L.IN_STEP
+        assert state(g) == arming.IN_STEP
         g.feed("primary_in", DATAGRAM)
         g.run(now=4)
         assert check(g)["held_primary"] == 1
@@ -69,7 +74,7 @@ def test_a_secondary_that_comes_late_is_compared_after_a_checkpoint() -> None:
         g.run(now=2)
         g.take("outdev")
         link(g, 1, 3)
-        assert state(g) == L.ARMING and g.take("notify_out") == [ASK]
+        assert state(g) == arming.ARMING and g.take("notify_out") == [ASK]
         g.feed("secondary_in", seg(77, b"means nothing"))
         g.feed("primary_in", seg(1006, b" still"))
         g.run(now=4)
@@ -77,7 +82,7 @@ def test_a_secondary_that_comes_late_is_compared_after_a_checkpoint() -> None:
         assert check(g)["dropped_unarmed"] == 1
         g.feed("notify_in", DONE)
         g.run(now=5)
-        assert state(g) == L.IN_STEP
+        assert state(g) == arming.IN_STEP
         # The stream goes on where the primary was when it was copied.
         g.feed("primary_in", seg(1012, b" both"))
         g.run(now=6)
@@ -98,18 +103,18 @@ def test_what_waits_for_a_lost_secondary_leaves_and_it_is_compared_again_after_a
         link(g, 2, 4)
         assert g.take("outdev") == [seg(1001, b"waits"), DATAGRAM]
         c = check(g)
-        assert (c["held"], c["released_unarmed"], c["dropped_unarmed"], state(g)) == (0, 2, 1, L.LOST)
+        assert (c["held"], c["released_unarmed"], c["dropped_unarmed"], state(g)) == (0, 2, 1, arming.LOST)
         assert g.take("notify_out") == [ASK]
         g.feed("notify_in", DONE)  # of a checkpoint that this secondary did not take part in
         g.run(now=5)
-        assert state(g) == L.LOST
+        assert state(g) == arming.LOST
         link(g, 3, 100 * MS)
-        assert state(g) == L.ARMING and g.take("notify_out") == [ASK]
+        assert state(g) == arming.ARMING and g.take("notify_out") == [ASK]
         g.feed("primary_in", seg(1006, b"alone"))
         g.run(now=101 * MS)
         g.feed("notify_in", DONE)
         g.run(now=102 * MS)
-        assert state(g) == L.IN_STEP and g.take("outdev") == [seg(1006, b"alone")]
+        assert state(g) == arming.IN_STEP and g.take("outdev") == [seg(1006, b"alone")]
         for side in ("primary_in", "secondary_in"):
             g.feed(side, seg(1011, b"together"))
         g.run(now=103 * MS)
@@ -131,12 +136,12 @@ def test_a_message_that_waits_while_the_link_goes_and_comes_makes_no_copy() -> N
         handshake(g, now=2)
         g.feed("notify_in", DONE)
         link(g, 3, 100 * MS)
-        assert state(g) == L.ARMING and check(g)["checkpoints"] == 1
+        assert state(g) == arming.ARMING and check(g)["checkpoints"] == 1
         g.run(now=200 * MS)
         assert g.take("notify_out") == [ASK]
         g.feed("notify_in", DONE)
         g.run(now=201 * MS)
-        assert state(g) == L.IN_STEP
+        assert state(g) == arming.IN_STEP
 
 
 def test_nobody_is_asked_again_before_a_secondary_was_there() -> None:
@@ -145,7 +150,7 @@ def test_nobody_is_asked_again_before_a_secondary_was_there() -> None:
         g.rings["primary_in"].w[layout.P_LINK] = 2
         for now in range(1000, 20_000, 1000):
             g.run(now=now * MS)
-        assert g.take("notify_out") == [ASK] and state(g) == L.ABSENT
+        assert g.take("notify_out") == [ASK] and state(g) == arming.ABSENT
 
 
 def test_local_checkpoints_compare_what_begins_after_the_secondary_came() -> None:
@@ -154,7 +159,7 @@ def test_local_checkpoints_compare_what_begins_after_the_secondary_came() -> Non
         g.run(now=2)
         g.take("outdev")
         link(g, 1, 3)
-        assert state(g) == L.IN_STEP
+        assert state(g) == arming.IN_STEP
         g.feed("primary_in", seg(1004, b"goes on"))
         g.feed("secondary_in", seg(1004, b"other"))
         g.run(now=4)
@@ -181,10 +186,10 @@ def test_failover_lets_everything_go() -> None:
         g.run(now=3)
         g.command(layout.CMD_FAILOVER, 1)
         g.run(now=4)
-        assert g.take("outdev") == [seg(1001, b"waits")] and state(g) == L.LOST
+        assert g.take("outdev") == [seg(1001, b"waits")] and state(g) == arming.LOST
         g.command(layout.CMD_CHECKPOINT, 1)  # there is one again
         g.run(now=5)
-        assert state(g) == L.IN_STEP
+        assert state(g) == arming.IN_STEP
 
 
 def test_a_full_table_does_not_hold_a_lone_primary() -> None:
@@ -207,7 +212,7 @@ STEPS = st.one_of(
 def test_whatever_happens_only_allowed_moves_and_the_books_balance(checkpoint: str, steps: list[Any]) -> None:
     """Links, checkpoints, failovers and packets in any order; each burst's moves are in the table."""
     with rig(checkpoint=checkpoint) as g:
-        now, seen, before = 1, 0, L.ABSENT
+        now, seen, before = 1, 0, arming.ABSENT
         words = g.rings["secondary_in"].w
         for step in steps:
             now += 30 * MS
@@ -227,14 +232,14 @@ def test_whatever_happens_only_allowed_moves_and_the_books_balance(checkpoint: s
                 port, n, syn = step
                 g.feed(port, seg(1000, flags=SYN | ACK) if syn else seg(1001 + 3 * n, b"abc"))
             g.run(now=now)
-            written = g.stage.scalar(L.SC_EVENTS)
-            for i in range(max(seen, written - L.EVENTS), written):
-                e = int(g.stage.w[L.O_EVENTS]) + i % L.EVENTS * L.EVENT_WORDS
-                if g.stage.w[e + L.E_REASON] == L.R_ARMING:
-                    after = int(g.stage.w[e + L.E_POSITION])
-                    assert (before, after) in L.ARMING_MOVES
+            written = g.stage.scalar(scalars.EVENTS)
+            for i in range(max(seen, written - events.COUNT), written):
+                e = int(g.stage.w[options.EVENTS]) + i % events.COUNT * events.WORDS
+                if g.stage.w[e + events.REASON] == reasons.ARMING:
+                    after = int(g.stage.w[e + events.POSITION])
+                    assert (before, after) in arming.MOVES
                     before = after
             seen = written
             assert state(g) == before
-            assert before == L.IN_STEP or g.counters()["held"] == 0
+            assert before == arming.IN_STEP or g.counters()["held"] == 0
             audit(g)

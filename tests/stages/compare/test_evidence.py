@@ -11,8 +11,8 @@ import pytest
 from stages.capture import reader as captures
 from stages.compare import evidence_files as evidence
 from stages.compare import finding
-from stages.compare.layout import evidence as layout
-from stages.compare.layout import words as compare
+from stages.compare.layout import events, history, options, records, scalars
+from stages.compare.layout import kept as kept_words
 from tests.packets import ACK, FIN, PSH, SYN, read, udp_frame, vnet_header
 from tests.rig import Rig
 from tests.stages.compare.test_compare import CLIENT, MS, PARAMS, SERVER, handshake, rig, seg
@@ -37,13 +37,13 @@ def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def last(g: Rig, path: Path) -> Divergence:
     """The newest event that has a record, through the file and back."""
     w = g.stage.w
-    written = g.stage.scalar(compare.SC_EVENTS)
+    written = g.stage.scalar(scalars.EVENTS)
     for n in range(written - 1, -1, -1):
-        e = int(w[compare.O_EVENTS]) + n % compare.EVENTS * compare.EVENT_WORDS
-        if number := int(w[e + compare.E_RECORD]):
-            r = int(w[compare.O_RECORDS]) + (number - 1) % layout.RECORDS * layout.RECORD_WORDS
-            assert int(w[r + layout.R_EVENT]) == n
-            event, record = np.array(w[e : e + compare.EVENT_WORDS]), np.array(w[r : r + layout.RECORD_WORDS])
+        e = int(w[options.EVENTS]) + n % events.COUNT * events.WORDS
+        if number := int(w[e + events.RECORD]):
+            r = int(w[options.RECORDS]) + (number - 1) % records.COUNT * records.WORDS
+            assert int(w[r + records.EVENT]) == n
+            event, record = np.array(w[e : e + events.WORDS]), np.array(w[r : r + records.WORDS])
             path.write_bytes(b"".join(finding.build(event, record, 10**18, compare_id="it")))
             d = load(path)
             assert explain.picture(d, 80)
@@ -80,7 +80,7 @@ def test_a_byte_that_differs(keeping: Any, tmp_path: Path) -> None:
         d = last(g, tmp_path / "x.pcapng")
     assert d.meaning == "the streams differ at position 213: primary 0x31 '1', secondary 0x32 '2'"
     assert d.verdict["flow"] == "tcp 10.0.0.2:80 > 10.0.0.1:4000" and d.place == 213
-    kept = old[: layout.HISTORY_BYTES]
+    kept = old[: history.KEPT_BYTES]
     assert [row[:2] for row in shown(d)] == [
         ("primary", "passed"), ("secondary", "passed"), ("primary", "passed"), ("secondary", "passed"),
         ("primary", "differs"), ("secondary", "differs"),
@@ -173,7 +173,7 @@ def test_other_connections_are_not_in_it(keeping: Any, tmp_path: Path) -> None:
         g.feed("secondary_in", seg(1201, b"b"))
         g.run(now=5 * MS)
         d = last(g, tmp_path / "x.pcapng")
-    assert {read(frame).dport for _, _, frame in shown(d) if len(frame) < layout.HISTORY_BYTES} == {4000}
+    assert {read(frame).dport for _, _, frame in shown(d) if len(frame) < history.KEPT_BYTES} == {4000}
     assert len(d.packets) == 6
 
 
@@ -188,29 +188,29 @@ def test_a_record_is_bounded(keeping: Any, tmp_path: Path) -> None:
         d = last(g, tmp_path / "x.pcapng")
         (tmp_path / "x.pcapng").stat()
     held = [p for p in d.packets if p.held and p.side == 0]
-    assert len(held) == 1 + layout.HELD_SHOWN and d.verdict["packets_left_out"] == 100 - len(held)
+    assert len(held) == 1 + kept_words.MOST_HELD and d.verdict["packets_left_out"] == 100 - len(held)
     assert (tmp_path / "x.pcapng").stat().st_size < 100_000
 
 
 def test_more_differences_than_records_lose_their_packets_only(keeping: Any) -> None:
     """The events stay; what was skipped is counted, and nobody waits."""
     with keeping(checkpoint="local") as g:
-        count = layout.RECORDS + 3
+        count = records.COUNT + 3
         for n in range(count):
             handshake(g, port=5000 + n)
-        g.stage.w[compare.O_RECORDS_TAKEN] = g.stage.scalar(compare.SC_RECORDS)
+        g.stage.w[options.RECORDS_TAKEN] = g.stage.scalar(scalars.RECORDS)
         g.feed("primary_in", *(seg(1001, b"a", port=5000 + n) for n in range(count)))
         g.feed("secondary_in", *(seg(1001, b"b", port=5000 + n) for n in range(count)))
         while g.stage.kernel.compare_burst(g.stage.u8, g.stage.w, 5 * MS):
             pass  # no shell takes a record meanwhile
         c = g.counters()
-        assert (c["divergences"], c["records"], c["records_skipped"]) == (count, layout.RECORDS, 3)
+        assert (c["divergences"], c["records"], c["records_skipped"]) == (count, records.COUNT, 3)
 
 
 def test_the_shell_writes_a_file_for_each_difference(keeping: Any, tmp_path: Path) -> None:
     """One after the other, more than there are records: each is taken, written, and named in the log line."""
     with keeping(checkpoint="local") as g:
-        count = layout.RECORDS + 2
+        count = records.COUNT + 2
         for n in range(count):
             handshake(g, port=5000 + n)
         for n in range(count):

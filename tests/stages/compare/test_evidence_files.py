@@ -17,7 +17,7 @@ import pytest
 from stages.capture import reader as captures
 from stages.compare import evidence_files as evidence
 from stages.compare.evidence_files import Evidence
-from stages.compare.layout import words as compare
+from stages.compare.layout import events
 from tests.stages.compare import evidence_words as words
 
 SECOND = 1_000_000_000
@@ -70,7 +70,7 @@ def offer(e: Evidence, number: int = 1) -> str | None:
     found = words.date()
     found.number = number
     event = found.event()
-    event[compare.E_TIME] = time.monotonic_ns()
+    event[events.TIME] = time.monotonic_ns()
     return e.offer(event, found.record())
 
 

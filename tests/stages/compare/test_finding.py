@@ -16,8 +16,7 @@ from stages.capture import reader as captures
 from stages.capture.format import SNAPLEN
 from stages.compare import finding
 from stages.compare.finding import MARK, build, describe_flow, sentence
-from stages.compare.layout import evidence as layout
-from stages.compare.layout import words as compare
+from stages.compare.layout import events, history, kept, reasons, records
 from tests.packets import arp_frame, read, tcp_frame, udp_frame
 from tests.stages.compare import evidence_words as words
 
@@ -47,7 +46,7 @@ def test_packets_of_both_sides_stand_in_order_of_time_with_what_they_are(tmp_pat
     assert [p.interface for p in packets] == [("primary", "secondary")[p.side] for p in expected]
     for got, put in zip(packets, expected, strict=True):
         assert put.frame.startswith(got.data) and got.missing == len(put.frame) - len(got.data)
-        assert got.missing == (0 if put.held else max(0, len(put.frame) - layout.HISTORY_BYTES))
+        assert got.missing == (0 if put.held else max(0, len(put.frame) - history.KEPT_BYTES))
         kind = "differs here" if put.at >= 0 else "held" if put.held else "passed before"
         assert got.comment.startswith(kind)
     differing = next(p for p in packets if p.comment.startswith("differs"))
@@ -74,7 +73,7 @@ def test_every_rule_has_a_sentence(name: str, tmp_path: Path) -> None:
     v = verdict(written(found, tmp_path / "a.pcapng", mask="dates"))
     assert sentence(v) == SENTENCES[name]
     assert v[MARK] == finding.VERSION and v["compare"] == "comp0" and v["mask"] == "dates"
-    assert v["rule"] == compare.REASONS[found.reason] and v["time_ns"] == WALL + words.NOW
+    assert v["rule"] == reasons.NAMES[found.reason] and v["time_ns"] == WALL + words.NOW
     assert [[int(p.held), p.at] for p in sorted(found.packets, key=lambda p: (-p.before_ms, p.side))] == v["packets"]
 
 
@@ -82,7 +81,7 @@ def test_a_secondary_that_resets_is_named() -> None:
     """Which side ended, and how, is told from the flags of its held packets."""
     mine, theirs = words.segment(300, b"more"), words.segment(300, flags=20)
     held = [words.Held(mine, 0, at=words.data_at(mine)), words.Held(theirs, 1, at=len(theirs))]
-    found = words.Found(compare.R_FLAGS, held, 300, (b"more", b""))
+    found = words.Found(reasons.FLAGS, held, 300, (b"more", b""))
     v = finding.verdict(found.event(), list(finding.kept(found.record())), WALL)
     assert sentence(v) == "at position 300 of the stream the primary goes on with 4 bytes, the secondary ends (RST)"
 
@@ -175,7 +174,7 @@ def test_a_damaged_record_makes_a_file_all_the_same(data: st.DataObject) -> None
     value = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 2000)
     for _ in range(data.draw(st.integers(1, 6))):
         record[data.draw(st.integers(0, len(record) - 1))] = data.draw(value)
-    for at in data.draw(st.lists(st.sampled_from([compare.E_POSITION, compare.E_P_LEN, compare.E_OFFSET]), max_size=2)):
+    for at in data.draw(st.lists(st.sampled_from([events.POSITION, events.PRIMARY_LEN, events.OFFSET]), max_size=2)):
         event[at] = data.draw(value)
     blob = b"".join(build(event, record, WALL))
     sizes = [span.length + span.missing for span in captures.walk(blob, "x", cut=True)]
@@ -186,7 +185,7 @@ def test_a_damaged_record_makes_a_file_all_the_same(data: st.DataObject) -> None
 def test_a_time_that_cannot_be_leaves_a_file_that_can_be_read(ns: int, tmp_path: Path) -> None:
     found = words.date()
     record = found.record()
-    record[layout.RECORD_HEADER + layout.K_TIME] = ns
+    record[records.HEADER + kept.TIME] = ns
     path = tmp_path / "a.pcapng"
     path.write_bytes(b"".join(build(found.event(), record, WALL)))
     assert len(captures.read(path, cut=True)) == len(found.packets)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ring import layout
-from stages.compare.layout import words as L
+from stages.compare.layout import conns, events, options, reasons, scalars
 from stages.packets.layout import table
 from tests.packets import ACK, RST, SYN, fragments, ip_frame, tcp_frame, udp_frame, vnet_header
 from tests.rig import Rig
@@ -369,10 +369,14 @@ def test_positions_count_from_the_syn_past_two_gib_and_are_unknown_without_one()
             if syn:
                 handshake(g)
                 for k in range(1, 4):  # a stream that is compared in steps of a GiB, as far as numbers go
-                    row = int(g.stage.w[L.O_TABLE]) + table.DESCRIPTOR + int(g.stage.w[int(g.stage.w[L.O_TABLE]) + 1])
-                    g.stage.w[row + L.C_COMPARED] = g.stage.w[row + L.C_P_NEXT] = 1001 + (k << 30)
+                    row = (
+                        int(g.stage.w[options.TABLE])
+                        + table.DESCRIPTOR
+                        + int(g.stage.w[int(g.stage.w[options.TABLE]) + 1])
+                    )
+                    g.stage.w[row + conns.COMPARED] = g.stage.w[row + conns.PRIMARY_NEXT] = 1001 + (k << 30)
             g.feed("primary_in", seg(seq, b"one"))
             g.feed("secondary_in", seg(seq, b"two"))
             g.run(now=2)
-            e = int(g.stage.w[L.O_EVENTS]) + (g.stage.scalar(L.SC_EVENTS) - 1) * L.EVENT_WORDS
-            assert (g.stage.w[e + L.E_REASON], g.stage.w[e + L.E_POSITION]) == (L.R_PAYLOAD, expected)
+            e = int(g.stage.w[options.EVENTS]) + (g.stage.scalar(scalars.EVENTS) - 1) * events.WORDS
+            assert (g.stage.w[e + events.REASON], g.stage.w[e + events.POSITION]) == (reasons.PAYLOAD, expected)

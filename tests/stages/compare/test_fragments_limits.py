@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from ring import layout
-from stages.compare.layout import rules as R
-from stages.compare.layout import words as L
+from stages.compare.layout import options, rules
 from stages.compare.rules.rule_set import RuleSet, from_table
 from tests.packets import (
     ip_frame,
@@ -119,7 +118,7 @@ def test_a_rule_sees_the_datagram_not_its_fragments(action: str) -> None:
     rule = {"action": action, "protocol": "udp", "source_port": "53"} | ({"bytes": "2000"} if action == "mask" else {})
     with rig() as g:
         change = int(g.stage.w[layout.CMD_RULES]) + 1
-        at = int(g.stage.w[L.O_RULES]) + R.COPIES + (change & 1) * R.COPY_WORDS
+        at = int(g.stage.w[options.RULES]) + rules.COPIES + (change & 1) * rules.COPY_WORDS
         words = RuleSet().added("dns", from_table("dns", rule, ["it"])[0]).words("it")
         g.stage.w[at : at + len(words)] = words
         g.command(layout.CMD_RULES, change)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ring import layout
 from stages.compare import finding
-from stages.compare.layout import words as L
+from stages.compare.layout import events, options, scalars
 from tests.packets import ACK, RST, SYN, udp_frame
 from tests.stages.compare.test_compare import ASK, CLIENT, DONE, SERVER, check, handshake, rig, seg
 
@@ -129,8 +129,8 @@ def test_a_timeout_says_whose_packets_wait_and_for_what() -> None:
                 g.feed(port, frame)
                 g.run(now=2)
             g.run(now=5_000_000_000)
-            at = int(g.stage.w[L.O_EVENTS]) + (g.stage.scalar(L.SC_EVENTS) - 1) * L.EVENT_WORDS
-            found = finding.verdict(g.stage.w[at : at + L.EVENT_WORDS].copy(), (), 0)
+            at = int(g.stage.w[options.EVENTS]) + (g.stage.scalar(scalars.EVENTS) - 1) * events.WORDS
+            found = finding.verdict(g.stage.w[at : at + events.WORDS].copy(), (), 0)
             assert found["rule"] == "timeout"
             assert (found["waits"], found["waits_for"], found["position"]) == (side, what, position)
             assert side in finding.sentence(found)

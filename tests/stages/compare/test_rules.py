@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ring import layout as ring_layout
 from ring.kernels.ledger import begin, recover
-from ring.layout import CMD_RULES, UNDO_N
 from stages.compare.kernels import rules as kernel
-from stages.compare.layout import rules as layout
-from stages.compare.layout.words import ROW_WORDS
+from stages.compare.layout import conns
+from stages.compare.layout import rules as rule_words
 from tests.oracle.rules import Flow, rule_takes
 from tests.packets import P_ICMP, P_TCP, P_UDP, ether, ipv4
 from tests.stages.compare.rules_bench import RULES, Bench, C, frame_of, made, mask
@@ -87,8 +87,8 @@ def test_the_first_rule_that_matches_wins(listed: list[dict[str, Any]], packets:
     BENCH.use(made(**{f"r{i}": table_of(rule) for i, rule in enumerate(listed)}))
     for flow in packets:
         expected = next((i + 1 for i, rule in enumerate(listed) if rule_takes(flow, **rule)), 0)
-        BENCH.w[C : C + ROW_WORDS] = 0
-        BENCH.w[UNDO_N] = 0
+        BENCH.w[C : C + conns.WORDS] = 0
+        BENCH.w[ring_layout.UNDO_N] = 0
         assert BENCH.classify(frame_of(flow)) == expected
         assert kernel.passes(BENCH.w, C) == (expected != 0)
         assert not kernel.masks(BENCH.w, C)
@@ -105,8 +105,8 @@ def test_a_rule_for_another_compare_is_not_in_this_ones_set() -> None:
     assert bench.classify(frame_of(Flow("10.0.0.1", "10.0.0.2", P_UDP, 1, 2))) == 2
     assert kernel.masks(bench.w, C)
     assert not kernel.passes(bench.w, C)
-    assert layout.rule_name(bench.w, RULES, int(bench.w[CMD_RULES]), 2) == "own"
-    assert layout.rule_name(bench.w, RULES, int(bench.w[CMD_RULES]), 1) == ""
+    assert rule_words.rule_name(bench.w, RULES, int(bench.w[ring_layout.CMD_RULES]), 2) == "own"
+    assert rule_words.rule_name(bench.w, RULES, int(bench.w[ring_layout.CMD_RULES]), 1) == ""
 
 
 def test_a_fragment_is_no_packet_of_a_port() -> None:
@@ -138,7 +138,7 @@ def test_a_connection_is_classified_once_and_after_each_change() -> None:
     assert bench.classify() == 2
     assert bench.burst() == 0
     assert not kernel.stale(bench.w, bench.row, C)
-    hits, connections = RULES + layout.HITS, RULES + layout.CONNECTIONS
+    hits, connections = RULES + rule_words.HITS, RULES + rule_words.CONNECTIONS
     assert [int(n) for n in bench.w[hits + 1 : hits + 3]] == [3, 0]
     assert [int(n) for n in bench.w[connections + 1 : connections + 3]] == [1, 1]
 
@@ -151,19 +151,19 @@ def test_a_burst_that_never_counted_leaves_no_trace_of_new_rules() -> None:
     bench.classify(flow)
     bench.burst()
     bench.write(made(a={"action": "mask", "regex": "x"}))
-    before = bench.w[C : C + ROW_WORDS].copy()
+    before = bench.w[C : C + conns.WORDS].copy()
     bench.row = begin(bench.w)
     kernel.take_rules(bench.w, bench.row)
     bench.classify()
     kernel.hit(bench.w, C, 1)
     recover(bench.u8, bench.w, 0)
-    assert (bench.w[C : C + ROW_WORDS] == before).all()
-    assert not bench.w[RULES + layout.HITS : RULES + layout.HITS + 2].any()
+    assert (bench.w[C : C + conns.WORDS] == before).all()
+    assert not bench.w[RULES + rule_words.HITS : RULES + rule_words.HITS + 2].any()
     bench.row = begin(bench.w)
     assert kernel.take_rules(bench.w, bench.row) == 1
     assert bench.classify() == 1
     assert kernel.masks(bench.w, C)
-    assert int(bench.w[RULES + layout.CONNECTIONS + 1]) == 2
+    assert int(bench.w[RULES + rule_words.CONNECTIONS + 1]) == 2
 
 
 def test_the_other_copy_is_not_read_while_it_is_written() -> None:
@@ -172,17 +172,17 @@ def test_the_other_copy_is_not_read_while_it_is_written() -> None:
     old, new = made(a={"action": "pass", "protocol": "tcp"}), mask("a(b)", bytes="1")
     bench = Bench()
     bench.use(old)
-    change = int(bench.w[CMD_RULES]) + 1
-    at, words = RULES + layout.COPIES + (change & 1) * layout.COPY_WORDS, new.words("comp0")
+    change = int(bench.w[ring_layout.CMD_RULES]) + 1
+    at, words = RULES + rule_words.COPIES + (change & 1) * rule_words.COPY_WORDS, new.words("comp0")
     written = np.flatnonzero(words)
     assert len(written) > 10
     for i in written:
         bench.w[at + i] = words[i]
         assert bench.burst() == 0
-        bench.w[C : C + ROW_WORDS] = 0
+        bench.w[C : C + conns.WORDS] = 0
         assert bench.classify(flow) == 1
         assert kernel.passes(bench.w, C)
-    bench.w[CMD_RULES] = change
+    bench.w[ring_layout.CMD_RULES] = change
     assert bench.burst() == 1
     assert bench.classify() == 1
     assert kernel.masks(bench.w, C)
@@ -190,13 +190,17 @@ def test_the_other_copy_is_not_read_while_it_is_written() -> None:
 
 def test_the_area_is_laid_out_without_overlap() -> None:
     """Counters, both copies, and within a copy header, order, records, items, text and automata."""
-    assert layout.CONNECTIONS == layout.HITS + layout.RULES + 1
-    assert layout.COPIES >= layout.CONNECTIONS + layout.RULES + 1
-    assert layout.COPIES + 2 * layout.COPY_WORDS == layout.WORDS == 1 << 17
-    assert max(layout.COPY_COUNT, layout.COPY_TEXT_BYTES) < layout.COPY_ORDER
-    assert layout.R_NAME + layout.NAME_BYTES // 8 <= layout.RECORD_WORDS
-    assert layout.R_NAME > max(layout.R_AUTOMATON, layout.R_CLASSES, layout.R_STATES) > layout.R_BYTES + 1
-    assert layout.COPY_AUTOMATA < layout.COPY_WORDS
-    assert layout.AUTOMATA_BYTES > 400_000
-    assert layout.automaton_bytes(3, 3) == layout.CLASSES + 24
-    assert 2 * layout.MAX_STATES + 1 <= layout.STATE
+    assert rule_words.CONNECTIONS == rule_words.HITS + rule_words.RULES + 1
+    assert rule_words.COPIES >= rule_words.CONNECTIONS + rule_words.RULES + 1
+    assert rule_words.COPIES + 2 * rule_words.COPY_WORDS == rule_words.WORDS == 1 << 17
+    assert max(rule_words.COPY_COUNT, rule_words.COPY_TEXT_BYTES) < rule_words.COPY_ORDER
+    assert rule_words.RULE_NAME + rule_words.NAME_BYTES // 8 <= rule_words.RECORD_WORDS
+    assert (
+        rule_words.RULE_NAME
+        > max(rule_words.RULE_AUTOMATON, rule_words.RULE_CLASSES, rule_words.RULE_STATES)
+        > rule_words.RULE_BYTES + 1
+    )
+    assert rule_words.COPY_AUTOMATA < rule_words.COPY_WORDS
+    assert rule_words.AUTOMATA_BYTES > 400_000
+    assert rule_words.automaton_bytes(3, 3) == rule_words.CLASSES + 24
+    assert 2 * rule_words.MAX_STATES + 1 <= rule_words.STATE

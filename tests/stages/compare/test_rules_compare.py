@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ring import layout
-from stages.compare.layout.words import O_RULES
+from stages.compare.layout import options
 from stages.compare.rules.rule_set import from_table
 from stages.compare.rules.rulebook import Rulebook
 from stages.kind import LiveStage
@@ -249,4 +249,4 @@ def test_no_packet_is_lost_or_repeated_while_rules_come_and_go(steps: list[tuple
 def test_the_supervisor_writes_rules_where_the_kernel_reads_them() -> None:
     """Both find the place on their own."""
     with rig() as g:
-        assert int(g.stage.w[O_RULES]) == Rules(g).book.areas["comp0"].at
+        assert int(g.stage.w[options.RULES]) == Rules(g).book.areas["comp0"].at

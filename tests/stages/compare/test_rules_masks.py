@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.compare.kernels import rules as kernel
-from stages.compare.layout import rules as layout
-from stages.compare.layout.words import C_MASK_P, C_MASK_S
+from stages.compare.layout import conns
+from stages.compare.layout import rules as rule_words
 from stages.compare.rules.rule_set import from_table
-from stages.packets.layout.packet import FRAGMENT, ICMP, IP, UDP
+from stages.packets.layout import verdicts
 from tests.oracle.rules import Flow, Mask, agreeing, either, matches, one, star, then
 from tests.packets import P_TCP, P_UDP
 from tests.stages.compare.rules_bench import Bench, C, frame_of, mask
@@ -103,25 +103,25 @@ def test_datagrams_agree_where_every_byte_is_equal_masked_or_in_a_range(
     BENCH.use(mask(*map(_text, masks), **keys))
     BENCH.classify(frame_of(Flow("10.0.0.1", "10.0.0.2", P_UDP, 80, 4711)))
     expected = agreeing(a, b, masks, True, ranges)
-    state = BENCH.w[C + C_MASK_P], BENCH.w[C + C_MASK_S]
-    assert BENCH.datagram(b"headerAA" + a, b"headerAA" + b, UDP)[0] == 8 + expected
-    same, forgiven = BENCH.datagram(b"headerAA" + a, b"headerBB" + b, UDP)
+    state = BENCH.w[C + conns.PRIMARY_MASK], BENCH.w[C + conns.SECONDARY_MASK]
+    assert BENCH.datagram(b"headerAA" + a, b"headerAA" + b, verdicts.UDP)[0] == 8 + expected
+    same, forgiven = BENCH.datagram(b"headerAA" + a, b"headerBB" + b, verdicts.UDP)
     assert same == (8 + expected if forgiven or expected < len(a) else 6)
     assert forgiven == sum(x != y for x, y in zip(a[:expected], b[:expected], strict=True))
-    assert BENCH.datagram(b"heXderAA" + a, b"headerAA" + b, UDP) == (2, 0)
-    assert BENCH.datagram(a, b, IP)[0] == expected
-    assert (BENCH.w[C + C_MASK_P], BENCH.w[C + C_MASK_S]) == state
+    assert BENCH.datagram(b"heXderAA" + a, b"headerAA" + b, verdicts.UDP) == (2, 0)
+    assert BENCH.datagram(a, b, verdicts.IP)[0] == expected
+    assert (BENCH.w[C + conns.PRIMARY_MASK], BENCH.w[C + conns.SECONDARY_MASK]) == state
 
 
 @pytest.mark.parametrize(
     ("verdict", "first", "second", "expected"),
     [
-        (ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1X34", (12, 1)),
-        (ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1234", (2, 0)),
-        (ICMP, b"\0\0AAiiss1234", b"\0\0BBiiXs1X34", (2, 0)),
-        (ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss12X4", (10, 0)),
-        (UDP, b"ports__", b"ports_X", (6, 0)),
-        (FRAGMENT, b"0123456789", b"012345678X", (9, 0)),
+        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1X34", (12, 1)),
+        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1234", (2, 0)),
+        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiXs1X34", (2, 0)),
+        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss12X4", (10, 0)),
+        (verdicts.UDP, b"ports__", b"ports_X", (6, 0)),
+        (verdicts.FRAGMENT, b"0123456789", b"012345678X", (9, 0)),
     ],
 )
 def test_a_checksum_may_differ_only_with_what_is_masked(
@@ -167,7 +167,7 @@ def test_byte_ranges_count_from_the_first_byte_after_the_syn() -> None:
     bench.use(mask(bytes="2-3"))
     bench.classify(flow)
     assert bench.stream(b"3", b"X", 3) == (1, 1)
-    bench.w[C + C_MASK_P] = (1 << 32) << layout.POSITION
+    bench.w[C + conns.PRIMARY_MASK] = (1 << 32) << rule_words.POSITION
     assert bench.stream(b"0123", b"01X3", 0) == (2, 0)
 
 
@@ -200,7 +200,7 @@ def test_a_mask_that_was_deleted_forgives_nothing_even_before_the_next_packet() 
     bench.burst()
     assert bench.stream(b"bc", b"bX", 3) == (1, 0)
     bench.classify()
-    assert (bench.w[C + C_MASK_P], bench.w[C + C_MASK_S]) == (0, 0)
+    assert (bench.w[C + conns.PRIMARY_MASK], bench.w[C + conns.SECONDARY_MASK]) == (0, 0)
     assert bench.stream(b"abc", b"aXX", 4) == (3, 2)
 
 

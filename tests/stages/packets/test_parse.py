@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ring.hot import JIT
 from stages.packets.kernels.parse import parse, reverse_key
-from stages.packets.layout import packet as p
+from stages.packets.layout import parsed, verdicts
 from tests.packets import (
     MOD,
     P_FRAGMENT,
@@ -37,7 +37,7 @@ from tests.packets import (
 AT = 24  # where frames lie in the array
 V4 = ("10.1.2.3", "192.168.200.250")
 V6 = ("fd00::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")
-VERDICTS = {6: p.TCP, 17: p.UDP, 1: p.ICMP, 58: p.ICMP}
+VERDICTS = {6: verdicts.TCP, 17: verdicts.UDP, 1: verdicts.ICMP, 58: verdicts.ICMP}
 
 
 class Guarded:
@@ -56,7 +56,7 @@ def scan(frame: bytes) -> tuple[int, Any]:
     """Verdict and scratch words of a frame; what lies around it is 0xFF."""
     u8: Any = np.full(AT + len(frame) + 64, 0xFF, np.uint8)
     u8[AT : AT + len(frame)] = np.frombuffer(frame, np.uint8)
-    w = np.full(p.SCRATCH, -7, np.int64)
+    w = np.full(parsed.SCRATCH, -7, np.int64)
     seen = u8 if JIT else Guarded(u8, AT, AT + len(frame))
     return int(parse(seen, w, AT, len(frame), 0)), w
 
@@ -88,18 +88,18 @@ def test_tcp_fields(
         window=4321, pad=pad, **more,
     )  # fmt: skip
     verdict, w = scan(frame)
-    assert verdict == p.TCP
-    assert list(w[p.F_SRC : p.F_SRC + 4]) == halves(pair[0]) + halves(pair[1])
-    assert w[p.F_PORTS] == 6 << 32 | sport << 16 | dport
+    assert verdict == verdicts.TCP
+    assert list(w[parsed.SRC : parsed.SRC + 4]) == halves(pair[0]) + halves(pair[1])
+    assert w[parsed.PORTS] == 6 << 32 | sport << 16 | dport
     version = 6 if ":" in pair[0] else 4
     outer, inner = (vlans[0], vlans[1]) if len(vlans) == 2 else (0, vlans[0] if vlans else 0)
-    assert w[p.F_VLAN] == version << 32 | outer << 16 | inner
-    assert (w[p.F_SEQ], w[p.F_ACK], w[p.F_FLAGS], w[p.F_WINDOW]) == (seq, ack, flags, 4321)
-    assert (w[p.F_IPV], w[p.F_PROTO], w[p.F_L3]) == (version, 6, 14 + 4 * len(vlans))
+    assert w[parsed.VLAN] == version << 32 | outer << 16 | inner
+    assert (w[parsed.SEQ], w[parsed.ACK], w[parsed.FLAGS], w[parsed.WINDOW]) == (seq, ack, flags, 4321)
+    assert (w[parsed.IPV], w[parsed.PROTO], w[parsed.L3]) == (version, 6, 14 + 4 * len(vlans))
     found = read(frame)
-    assert w[p.F_L4] == found.body_at
-    assert frame[w[p.F_DATA] : w[p.F_DATA] + w[p.F_DATA_LEN]] == payload == found.payload
-    assert w[p.F_END] == w[p.F_DATA] + w[p.F_DATA_LEN]
+    assert w[parsed.L4] == found.body_at
+    assert frame[w[parsed.DATA] : w[parsed.DATA] + w[parsed.DATA_LEN]] == payload == found.payload
+    assert w[parsed.END] == w[parsed.DATA] + w[parsed.DATA_LEN]
 
 
 @given(hosts, ports, ports, st.binary(max_size=40), tags, st.booleans())
@@ -107,18 +107,18 @@ def test_udp_fields(pair: tuple[str, str], sport: int, dport: int, data: bytes, 
     """Ports and payload of a datagram."""
     frame = udp_frame(*pair, sport, dport, data, vlans=vlans, pad=pad)
     verdict, w = scan(frame)
-    assert verdict == p.UDP
-    assert w[p.F_PORTS] == 17 << 32 | sport << 16 | dport
-    assert frame[w[p.F_DATA] : w[p.F_DATA] + w[p.F_DATA_LEN]] == data
+    assert verdict == verdicts.UDP
+    assert w[parsed.PORTS] == 17 << 32 | sport << 16 | dport
+    assert frame[w[parsed.DATA] : w[parsed.DATA] + w[parsed.DATA_LEN]] == data
 
 
 @pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
 def test_other_protocols(pair: tuple[str, str]) -> None:
     """ICMP and what else runs over IP have a key by address and protocol."""
-    assert scan(icmp_frame(*pair))[0] == p.ICMP
+    assert scan(icmp_frame(*pair))[0] == verdicts.ICMP
     verdict, w = scan(ip_frame(*pair, 47, b"gre?"))
-    assert (verdict, w[p.F_PORTS], w[p.F_DATA_LEN]) == (p.IP, 47 << 32, 4)
-    assert scan(ip_frame(*pair, 59, b""))[0] == p.IP
+    assert (verdict, w[parsed.PORTS], w[parsed.DATA_LEN]) == (verdicts.IP, 47 << 32, 4)
+    assert scan(ip_frame(*pair, 59, b""))[0] == verdicts.IP
 
 
 def test_what_has_no_key() -> None:
@@ -129,7 +129,7 @@ def test_what_has_no_key() -> None:
         frame[:14] + b"\x65" + frame[15:], frame[:14] + b"\x44" + frame[15:], ether(b"", 0x8100),
         ether(b"\0" * 4, 0x8100),
     ):  # fmt: skip
-        assert scan(other)[0] == p.OTHER
+        assert scan(other)[0] == verdicts.OTHER
 
 
 @pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
@@ -140,20 +140,20 @@ def test_fragments(pair: tuple[str, str]) -> None:
     frames = fragments(*pair, 17, body, 64, ident=0x1234, vlans=(9,))
     for i, frame in enumerate(frames):
         verdict, w = scan(frame)
-        assert verdict == p.FRAGMENT
-        assert (w[p.F_IP_ID], w[p.F_FRAG]) == (0x1234, 64 * i << 1 | (i < len(frames) - 1))
-        assert frame[w[p.F_L4] : w[p.F_END]] == body[64 * i : 64 * i + 64]
-        assert w[p.F_DATA_LEN] == len(body[64 * i : 64 * i + 64])
-        keys.add(tuple(w[: p.KEY_WORDS]))
+        assert verdict == verdicts.FRAGMENT
+        assert (w[parsed.IP_ID], w[parsed.FRAG]) == (0x1234, 64 * i << 1 | (i < len(frames) - 1))
+        assert frame[w[parsed.L4] : w[parsed.END]] == body[64 * i : 64 * i + 64]
+        assert w[parsed.DATA_LEN] == len(body[64 * i : 64 * i + 64])
+        keys.add(tuple(w[: parsed.KEY_WORDS]))
     assert len(keys) == 1
-    assert keys.pop()[p.F_PORTS] == 17 << 32
+    assert keys.pop()[parsed.PORTS] == 17 << 32
 
 
 def test_an_atomic_fragment_is_a_whole_datagram() -> None:
     """RFC 6946: offset 0, no more to come."""
     frame = udp_frame(*V6, 5, 6, b"whole", extensions=[hop_by_hop(), fragment_header(0, False, 3)])
     verdict, w = scan(frame)
-    assert (verdict, w[p.F_PORTS]) == (p.UDP, 17 << 32 | 5 << 16 | 6)
+    assert (verdict, w[parsed.PORTS]) == (verdicts.UDP, 17 << 32 | 5 << 16 | 6)
     assert P_FRAGMENT in frame[14 + 40 : 14 + 48]
 
 
@@ -168,9 +168,9 @@ def test_an_atomic_fragment_is_a_whole_datagram() -> None:
 )
 def test_cut_anywhere_it_is_other(frame: bytes) -> None:
     """A frame shorter than its headers or its IP length say is never read beyond its end."""
-    assert scan(frame)[0] != p.OTHER
+    assert scan(frame)[0] != verdicts.OTHER
     for size in range(len(frame)):
-        assert scan(frame[:size])[0] == p.OTHER
+        assert scan(frame[:size])[0] == verdicts.OTHER
 
 
 @pytest.mark.parametrize("total", range(60))
@@ -178,7 +178,7 @@ def test_an_ip_length_that_cuts_the_tcp_header_is_other(total: int) -> None:
     """The frame is long enough, the datagram is not."""
     frame = bytearray(ether(ipv4(*V4, 6, tcp(*V4, 1, 2, options=b"\1" * 20)), 0x0800))
     frame[16:18] = total.to_bytes(2, "big")
-    assert scan(bytes(frame))[0] == p.OTHER
+    assert scan(bytes(frame))[0] == verdicts.OTHER
 
 
 @given(st.binary(max_size=120), st.sampled_from([b"\x08\x00", b"\x86\xdd", b"\x81\x00\0\5\x08\x00", b"\x88\xa8", b""]))
@@ -209,13 +209,13 @@ def test_damaged_frames_are_read_within_their_bounds(data: st.DataObject) -> Non
 def garbage(frame: bytes) -> None:
     """Whatever the verdict, what it says lies inside the frame."""
     verdict, w = scan(frame)
-    assert verdict in (p.OTHER, p.TCP, p.UDP, p.ICMP, p.IP, p.FRAGMENT)
-    if verdict == p.OTHER:
+    assert verdict in (verdicts.OTHER, verdicts.TCP, verdicts.UDP, verdicts.ICMP, verdicts.IP, verdicts.FRAGMENT)
+    if verdict == verdicts.OTHER:
         return
-    assert 14 <= w[p.F_L3] < w[p.F_L4] <= w[p.F_DATA] <= w[p.F_END] <= len(frame)
-    assert w[p.F_DATA] + w[p.F_DATA_LEN] == w[p.F_END]
-    if verdict != p.FRAGMENT:
-        assert VERDICTS.get(int(w[p.F_PROTO]), p.IP) == verdict
+    assert 14 <= w[parsed.L3] < w[parsed.L4] <= w[parsed.DATA] <= w[parsed.END] <= len(frame)
+    assert w[parsed.DATA] + w[parsed.DATA_LEN] == w[parsed.END]
+    if verdict != verdicts.FRAGMENT:
+        assert VERDICTS.get(int(w[parsed.PROTO]), verdicts.IP) == verdict
 
 
 @given(hosts, ports, ports)
@@ -223,8 +223,8 @@ def test_reverse_key_is_the_other_direction(pair: tuple[str, str], sport: int, d
     """The key of the answer, reversed, is the key of the question; twice is nothing."""
     _, there = scan(tcp_frame(*pair, sport, dport, vlans=(7,)))
     _, back = scan(tcp_frame(*pair[::-1], dport, sport, vlans=(7,)))
-    before = list(back[: p.KEY_WORDS])
+    before = list(back[: parsed.KEY_WORDS])
     reverse_key(back, 0)
-    assert list(back[: p.KEY_WORDS]) == list(there[: p.KEY_WORDS])
+    assert list(back[: parsed.KEY_WORDS]) == list(there[: parsed.KEY_WORDS])
     reverse_key(back, 0)
-    assert list(back[: p.KEY_WORDS]) == before
+    assert list(back[: parsed.KEY_WORDS]) == before

@@ -9,8 +9,9 @@ import pytest
 from ring import layout
 from ring.hot import JIT
 from stages.packets.kernels.table import find
-from stages.rewriter import layout as numbers
 from stages.rewriter.kind import KIND
+from stages.rewriter.layout import conns, tables
+from stages.rewriter.layout import counters as counter_words
 from tests.packets import (
     ACK,
     FIN,
@@ -195,10 +196,10 @@ def test_every_row_may_be_spare_or_none() -> None:
                 rig.restart()
             w = rig.segment.w
             order = []
-            row = int(w[numbers.OLDEST_AT])
+            row = int(w[tables.OLDEST_AT])
             while row:
                 order.append(int(w[row + 4]) >> 16 & 0xFFFF)
-                row = int(w[row + numbers.C_NEWER])
+                row = int(w[row + conns.NEWER])
             assert order == [flows[i].port for i in (2, 0, 4, 1, 3)]
         assert rig.counters()["rows_recycled"] == 10
         check_balances(rig)
@@ -266,17 +267,17 @@ def test_a_new_incarnation_knows_every_connection(rig: Rig) -> None:
 def test_half_formatted_table_is_formatted_again() -> None:
     """The capacity is written last: without it the table is laid out once more."""
     with Rig("filter-rewriter", {"max_connections": 8}) as rig:
-        rig.segment.w[numbers.TABLE_AT] = 0  # as if the process had died before the last store
+        rig.segment.w[tables.TABLE_AT] = 0  # as if the process had died before the last store
         rig.restart()
         assert Flow(rig).open().offset_in() == OFFSET
 
 
 def test_layout_of_the_row_and_the_tables(rig: Rig) -> None:
     """Fields of a row do not overlap and fit; the segment has room for everything up to the last row."""
-    places = [f.offset for f in numbers.ROW_FIELDS]
+    places = [f.offset for f in conns.FIELDS]
     assert places == sorted(set(places))
-    assert max(places) < numbers.ROW_WORDS
-    assert len(numbers.COUNTERS) == numbers.FAILOVERS - numbers.REWRITTEN_IN + 1
-    assert KIND.tables_at == numbers.SCRATCH_AT
+    assert max(places) < conns.WORDS
+    assert len(counter_words.COUNTERS) == counter_words.FAILOVERS - counter_words.REWRITTEN_IN + 1
+    assert KIND.tables_at == tables.SCRATCH_AT
     w = rig.stage.w
-    assert find(w, numbers.TABLE_AT, numbers.SCRATCH_AT) == -1
+    assert find(w, tables.TABLE_AT, tables.SCRATCH_AT) == -1

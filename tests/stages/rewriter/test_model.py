@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ring import layout
-from stages.packets.layout import table
-from stages.rewriter import layout as numbers
+from stages.packets.layout import rows, table
+from stages.rewriter.layout import conns, tables
 from tests.oracle.rewriter import Rewriter as Oracle
 from tests.oracle.rewriter import serial
 from tests.packets import (
@@ -154,7 +154,7 @@ def test_frame_by_frame_as_the_oracle(
             before, moved = moved, states(rig)
             if singly:
                 moves = {(before[key], state) for key, state in moved.items() if before.get(key, state) != state}
-                assert moves <= set(numbers.STATE_MOVES)
+                assert moves <= set(conns.STATE_MOVES)
             batch.clear()
 
         for flow, (kind, *rest) in todo:
@@ -188,10 +188,10 @@ def test_frame_by_frame_as_the_oracle(
 
 def states(rig: Rig) -> dict[tuple[int, ...], int]:
     """The state of each row, by its key."""
-    w, at, found = rig.segment.w, numbers.TABLE_AT, {}
-    for row in range(int(w[at + table.T_ROWS]), int(w[at + table.T_ROWS]) + 16 * numbers.ROW_WORDS, numbers.ROW_WORDS):
-        if w[row + table.R_LIVE]:
-            found[tuple(w[row : row + 6].tolist())] = int(w[row + numbers.C_STATE])
+    w, at, found = rig.segment.w, tables.TABLE_AT, {}
+    for row in range(int(w[at + table.ROWS]), int(w[at + table.ROWS]) + 16 * conns.WORDS, conns.WORDS):
+        if w[row + rows.LIVE]:
+            found[tuple(w[row : row + 6].tolist())] = int(w[row + conns.STATE])
     return found
 
 

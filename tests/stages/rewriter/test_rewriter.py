@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ring import layout
-from stages.rewriter.layout import RESET_WINDOW
+from stages.rewriter.layout import conns
 from tests.packets import (
     ACK,
     FIN,
@@ -380,11 +380,11 @@ def test_a_reset_outside_the_window_ends_nothing(rig: Rig, flags: int) -> None:
     answered.outbound(SYN | ACK, 0, 1)
     established.outbound(ACK, 1, 501)
     for flow, first in ((established, 501), (answered, 1)):
-        for place in (first - 1, first + RESET_WINDOW + 1, MOD // 2, 123_456_789):
+        for place in (first - 1, first + conns.RESET_WINDOW + 1, MOD // 2, 123_456_789):
             flow.inbound(flags, place, 1)
     counters = rig.counters()
     assert (counters["connections"], counters["connections_reset"]) == (2, 0)
-    established.inbound(flags, 501 + RESET_WINDOW, 1)
+    established.inbound(flags, 501 + conns.RESET_WINDOW, 1)
     answered.inbound(flags, 1, 1)
     counters = rig.counters()
     assert (counters["connections"], counters["connections_reset"]) == (0, 2)

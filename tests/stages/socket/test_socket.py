@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ring import layout
-from stages.socket import layout as words
 from stages.socket import shell as link
+from stages.socket.layout import options
 from tests.peers import ETHERNET, collect, die, links, read, server, turn, until, up, wire
 from tests.rig import Rig
 
@@ -44,7 +44,7 @@ def test_one_byte_at_a_time_gives_the_same_frames_and_none_early(tmp_path):
         data, ends = wire(*frames), [5, 9, 31]
         for i in range(len(data)):
             peer.send(data[i : i + 1])
-            until(rig, lambda i=i: rig.stage.w[words.O_FILLED] == i + 1)
+            until(rig, lambda i=i: rig.stage.w[options.FILLED] == i + 1)
             assert rig.counters()["receive_frames"] == sum(end <= i + 1 for end in ends)
         assert collect(rig, 3) == frames
 
@@ -67,7 +67,7 @@ def test_any_split_of_the_stream_gives_the_same_frames(tmp_path_factory, data):
             got += rig.take("receive")
         got += collect(rig, len(frames) - len(got))
         assert got == frames
-        assert rig.stage.w[words.O_FILLED] == rig.rings["receive"].w[layout.TAIL]
+        assert rig.stage.w[options.FILLED] == rig.rings["receive"].w[layout.TAIL]
 
 
 def test_a_burst_larger_than_the_ring_waits_in_the_socket(tmp_path):
@@ -178,7 +178,7 @@ def test_a_frame_cut_off_by_the_peers_death_is_sent_again_from_its_start(tmp_pat
         rig.stage._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         rig.feed("send", *frames)
         rig.run()
-        sent, head = int(rig.stage.w[words.O_SENT]), int(rig.rings["send"].w[layout.HEAD])
+        sent, head = int(rig.stage.w[options.SENT]), int(rig.rings["send"].w[layout.HEAD])
         assert head < sent
         whole = rig.counters()["send_frames"]
         peer.close()
@@ -204,7 +204,7 @@ def test_a_new_incarnation_goes_on_at_a_frame_boundary_both_ways(tmp_path):
     with server(tmp_path / "s") as (rig, connect):
         peer = connect()
         peer.sendall(wire(b"before", b"half")[:-2])
-        until(rig, lambda: rig.stage.w[words.O_FILLED] == 16)
+        until(rig, lambda: rig.stage.w[options.FILLED] == 16)
         rig.feed("send", b"kept")
         die(rig)
         rig.restart()
@@ -278,9 +278,9 @@ def test_an_impossible_frame_drops_the_connection_after_the_good_ones(tmp_path, 
 
 def first_warning(path: Path, data: bytes, **more: Any) -> str | None:
     with structlog.testing.capture_logs() as logs, server(path, ports=("receive",), **more) as (rig, connect):
-        before = rig.stage.w[words.O_FILLED]
+        before = rig.stage.w[options.FILLED]
         connect().sendall(data)
-        until(rig, lambda: rig.stage.w[words.O_FILLED] >= before + len(data) or rig.counters()["bad_frames"])
+        until(rig, lambda: rig.stage.w[options.FILLED] >= before + len(data) or rig.counters()["bad_frames"])
     hints = [line["hint"] for line in logs if "hint" in line]
     assert len(hints) <= 1
     return hints[0] if hints else None

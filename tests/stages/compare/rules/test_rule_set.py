@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pipeline import config
 from pipeline.config import ConfigError
 from stages.compare.config import Rule
+from stages.compare.layout import rules as L
 from stages.compare.rules import rule_set as rules
 from stages.compare.rules.automaton import compile_mask
 from stages.compare.rules.regex import BadRegex
-from stages.compare.rules.rule_set import L, RuleSet, TooMuch, as_table, describe, from_table, from_text
+from stages.compare.rules.rule_set import RuleSet, TooMuch, as_table, describe, from_table, from_text
 from tests.pipeline.wrong import COMPARE, NET
 
 ROOT = "/nowhere/config.toml"
@@ -177,7 +178,7 @@ def test_equal_masks_share_an_automaton() -> None:
     """And what a set takes does not depend on how often an expression is used."""
     mask = rule(action="mask", regex=r"\r\nDate: ([^\r\n]*)")
     words = RuleSet().extended({f"r{i}": mask for i in range(64)}).words("comp0")
-    at = [int(words[L.COPY_RECORDS + n * L.RECORD_WORDS + L.R_AUTOMATON]) for n in range(64)]
+    at = [int(words[L.COPY_RECORDS + n * L.RECORD_WORDS + L.RULE_AUTOMATON]) for n in range(64)]
     assert len(set(at)) == 1
 
 

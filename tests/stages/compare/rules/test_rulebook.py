@@ -15,15 +15,15 @@ from pipeline.graph import plan
 from ring import layout, segment
 from ring.ledger import StageSegment
 from stages.compare.kind import KIND
-from stages.compare.layout import words
-from stages.compare.rules.rule_set import L
+from stages.compare.layout import rules as L
+from stages.compare.layout import scalars
 from stages.compare.rules.rulebook import Area, Rulebook
 from stages.kind import LiveStage
 from stages.replies import Later, Refused
 from tests.pipeline.wrong import COMPARE
 
 _serial = itertools.count()
-SEEN = words.SC_RULES_SEEN
+SEEN = scalars.RULES_SEEN
 TWO = (
     COMPARE
     + "".join(f'[chardev.{c}]\nbackend = "socket"\npath = "/run/{c}"\n' for c in ("p2", "s2", "o2"))
@@ -62,7 +62,7 @@ class World:
         for compare in compares or book.areas:
             w = book.areas[compare].segment.w
             row = layout.ROWS + (int(w[layout.COMMITTED]) & 1) * layout.ROW_WORDS
-            w[row + layout.R_SCALARS + SEEN] = w[layout.CMD_RULES]
+            w[row + layout.ROW_SCALARS + SEEN] = w[layout.CMD_RULES]
 
     def ask(self, book: Rulebook, stopped: Sequence[str] = (), **args: Any) -> Any:
         """One ``rule`` command; ``stopped``: compares that do not run."""

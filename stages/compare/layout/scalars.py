@@ -1,0 +1,45 @@
+"""Scalars of a colo-compare: words of the ledger's row, from layout.ROW_SCALARS on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ring.fields import Bits, Words
+from stages.compare.layout.options import QUEUE_COUNT
+
+_SCALARS = Words("kernels")
+QUEUE_HEAD: Final = _SCALARS.word("queue_head", "by queue: position of the next free slot", size=QUEUE_COUNT)
+QUEUE_TAIL: Final = _SCALARS.word("queue_tail", "by queue: position behind the last free slot", size=QUEUE_COUNT)
+OLDEST: Final = _SCALARS.word("oldest", "by side: the packet that is held longest, 0: none", "slot+1", size=2)
+NEWEST: Final = _SCALARS.word("newest", "by side: the packet that came last of those held, 0: none", "slot+1", size=2)
+WORK: Final = _SCALARS.word(
+    "work", "first of the connections that can go on as soon as outdev has room, 0: none", "row"
+)
+GRACE_FIRST: Final = _SCALARS.word("grace_first", "datagram connection that differs longest, 0: none does", "row")
+GRACE_LAST: Final = _SCALARS.word("grace_last", "datagram connection that differs least long, 0: none does", "row")
+FLUSHING: Final = _SCALARS.word("flushing", "FLUSH_..: everything held leaves before anything is read; 0: not so")
+ASKED: Final = _SCALARS.word("asked", "monotonic ns of the request for a checkpoint in flight, 0: none", "ns")
+CHECKPOINTS_SEEN: Final = _SCALARS.word("checkpoints_seen", "CMD_CHECKPOINT as last taken")
+LINKS: Final = _SCALARS.word("links", "by side: P_LINK of the input as last seen", size=2)
+EVENTS: Final = _SCALARS.word("events", "events written so far")
+REPLY: Final = _SCALARS.word("reply", "messages owed to notify_out: REPLY_..", "flags")
+GENERATION: Final = _SCALARS.word(
+    "generation", "2 * (checkpoints and arrivals of a secondary) + 1 where connections pass until they start again"
+)
+ARMING: Final = _SCALARS.word("arming", "whether there is a secondary to compare with, see `arming`")
+RECORDS: Final = _SCALARS.word("records", "records written so far")
+RULES_SEEN: Final = _SCALARS.word(
+    "rules_seen", "CMD_RULES as last taken: its parity says which copy of the rules is true"
+)
+FAILOVERS_SEEN: Final = _SCALARS.word("failovers_seen", "CMD_FAILOVER as last taken")
+WANTED: Final = _SCALARS.word(
+    "wanted", "monotonic ns from which the checkpoint that is wanted may be asked for, 0: none is wanted", "ns"
+)
+FIELDS: Final = _SCALARS.fields
+
+FLUSH_CHECKPOINT, FLUSH_LOST = 1, 2  # because the replicas are equal; because there is no secondary
+
+_REPLY = Bits()
+REPLY_CHECKPOINT: Final = _REPLY.bit("REPLY_CHECKPOINT", "DO_CHECKPOINT")
+REPLY_INIT: Final = _REPLY.bit("REPLY_INIT", "COLO_COMPARE_GET_XEN_INIT")
+REPLY_NAMES: Final = _REPLY.names

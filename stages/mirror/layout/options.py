@@ -1,0 +1,26 @@
+"""Options of a filter-mirror, and what its kernel notes of outdev.
+
+The notes are not committed: a new incarnation begins with zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ring import layout
+from ring.fields import Words
+
+_OPTIONS = Words("worker", start=layout.OPTIONS)
+STALL_NS: Final = _OPTIONS.word("stall_ns", "ns of stall_timeout, 0: wait for ever")
+
+_NOTES = Words("kernels", start=_OPTIONS.end)
+TAKEN: Final = _NOTES.word("taken", "head of outdev at the last look")
+FULL_NS: Final = _NOTES.word("full_ns", "ns for which outdev has been full and has taken nothing")
+LOOKED: Final = _NOTES.word("looked", "monotonic ns of the last look at a full outdev", "ns")
+LINK: Final = _NOTES.word("link", "outdev's link word, of the connection that these notes are about")
+STALLED: Final = _NOTES.word("stalled", "1: the mirror no longer waits for outdev", "bool")
+STALLED_AT: Final = _NOTES.word("stalled_at", "monotonic ns of the last look that found it so, 0: none", "ns")
+FIELDS: Final = (*_OPTIONS.fields, *_NOTES.fields)
+
+LOOK_NS: Final = 50_000_000  # counts at most between two looks: who was not running has not seen a peer stall
+SUSPECT_NS: Final = 60_000_000_000  # so long after a stall the next one takes a tenth of stall_timeout

@@ -1,0 +1,11 @@
+"""Counters of a netdev-null."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stages.kind import Counters
+
+_OWN = Counters()
+SWALLOWED_BYTES: Final = _OWN.counter("swallowed_bytes", "bytes of the frames that were swallowed")
+COUNTERS: Final = _OWN.listed

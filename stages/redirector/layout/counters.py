@@ -1,0 +1,19 @@
+"""Counters of a filter-redirector."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stages.kind import Counters
+
+_OWN = Counters()
+PASSED_ON: Final = _OWN.counter(
+    "passed_on", "packets of the chain that stayed in it: no outdev, status off, or no peer there"
+)
+PASSED_NO_PEER: Final = _OWN.counter(
+    "passed_no_peer", "those of them that outdev would have got, had a peer been connected"
+)
+INJECTED_TX: Final = _OWN.counter("injected_tx", "frames from indev that entered the chain towards the guest")
+INJECTED_RX: Final = _OWN.counter("injected_rx", "frames from indev that entered the chain towards the network")
+INJECTED_TWICE: Final = _OWN.counter("injected_twice", "frames from indev that entered the chain in both directions")
+COUNTERS: Final = _OWN.listed

@@ -1,7 +1,8 @@
 """Who imports whom, as a house: ``python -m tools.structure [FOLDER] [--modules] [--arrows]``.
 
-A *room* is a folder of modules (``--modules``: a single module), an *arrow* an import from one room of another, a
-*floor* how many rooms stand below a room at most.  Arrows lead downwards; rooms that import each other in a circle
+A *room* is a folder with all that lies in it; modules beside the folders are one room, called by the package's name
+(``--modules``: each module is a room).  An *arrow* is an import from one room of another, a *floor* how many rooms
+stand below a room at most.  Arrows lead downwards; rooms that import each other in a circle
 share a floor, and are named.  Imports are read as text, wherever in a file they stand; nothing is run.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.columns import columns
+from pipeline.stdout import show
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -63,9 +65,9 @@ def _module(path: Path) -> str:
 
 
 def _room(module: str, package: str) -> str:
-    """The folder below the package that a module lies in; a module beside the folders is a room of its own."""
-    inner = module.removeprefix(f"{package}.")
-    return f"{package}.{inner.partition('.')[0]}"
+    """The folder below the package that a module lies in, or the package itself."""
+    folder, dot, _ = module.removeprefix(f"{package}.").partition(".")
+    return f"{package}.{folder}" if dot else package
 
 
 def _groups(arrows: dict[str, set[str]]) -> list[list[str]]:
@@ -131,8 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"{given.folder}: found no folder; expected a package of this repository, such as stages", file=sys.stderr
         )
         return 2
-    print("\n".join(report(build(folder, modules=given.modules), arrows=given.arrows)))
-    return 0
+    lines = report(build(folder, modules=given.modules), arrows=given.arrows)
+    return show("tools.structure", lambda: print("\n".join(lines)))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ class Dump(Stage):
         self._files = Files(self.params["file"], self.params["files"])
         self._number, self._length = self.scalar(layout.NUMBER), self.scalar(layout.LENGTH)
         try:
-            if self._number == 0:  # nothing was ever committed: an older run may have left files
+            if self._number == 0:  # nothing was ever committed
                 self._number = max(self._files.numbers(), default=0) + 1
-                if os.path.exists(self._files.path) and os.path.getsize(self._files.path):
+                older = self.spec.epoch == 1 and os.path.exists(self._files.path)
+                if older and os.path.getsize(self._files.path):  # of an older run: a killed process left no packet
                     self._next_file()
             elif os.path.exists(self._files.aside(self._number)):  # killed while the file was changed
                 self._next_file()

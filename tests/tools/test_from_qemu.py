@@ -248,6 +248,7 @@ def test_every_property_of_the_objects_is_carried_over(run) -> None:
     objects = (
         "-object filter-redirector,id=r0,netdev=hn0,queue=rx,indev=c1,outdev=c2,status=off,vnet_hdr_support=on "
         "-object filter-rewriter,id=w0,netdev=hn0,position=id=r0,insert=before "
+        "-object filter-dump,id=d0,netdev=hn0,queue=tx,file=/tmp/d.pcap,maxlen=96 "
         "-object colo-compare,id=k0,primary_in=c3,secondary_in=c4,outdev=c5,notify_dev=c6,compare_timeout=10,"
         "expired_scan_cycle=20,max_queue_size=30,vnet_hdr_support=off,iothread=io0 -object iothread,id=io0"
     )
@@ -260,6 +261,7 @@ def test_every_property_of_the_objects_is_carried_over(run) -> None:
             "outdev": "c2", "vnet_hdr_support": True,
         },
         "w0": {"type": "filter-rewriter", "netdev": "hn0", "position": "id=r0", "insert": "before"},
+        "d0": {"type": "filter-dump", "netdev": "hn0", "queue": "tx", "file": "/tmp/d.pcap", "maxlen": 96},
     }  # fmt: skip
     assert done.tables["compare"]["k0"] == {
         "primary_in": "c3", "secondary_in": "c4", "outdev": "c5", "notify_dev": "c6", "compare_timeout": 10,
@@ -298,6 +300,24 @@ def test_a_relative_path_starts_from_qemus_folder_which_the_user_is_told(run) ->
     assert done.status == 0
     assert "path=c0.sock is relative: it starts from the config's folder now" in done.told
     assert done.tables["chardev"]["c0"]["path"] == "c0.sock"
+
+
+def test_a_dump_alone_is_no_colo(run) -> None:
+    """It stays in QEMU, where there is nothing else to do."""
+    done = run("qemu-system-x86_64 -netdev user,id=hn0 -object filter-dump,id=d0,netdev=hn0,file=d.pcap")
+    assert done.status == 2
+    assert "no filter and no colo-compare in it" in done.told
+
+
+def test_a_dump_to_a_relative_file_is_told_of(run) -> None:
+    """As with the path of a socket: QEMU's folder is not known from a text."""
+    done = run(
+        with_parts(
+            more=f"-object filter-mirror,id=m0,netdev=hn0,outdev=c0 -object filter-dump,id=d0,netdev=hn0,file=x.pcap"
+        )
+    )
+    assert done.status == 0
+    assert "filter-dump d0: file=x.pcap is relative: it starts from the config's folder now" in done.told
 
 
 def test_the_side_is_found_and_a_name_is_made_fit(run) -> None:

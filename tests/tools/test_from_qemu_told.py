@@ -29,7 +29,6 @@ PORTS = " ".join(f"-chardev socket,id=c{n},path=/c{n}" for n in range(1, 5))
             with_parts(more=f"{MIRROR} -object filter-buffer,id=b0,netdev=hn0,interval=1000"),
             "line 1, filter-buffer b0: it has no counterpart",
         ),
-        (with_parts(more=f"{MIRROR} -object filter-dump,id=d0,netdev=hn0,file=/x"), 'record = "FILE.pcapng"'),
         (with_parts(chardev="-chardev pipe,id=c0,path=/x"), 'line 1, -chardev c0: it is of backend "pipe"'),
         (with_parts(chardev=f"{CHARDEV},tls-creds=t0"), "tls-creds=t0; the link goes unencrypted"),
         (with_parts(chardev=f"{CHARDEV},websocket=on"), "websocket=on"),
@@ -145,7 +144,10 @@ def test_a_wrong_option_of_ours_is_named_too(run, options: list[str], told: str)
         ("filter-dumb", "filter-dump, perhaps"),
         ("fliter-mirror", "filter-mirror, perhaps"),
         ("colo_compare", "colo-compare, perhaps"),
-        ("colo-x", "one of: filter-mirror, filter-redirector, filter-rewriter, colo-compare, filter-buffer, "),
+        (
+            "colo-x",
+            "one of: filter-mirror, filter-redirector, filter-rewriter, filter-dump, colo-compare, filter-buffer, ",
+        ),
         ("filter-passthrough", "one of: filter-mirror, "),
     ],
 )

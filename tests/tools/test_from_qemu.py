@@ -313,7 +313,7 @@ def test_a_dump_to_a_relative_file_is_told_of(run) -> None:
     """As with the path of a socket: QEMU's folder is not known from a text."""
     done = run(
         with_parts(
-            more=f"-object filter-mirror,id=m0,netdev=hn0,outdev=c0 -object filter-dump,id=d0,netdev=hn0,file=x.pcap"
+            more="-object filter-mirror,id=m0,netdev=hn0,outdev=c0 -object filter-dump,id=d0,netdev=hn0,file=x.pcap"
         )
     )
     assert done.status == 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import Balance, Counter, Kind
+from stages.device.layout import counters
+from stages.kind import Balance, Kind
 
-_SENT: Final = Counter("sent", "frames that the device took")
 _BALANCE: Final = Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused"))
 _KERNELS: Final = ("stages.device.kernels.device", "stages.capture.kernels.pcap_blocks")
 
@@ -17,10 +17,7 @@ TAP: Final = Kind(
     kernels=_KERNELS,
     inputs=("send",),
     outputs=("receive",),
-    counters=(
-        _SENT,
-        Counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame"),
-    ),
+    counters=counters.TAP_COUNTERS,
     connects=True,
     balances=(_BALANCE,),
 )
@@ -32,15 +29,7 @@ PACKET: Final = Kind(
     kernels=_KERNELS,
     inputs=("send",),
     outputs=("receive",),
-    counters=(
-        _SENT,
-        Counter("dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"),
-        Counter("dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"),
-        Counter("dropped_unreadable", "frames over 69,632 bytes, or cut in a way that no virtio-net header can say"),
-        Counter("vlan_tags_restored", "frames whose VLAN tag the system had taken out, put back"),
-        Counter("checksums_finished", "frames of a local sender whose checksum was left to a card, made here"),
-        Counter("received_over_mtu", "frames longer than the MTU: segments that the system had put together"),
-    ),
+    counters=counters.COUNTERS,
     connects=True,
     balances=(_BALANCE,),
 )

@@ -91,6 +91,22 @@ def doze(w, i):
 
 
 @hot
+def vnet_bytes(u8, w, r, at):
+    """Bytes of virtio-net header that begin the frame of the record at byte index ``at`` of ring ``r``."""
+    return be32(u8, at + 4) if prefix(w, r) == 8 else 0
+
+
+@hot
+def frame_at(u8, w, r, at):
+    """The Ethernet frame in the record at byte index ``at`` of ring ``r``: (its byte index, its bytes).
+
+    It stands behind the length words and the virtio-net header.
+    """
+    vnet = vnet_bytes(u8, w, r, at)
+    return at + prefix(w, r) + vnet, be32(u8, at) - vnet
+
+
+@hot
 def record_size(u8, w, r, position):
     """Bytes of the record at ``position``: length words and frame."""
     return prefix(w, r) + be32(u8, index(w, r, position))

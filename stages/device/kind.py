@@ -7,23 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.capture import files
+from stages.device.layout import counters
 from stages.kind import NETDEV, Balance, Claim, Counter, Kind
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
-
-_SENT: Final = Counter("sent", "frames that the device took")
-_TAP_COUNTERS: Final = (
-    _SENT,
-    Counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame"),
-)
-_PACKET_COUNTERS: Final = (
-    _SENT,
-    Counter("dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"),
-    Counter("dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"),
-    Counter("dropped_unreadable", "frames over 69,632 bytes, or cut in a way that no virtio-net header can say"),
-    Counter("vlan_tags_restored", "frames whose VLAN tag the system had taken out, put back"),
-    Counter("checksums_finished", "frames of a local sender whose checksum was left to a card, made here"),
-    Counter("received_over_mtu", "frames longer than the MTU: segments that the system had put together"),
-)
 
 _RECORD: Final = "a pcapng file into which everything that passes is written"
 _NETNS: Final = "the network namespace that it is in"
@@ -73,7 +59,7 @@ def _address(params: Mapping[str, Any]) -> str:
     return f"{params['ifname']}" + (f" in {params['netns']}" if params["netns"] else "")
 
 
-def _kind(variant: str, config: type[Any], shell: str, counters: tuple[Counter, ...]) -> Kind:
+def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...]) -> Kind:
     return Kind(
         name=f"netdev-{variant}",
         type="netdev",
@@ -84,7 +70,7 @@ def _kind(variant: str, config: type[Any], shell: str, counters: tuple[Counter, 
         kernels=("stages.device.kernels.device", "stages.capture.kernels.pcap_blocks"),
         inputs=("send",),
         outputs=("receive",),
-        counters=counters,
+        counters=own,
         balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
         connects=True,
         mistakes=_mistakes,
@@ -95,6 +81,6 @@ def _kind(variant: str, config: type[Any], shell: str, counters: tuple[Counter, 
 
 
 KINDS: Final = {
-    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", _TAP_COUNTERS),
-    "netdev-packet": _kind("packet", Packet, "stages.device.packet_socket:Interface", _PACKET_COUNTERS),
+    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS),
+    "netdev-packet": _kind("packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS),
 }

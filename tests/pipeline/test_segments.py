@@ -96,7 +96,7 @@ def real() -> Iterator[Real]:
         name,
         [
             Planned(f"{name}.r.m.out", "m.out", layout.PAGE + 65536, True, True, ("m.out", "n.in")),
-            Planned(f"{name}.s.m", "m", words * 8, False, status=0),
+            Planned(f"{name}.s.m", "m", words * 8, False, status=0, kind="filter-mirror"),
         ],
     )
     for path in Path("/dev/shm").glob(f"{name}.*"):
@@ -104,13 +104,14 @@ def real() -> Iterator[Real]:
 
 
 def test_made_segments_have_their_headers_and_go_when_closed(real: Real):
-    """Size, framing, owner, names, initial status; nothing is left."""
+    """Size, framing, owner, names, kind, initial status; nothing is left."""
     opened = real.open()
     ring, stage = opened.rings["m.out"], opened.stages["m"]
     assert (ring.size, ring.used, int(ring.w[layout.VNET])) == (65536, 0, 1)
     assert int(ring.w[layout.OWNER_PID]) == os.getpid()
     assert bytes(ring.w[16:24].tobytes()).rstrip(b"\0") == b"m.out"
     assert int(stage.w[layout.CMD_STATUS]) == 0
+    assert stage.kind_name() == "filter-mirror"
     opened.close(unlink=True)
     assert find(real.name) == []
 

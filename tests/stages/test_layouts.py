@@ -15,6 +15,7 @@ from ring import fields, layout
 from ring.fields import Field
 from stages.capture.layout import recording
 from stages.compare.layout import conns, events, kept, records, rules, slots
+from stages.device.layout import counters as device_counters
 from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 
@@ -34,6 +35,7 @@ ALLOWED = {
     "stages.capture.kernels.replay": {"_MOST_PUTS": "a limit within a burst"},
     "stages.compare.kernels.burst": {"_BURST": "a limit within a burst", "_MISSES": "a limit within a burst"},
     "stages.compare.kernels.fragments": {"MOST": "a limit: a group that has more is as true as before"},
+    "stages.compare.kernels.notify": dict.fromkeys(("_ASK", "_HELLO", "_INIT", "_DONE"), "messages of QEMU, bytes"),
     "stages.compare.kernels.reassembly": {"_LARGEST": "of IP"},
     "stages.compare.kernels.slots": dict.fromkeys(("_SMALL", "_LARGE", "_JUMBO"), "sizes of the layout, by name"),
     "stages.compare.kernels.tcp_compare": {
@@ -41,6 +43,9 @@ ALLOWED = {
         "RESETS": "flags of the layout, put together",
         "NOT_NOW": "flags of the layout, put together",
     },
+    "stages.compare.kernels.tcp_segments": dict.fromkeys(
+        ("SETTLED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
+    ),
     "stages.compare.kernels.timestamps": {"_CHECKSUM": "of TCP", "_NEEDS_CSUM": "of virtio"},
     "stages.compare.kernels.twins": {
         "PRIMARY_AHEAD": "what `take_twins` returns",
@@ -133,6 +138,12 @@ def test_a_counters_constant_is_its_name_in_capitals(path: Path) -> None:
     assert len({c.name for c in counters}) == len(counters) <= layout.COUNTERS - OWN_COUNTERS
 
 
+def test_a_tap_device_has_the_first_counters_of_an_interface() -> None:
+    """They share their kernels, and so the indices."""
+    tap = [counter.name for counter in device_counters.TAP_COUNTERS]
+    assert tap == [counter.name for counter in device_counters.COUNTERS][: len(tap)]
+
+
 def test_tables_fit_where_they_lie() -> None:
     """Options, scalars, rows and records have the room that is reserved for them."""
     for module in map(_module, LAYOUTS):
@@ -170,6 +181,7 @@ def test_what_a_fragment_keeps_lies_where_a_segment_keeps_something_else() -> No
 
 # --- what a new supervisor finds ----------------------------------------------------------------------------------
 def _numbers(value: Any) -> bool:
+    """Whether a value is a number, or a tuple of numbers."""
     return isinstance(value, int) or (isinstance(value, tuple) and bool(value) and all(map(_numbers, value)))
 
 
@@ -185,7 +197,7 @@ def test_kernels_define_no_places(path: Path) -> None:
         if isinstance(name, ast.Name)
     }
     module = _module(path)
-    numbers = {name for name in names if isinstance(getattr(module, name), int)}
+    numbers = {name for name in names if _numbers(getattr(module, name))}
     assert numbers == set(ALLOWED.get(module.__name__, {}))
 
 

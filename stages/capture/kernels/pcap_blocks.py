@@ -5,9 +5,9 @@ The file is little-endian (`stages.capture.writer.header`); an enhanced packet b
 
 from __future__ import annotations
 
-from ring.atomics import be32, copy, put_be32
+from ring.atomics import copy, put_be32
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import frame_at, index
 from stages.capture.layout import recording
 
 _BILLION = 1_000_000_000
@@ -62,13 +62,11 @@ def record_span(u8, w, now):
     """Add the frames of ring SOURCE in [START, END) until the buffer is full; moves START; frames added."""
     x = w[recording.RECORDER]
     r = w[x + recording.SOURCE]
-    lead = prefix(w, r)
     frames = 0
     while w[x + recording.START] < w[x + recording.END] and has_room(w, x):
         at = index(w, r, w[x + recording.START])
-        length = be32(u8, at)
-        header = be32(u8, at + 4) if lead == 8 else 0
-        record_frame(u8, w, x, at + lead + header, length - header, w[x + recording.DIRECTION])
-        w[x + recording.START] += lead + length
+        frame, length = frame_at(u8, w, r, at)
+        record_frame(u8, w, x, frame, length, w[x + recording.DIRECTION])
+        w[x + recording.START] += frame + length - at
         frames += 1
     return frames

@@ -7,9 +7,9 @@ The cursor passes the packets in order of time.  A packet whose flow may not go 
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be32, copy, put_be32
+from ring.atomics import copy, put_be32
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix, scan
+from ring.kernels.frames import frame_at, index, prefix, scan
 from ring.kernels.ledger import (
     begin,
     blocked,
@@ -24,8 +24,7 @@ from ring.kernels.ledger import (
     undo_left,
 )
 from stages.capture.kernels.pcap_blocks import has_room, record_frame
-from stages.capture.layout import columns, counters, memory, options, ports, recording, scalars
-from stages.capture.layout import flows as flow_words
+from stages.capture.layout import columns, counters, flows, memory, options, ports, recording, scalars
 from stages.packets.kernels.parse import parse, reverse_key
 from stages.packets.kernels.table import hash_key, same_key
 from stages.packets.layout import parsed, verdicts
@@ -93,13 +92,13 @@ def replay_index(u8, w, now):
             if w[cell(w, columns.OUT, k)] > 0:
                 w[cell(w, columns.NUMBER, k)] = 0
     # Only conversations that wait for something are flows; they are numbered in the order in which they begin.
-    flows = 0
+    number = 0
     for k in range(known):
         if w[cell(w, columns.NUMBER, k)] == 0:
-            w[cell(w, columns.NUMBER, k)] = flows
-            w[cell(w, columns.LAST, flows)] = -1
-            flows += 1
-    w[x + memory.FLOW_COUNT] = flows
+            w[cell(w, columns.NUMBER, k)] = number
+            w[cell(w, columns.LAST, number)] = -1
+            number += 1
+    w[x + memory.FLOW_COUNT] = number
     for p in range(packets):
         k = w[cell(w, columns.FLOW, p)]
         f = w[cell(w, columns.NUMBER, k)] if k >= 0 else -1
@@ -110,23 +109,23 @@ def replay_index(u8, w, now):
             w[cell(w, columns.FIRST, f) if before < 0 else cell(w, columns.NEXT, before)] = p
             w[cell(w, columns.LAST, f)] = p
     cursor = w[scalar(true_row(w), scalars.CURSOR)]
-    for f in range(flows):
+    for f in range(number):
         if next_packet(w, f) < cursor:
             w[x + memory.PARKED] += 1
     w[x + memory.DIRTY] = 1
-    return flows
+    return number
 
 
 @hot
 def state(w, f):
     """Word index of the state of flow ``f``."""
-    return w[options.FLOWS] + flow_words.WORDS * f
+    return w[options.FLOWS] + flows.WORDS * f
 
 
 @hot
 def next_packet(w, f):
     """The packet that flow ``f`` emits next; options.PACKETS when there is none."""
-    stored = w[state(w, f) + flow_words.NEXT]
+    stored = w[state(w, f) + flows.NEXT]
     return stored - 1 if stored > 0 else w[cell(w, columns.FIRST, f)]
 
 
@@ -162,8 +161,8 @@ def emit_of_flow(u8, w, row, p, f, now):
     """`emit` packet ``p`` of flow ``f`` and move the flow on."""
     if emit(u8, w, row, p) == 0:
         return 0
-    put(w, state(w, f) + flow_words.NEXT, w[cell(w, columns.NEXT, p)] + 1)
-    w[state(w, f) + flow_words.SINCE] = now
+    put(w, state(w, f) + flows.NEXT, w[cell(w, columns.NEXT, p)] + 1)
+    w[state(w, f) + flows.SINCE] = now
     return 1
 
 
@@ -176,15 +175,15 @@ def unpark(u8, w, row, f, idle_since, now):
     p = next_packet(w, f)
     while p < cursor:
         need = w[cell(w, columns.NEED, p)]
-        if w[state(w, f) + flow_words.RECEIVED] < need:
+        if w[state(w, f) + flows.RECEIVED] < need:
             since = max(w[layout.CMD_CLOCK] + w[cell(w, columns.TIME, p)], idle_since)
             if w[options.ASAP] == 0:
-                since = max(since, w[state(w, f) + flow_words.SINCE])
+                since = max(since, w[state(w, f) + flows.SINCE])
             if now - since < w[options.PATIENCE] or undo_left(w) < _MOST_PUTS:
                 return work
             count(w, row, counters.UNMET, 1)
             # Given up: the frames behind it wait for what comes after that.
-            put(w, state(w, f) + flow_words.RECEIVED, need)
+            put(w, state(w, f) + flows.RECEIVED, need)
             work += 1
         if emit_of_flow(u8, w, row, p, f, now) == 0:
             return work
@@ -202,13 +201,10 @@ def take_sent(u8, w, row, now, emitting):
     if r == 0 or position == end:
         return 0
     end = scan(u8, w, r, position, end, memory.BURST)[0]
-    lead = prefix(w, r)
     frames = awaited = 0
     while position < end and undo_left(w) >= _MOST_PUTS:
         at = index(w, r, position)
-        size = be32(u8, at)
-        header = be32(u8, at + 4) if lead == 8 else 0
-        frame, length = at + lead + header, size - header
+        frame, length = frame_at(u8, w, r, at)
         if recorder != 0:
             if not has_room(w, recorder):
                 break
@@ -219,11 +215,11 @@ def take_sent(u8, w, row, now, emitting):
             f = w[cell(w, columns.NUMBER, w[slot] - 1)] if w[slot] != 0 else -1
             if f >= 0:
                 awaited += 1
-                put(w, state(w, f) + flow_words.RECEIVED, w[state(w, f) + flow_words.RECEIVED] + 1)
-                w[state(w, f) + flow_words.SINCE] = now
+                put(w, state(w, f) + flows.RECEIVED, w[state(w, f) + flows.RECEIVED] + 1)
+                w[state(w, f) + flows.SINCE] = now
                 if emitting and next_packet(w, f) < w[row + layout.ROW_SCALARS + scalars.CURSOR]:
                     unpark(u8, w, row, f, now, now)
-        position += lead + size
+        position += frame + length - at
         frames += 1
     w[row + layout.ROW_HEADS + ports.SEND] = position
     count(w, row, ports.SEND, frames)
@@ -262,7 +258,7 @@ def advance(u8, w, row, now):
                 if emit(u8, w, row, p) == 0:
                     break
             elif next_packet(w, f) == p:
-                if w[state(w, f) + flow_words.RECEIVED] < w[cell(w, columns.NEED, p)]:
+                if w[state(w, f) + flows.RECEIVED] < w[cell(w, columns.NEED, p)]:
                     w[x + memory.PARKED] += 1
                 elif emit_of_flow(u8, w, row, p, f, now) == 0:
                     break

@@ -26,7 +26,7 @@ def _move(u8, w, row, state, now):
 
 @hot
 def new_generation(w, row, pass_on):
-    """Connections have to be looked at anew: in step from here on, or (``pass_on``) passed until they begin anew."""
+    """Bring every row up to date at its next packet: compare it from here on, or (``pass_on``) from its next SYN on."""
     w[scalar(row, scalars.GENERATION)] = ((w[scalar(row, scalars.GENERATION)] >> 1) + 1) << 1 | pass_on
 
 

@@ -8,9 +8,9 @@ packet, and the slot of a packet that waited for its twin is used again at once,
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be32, load_acquire
+from ring.atomics import load_acquire
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import frame_at, index, record_size
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
 from stages.compare.kernels.arming import failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
@@ -44,18 +44,14 @@ def take(u8, w, row, side, now):
         return 0
     if undo_left(w) < memory.RESERVE:
         return -1
-    at = index(w, r, position)
-    lead = prefix(w, r)
-    nbytes = be32(u8, at)
     if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         count(w, row, counters.DROPPED_UNARMED, 1)
     else:
-        vnet = be32(u8, at + 4) if lead == 8 else 0
-        s = w[options.SCRATCH]
-        verdict = parse(u8, w, at + lead + vnet, nbytes - vnet, s)
-        if not _dispatch(u8, w, row, r, position, side, verdict, at + lead + vnet, nbytes - vnet, now):
+        frame, length = frame_at(u8, w, r, index(w, r, position))
+        verdict = parse(u8, w, frame, length, w[options.SCRATCH])
+        if not _dispatch(u8, w, row, r, position, side, verdict, frame, length, now):
             return -1
-    w[row + layout.ROW_HEADS + side] = position + lead + nbytes
+    w[row + layout.ROW_HEADS + side] = position + record_size(u8, w, r, position)
     count(w, row, side, 1)
     return 1
 

@@ -73,7 +73,7 @@ def count_difference(u8, w, row, now):
 
 @hot
 def forget_request(w, row):
-    """The request in flight, if any, is void."""
+    """Forget the request in flight, if any: no answer to it is waited for."""
     w[scalar(row, scalars.ASKED)] = 0
     w[scalar(row, scalars.WANTED)] = 0
     w[scalar(row, scalars.REPLY)] &= ~scalars.REPLY_CHECKPOINT

@@ -46,7 +46,7 @@ def connection(w, row, side, s, verdict, now):
 
 @hot
 def reclassify(w, row, c):
-    """Find the rule of a connection anew: one that passes lets go what is held, one that does no more is compared."""
+    """Find a connection's rule again: where it passes now, what is held leaves; where no longer, it is compared."""
     classify(w, row, c)
     if w[c + conns.VERDICT] == verdicts.FRAGMENT:
         return  # a rule is for whole datagrams, which have ports

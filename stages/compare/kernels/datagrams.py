@@ -8,9 +8,9 @@ packets.
 
 from __future__ import annotations
 
-from ring.atomics import be32, common_prefix
+from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import blocked, count, put, scalar
 from stages.compare.kernels.events import event_bytes, write_event
 from stages.compare.kernels.evidence import keep_packets
@@ -53,11 +53,8 @@ def equal_held(u8, w, c, which, payload, length):
 @hot
 def datagram(u8, w, row, c, r, position, side, s, now):
     """Take a packet of ``side`` (0 primary, 1 secondary); False where it has to wait in the ring."""
-    at = index(w, r, position)
-    lead = prefix(w, r)
-    vnet = be32(u8, at + 4) if lead == 8 else 0
     length = w[s + parsed.END] - w[s + parsed.L4]
-    payload = at + lead + vnet + w[s + parsed.L4]
+    payload = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.L4]
     which, other = (conns.SECONDARY, conns.PACKETS) if side else (conns.PACKETS, conns.SECONDARY)
     n = -1
     if w[c + conns.FLAGS] & conns.CF_DIVERGED == 0:
@@ -85,7 +82,8 @@ def datagram(u8, w, row, c, r, position, side, s, now):
         w[options.STUCK] |= 1 << side
         return False
     x = slot(w, n)
-    w[x + slots.DATA] = vnet + w[s + parsed.L4]  # the whole IP payload is compared, its own header included
+    # The whole IP payload is compared, its own header included.
+    w[x + slots.DATA] = w[x + slots.VNET] + w[s + parsed.L4]
     w[x + slots.DATA_LEN] = length
     link(w, row, c, which, n, False)
     watch(w, row, c, now)

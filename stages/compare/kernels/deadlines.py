@@ -27,7 +27,7 @@ from stages.packets.layout import tcp, verdicts
 
 @hot
 def flush(u8, w, row, now):
-    """Settle what is held: the primary's leaves, the secondary's is void.  True when nothing is held any more.
+    """Settle what is held: the primary's leaves, the secondary's is dropped.  True when nothing is held any more.
 
     After a checkpoint the replicas are equal; where the secondary is lost nothing will come that could be compared.
     """
@@ -95,13 +95,13 @@ def overdue(w, n, now):
 
 
 @hot
-def _told(w, row):
-    """Whether a timeout needs no telling: a request is in flight, or one that waits for its time was told of one."""
+def _reported(w, row):
+    """Whether a timeout was reported already: by the request in flight, or since a request waits for its time."""
     if w[scalar(row, scalars.ASKED)] != 0:
         return True
     return (
         w[scalar(row, scalars.WANTED)] != 0
-        and w[w[options.CHECKPOINTS] + checkpoints.TOLD] == w[scalar(row, scalars.GENERATION)] + 1
+        and w[w[options.CHECKPOINTS] + checkpoints.REPORTED] == w[scalar(row, scalars.GENERATION)] + 1
     )
 
 
@@ -135,68 +135,92 @@ def _who_waits(w, c, e, x, side):
 @hot
 def deadlines(u8, w, row, now):
     """Differences that time reveals; how many."""
+    found = _grace_deadlines(u8, w, row, now)
+    for side in range(2):
+        goes_on = 1
+        while goes_on and undo_left(w) > memory.RESERVE:
+            n = w[scalar(row, scalars.OLDEST + side)] - 1
+            if n < 0 or not overdue(w, n, now):
+                break
+            more, goes_on = _settle_overdue(u8, w, row, side, n, now)
+            found += more
+    return found + repeat_request(u8, w, row, now)
+
+
+@hot
+def _grace_deadlines(u8, w, row, now):
+    """Datagram connections whose packets have differed for longer than their grace; how many."""
     found = 0
     while undo_left(w) > memory.RESERVE:
         c = w[scalar(row, scalars.GRACE_FIRST)]
         if c != 0 and stale(w, row, c):
             reclassify(w, row, c)
-            found += 1
-            continue
-        done = grace_over(u8, w, row, now)
-        if done <= 0:
+        elif grace_over(u8, w, row, now) <= 0:
             break
         found += 1
-    for side in range(2):
-        while undo_left(w) > memory.RESERVE:
-            n = w[scalar(row, scalars.OLDEST + side)] - 1
-            if n < 0 or not overdue(w, n, now):
-                break
-            x = slot(w, n)
-            c = w[x + slots.CONN]
-            if stale(w, row, c):
-                reclassify(w, row, c)
-            if w[c + conns.FLAGS] & conns.CF_RULE:  # a new rule lets it pass
-                if not service(u8, w, row, c, now) or w[scalar(row, scalars.OLDEST + side)] == n + 1:
-                    break
-                found += 1
-                continue
-            if w[options.LOCAL] == 0 and _told(w, row):
-                break  # the next checkpoint will settle it
-            if (
-                w[options.LOCAL] != 0
-                and w[c + conns.VERDICT] != verdicts.TCP
-                and side == 0
-                and not fits_slot(w, row, n)
-            ):
-                blocked(w, ports.OUTDEV)
-                break
-            found += 1
-            # Else it was told of.
-            if w[options.LOCAL] == 0 or w[c + conns.VERDICT] != verdicts.TCP or w[c + conns.FLAGS] & conns.CF_PASS == 0:
-                e = write_event(u8, w, row, c, reasons.TIMEOUT, -1, now)
-                _who_waits(w, c, e, x, side)
-                keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
-                if w[options.LOCAL] == 0:
-                    put(w, w[options.CHECKPOINTS] + checkpoints.TOLD, w[scalar(row, scalars.GENERATION)] + 1)
-                    differs(u8, w, row, reasons.TIMEOUT, now)
-                    break
-                diverge(u8, w, row, c, reasons.TIMEOUT, now)
-            if w[c + conns.VERDICT] == verdicts.TCP:
-                service(u8, w, row, c, now)
-                if w[scalar(row, scalars.OLDEST + side)] != n + 1:
-                    continue
-                if side == 0:
-                    break  # no room: it stays on the work list
-                # Of a life that the primary has not begun: such packets do not pass.
-            remember_group(w, n, now)
-            if side == 0:
-                give_up(u8, w, row, n)
-            else:
-                count(w, row, counters.DROPPED_DIVERGED, unlink(w, row, n))
-                if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE] and w[c + conns.HEAD + conns.SECONDARY] == 0:
-                    # A life that is given up: the next SYN of both is a new one.
-                    put(w, c + conns.SECONDARY_LIFE, w[c + conns.LIFE])
-            if w[c + conns.VERDICT] != verdicts.TCP:
-                leave(w, row, c)
-                watch(w, row, c, now)
-    return found + repeat_request(u8, w, row, now)
+    return found
+
+
+@hot
+def _settle_overdue(u8, w, row, side, n, now):
+    """The packet ``n``, the oldest of ``side``, has waited too long: (differences found, whether to look at the next).
+
+    With checkpoints the first one is reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is
+    reported once a connection, and leaves or is dropped.
+    """
+    x = slot(w, n)
+    c = w[x + slots.CONN]
+    if stale(w, row, c):
+        reclassify(w, row, c)
+    if w[c + conns.FLAGS] & conns.CF_RULE:  # a new rule lets it pass
+        gone = 1 if service(u8, w, row, c, now) and w[scalar(row, scalars.OLDEST + side)] != n + 1 else 0
+        return gone, gone
+    local, is_tcp = w[options.LOCAL] != 0, w[c + conns.VERDICT] == verdicts.TCP
+    if not local and _reported(w, row):
+        return 0, 0  # the next checkpoint will settle it
+    if local and not is_tcp and side == 0 and not fits_slot(w, row, n):
+        blocked(w, ports.OUTDEV)
+        return 0, 0
+    if not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
+        _report_timeout(u8, w, row, side, n, now)
+        if not local:
+            put(w, w[options.CHECKPOINTS] + checkpoints.REPORTED, w[scalar(row, scalars.GENERATION)] + 1)
+            differs(u8, w, row, reasons.TIMEOUT, now)
+            return 1, 0
+        diverge(u8, w, row, c, reasons.TIMEOUT, now)
+    if is_tcp:
+        service(u8, w, row, c, now)
+        if w[scalar(row, scalars.OLDEST + side)] != n + 1:
+            return 1, 1
+        if side == 0:
+            return 1, 0  # no room: it stays on the work list
+        # It belongs to a life that the primary has not begun: such packets do not pass.
+    _let_go(u8, w, row, side, n, now)
+    return 1, 1
+
+
+@hot
+def _report_timeout(u8, w, row, side, n, now):
+    """Write the event for packet ``n`` of ``side``, and keep the packets of its connection."""
+    x = slot(w, n)
+    c = w[x + slots.CONN]
+    e = write_event(u8, w, row, c, reasons.TIMEOUT, -1, now)
+    _who_waits(w, c, e, x, side)
+    keep_packets(u8, w, row, c, e, n if side == 0 else -1, -1, n if side == 1 else -1, -1)
+
+
+@hot
+def _let_go(u8, w, row, side, n, now):
+    """Release (primary) or drop (secondary) packet ``n``, which nothing will come for any more."""
+    c = w[slot(w, n) + slots.CONN]
+    remember_group(w, n, now)
+    if side == 0:
+        give_up(u8, w, row, n)
+    else:
+        count(w, row, counters.DROPPED_DIVERGED, unlink(w, row, n))
+        if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE] and w[c + conns.HEAD + conns.SECONDARY] == 0:
+            # A life that is given up: the next SYN of both is a new one.
+            put(w, c + conns.SECONDARY_LIFE, w[c + conns.LIFE])
+    if w[c + conns.VERDICT] != verdicts.TCP:
+        leave(w, row, c)
+        watch(w, row, c, now)

@@ -7,8 +7,7 @@ from ring.atomics import copy
 from ring.hot import hot
 from ring.kernels.ledger import count, scalar
 from stages.compare.kernels.slots import slot
-from stages.compare.layout import conns, counters, events, history, options, records, scalars, slots
-from stages.compare.layout import kept as kept_words
+from stages.compare.layout import conns, counters, events, history, kept, options, records, scalars, slots
 from stages.packets.layout import rows
 
 
@@ -69,10 +68,10 @@ def _keep_slot(u8, w, r, n, side, at):
         r,
         w[x + slots.TIME],
         side,
-        kept_words.HELD,
+        kept.HELD,
         w[x + slots.BYTES] + start,
         w[x + slots.FRAME] - start,
-        kept_words.MOST_BYTES,
+        kept.MOST_BYTES,
         where,
     )
 
@@ -83,7 +82,7 @@ def _keep_list(u8, w, r, c, which, but):
     shown = 0
     while n >= 0:
         if n != but:
-            if shown < kept_words.MOST_HELD:
+            if shown < kept.MOST_HELD:
                 _keep_slot(u8, w, r, n, 1 if which == conns.SECONDARY else 0, -1)
             else:
                 w[r + records.LEFT_OUT] += 1
@@ -106,32 +105,32 @@ def _keep_passed(u8, w, row, r, c, side):
                 r,
                 w[h + history.TIME],
                 side,
-                kept_words.PASSED,
+                kept.PASSED,
                 (h + history.BYTES) * 8,
                 length,
                 history.KEPT_BYTES,
                 -1,
             )
             shown += 1
-            if shown == kept_words.MOST_PASSED:
+            if shown == kept.MOST_PASSED:
                 break
 
 
 @hot
 def _keep(u8, w, r, time, side, kind, at, length, most, where):
-    kept = min(length, most)
+    copied = min(length, most)
     used = w[r + records.USED]
-    size = kept_words.HEADER + (kept + 7) // 8
+    size = kept.HEADER + (copied + 7) // 8
     if used + size > records.WORDS:
         w[r + records.LEFT_OUT] += 1
         return
     k = r + used
-    w[k + kept_words.TIME] = time
-    w[k + kept_words.SIDE] = side
-    w[k + kept_words.KIND] = kind
-    w[k + kept_words.LENGTH] = length
-    w[k + kept_words.BYTES] = kept
-    w[k + kept_words.AT] = where
-    copy(u8, (k + kept_words.HEADER) * 8, at, kept)
+    w[k + kept.TIME] = time
+    w[k + kept.SIDE] = side
+    w[k + kept.KIND] = kind
+    w[k + kept.LENGTH] = length
+    w[k + kept.BYTES] = copied
+    w[k + kept.AT] = where
+    copy(u8, (k + kept.HEADER) * 8, at, copied)
     w[r + records.USED] = used + size
     w[r + records.PACKETS] += 1

@@ -19,9 +19,9 @@ hold segments of one frame each.  Stacks set DF on TCP, so that this is rare.
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be32, common_prefix
+from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import copied_size, frame_at, index
 from ring.kernels.ledger import blocked, count, put, undo_left
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import count_masked, equal_held, watch
@@ -120,7 +120,7 @@ def _has_room(u8, w, r, position, n):
     """Whether the group may have one more frame: MOST of them, and outdev must be able to take them all at once."""
     x = slot(w, n)
     out = w[layout.OUTPUTS + ports.OUTDEV]
-    size = prefix(w, out) + be32(u8, index(w, r, position))
+    size = copied_size(u8, w, r, position, out)
     return w[x + slots.FRAMES] < MOST and w[x + slots.EMIT] + size <= w[out + layout.SIZE]
 
 
@@ -140,9 +140,7 @@ def _joined(u8, w, r, position, n, s):
         return slots.NEVER
     if end >= 0 and start + length > end:
         return slots.NEVER
-    at = index(w, r, position)
-    lead = prefix(w, r)
-    payload = at + lead + (be32(u8, at + 4) if lead == 8 else 0) + w[s + parsed.L4]
+    payload = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.L4]
     again = False
     part = w[x + slots.PARTS]
     while part != 0:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import be32, copy, put_be32
 from ring.hot import hot
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import index, prefix, vnet_bytes
 from ring.kernels.ledger import count, put, room, scalar, true_row
 from stages.compare.layout import conns, counters, memory, options, ports, scalars, slots
 from stages.packets.kernels.serial import diff
@@ -64,7 +64,7 @@ def _enqueue(w, row, g, n):
 
 @hot
 def start_recycling(w):
-    """At the start of a burst: what an unfinished burst left on the stacks is void."""
+    """At the start of a burst: empty the stacks, on which an unfinished burst may have left something."""
     for g in range(6):
         w[options.RECYCLED + g] = 0
 
@@ -93,7 +93,7 @@ def store_frame(u8, w, row, r, position, side, s, now):
     if n < 0:
         return -1
     x = slot(w, n)
-    vnet = be32(u8, at + 4) if lead == 8 else 0
+    vnet = vnet_bytes(u8, w, r, at)
     copy(u8, w[x + slots.BYTES], at + lead, nbytes)
     fill_slot(w, n, nbytes, vnet, now)
     w[x + slots.SEQ] = w[s + parsed.SEQ]

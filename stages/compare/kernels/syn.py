@@ -25,9 +25,9 @@ def primary_syn(w, row, c, seq, flags):
         return True  # sent again
     if w[c + conns.HEAD + conns.PACKETS] != 0 or w[c + conns.HEAD + conns.ACKS] != 0:
         if state & (conns.CF_PASS | conns.CF_RULE) == 0 and _waits(w, c, flags):
-            w[options.STUCK] |= 1  # until it is compared, the secondary begins anew, too, or its time is over
+            w[options.STUCK] |= 1  # until it is compared, the secondary sends a new SYN, too, or its time is over
             return False
-        # The rest (acknowledgements, a reset if it is the client that begins anew) means nothing any more.
+        # The rest (acknowledgements, a reset if it is the client that opens it again) means nothing any more.
         put(w, c + conns.FLAGS, state | conns.CF_PASS)
         queue_work(w, row, c)
         return False
@@ -53,13 +53,13 @@ def primary_syn(w, row, c, seq, flags):
 def _waits(w, c, flags):
     """Whether a SYN, bytes or a FIN are held that the secondary has not sent yet, or has sent otherwise.
 
-    Or a reset, where the new SYN (its ``flags``) answers no client: that one has not begun anew, and is not to hear of
-    a reset from the primary alone.
+    Or a reset, where the new SYN (its ``flags``) answers no client: that one has opened nothing again, and must not
+    hear of a reset from the primary alone.
     """
     if w[c + conns.FLAGS] & conns.CF_DIVERGED:
         return True
     if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE]:
-        return False  # nor will it: it has begun anew
+        return False  # nor will it: it is in its next life
     if w[c + conns.FLAGS] & conns.CF_P_SYN:
         return True
     last = w[c + conns.TAIL + conns.ACKS] - 1
@@ -119,7 +119,7 @@ def secondary_syn(w, c, seq):
 def catch_up(w, row, c):
     """After a checkpoint the secondary is a copy of the primary: it has sent and acknowledged exactly what that has.
 
-    Where a secondary came that is no copy (checkpoint = "local"), the connection passes until it begins anew.  Done
+    Where a secondary came that is no copy (checkpoint = "local"), the connection passes until its next SYN.  Done
     when the next packet of the connection comes, so that a checkpoint need not look at every row.
     """
     generation = w[scalar(row, scalars.GENERATION)]

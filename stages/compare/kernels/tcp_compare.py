@@ -202,29 +202,12 @@ def stream_offset(w, c, seq):
 def _compare_step(u8, w, row, c, now):
     """Compare what both sides have at conns.COMPARED: 1 when that went on, 0 when one side has nothing there."""
     n = w[c + conns.HEAD + conns.SECONDARY] - 1
-    if n >= 0 and w[slot(w, n) + slots.LIFE] < w[c + conns.LIFE]:
-        unlink(w, row, n)
-        count(w, row, counters.DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
-        return 1
-    if n >= 0 and w[slot(w, n) + slots.FLAGS] & tcp.RST:  # nothing of the secondary comes before it
-        if w[slot(w, n) + slots.LIFE] > w[c + conns.LIFE] or w[c + conns.FLAGS] & conns.CF_P_RST == 0:
-            return 0
-        unlink(w, row, n)
-        count(w, row, counters.MATCHED, 1)
-        return 1
-    if w[c + conns.FLAGS] & (NOT_NOW | conns.CF_SYNCED) != conns.CF_SYNCED or (
-        n >= 0 and w[slot(w, n) + slots.LIFE] > w[c + conns.LIFE]
-    ):
-        return 0
-    compared = w[c + conns.COMPARED]
-    if n >= 0 and diff(w[slot(w, n) + slots.END], compared) <= 0:
-        unlink(w, row, n)
-        count(w, row, counters.MATCHED, 1)
+    if n >= 0 and _settle_secondary(w, row, c, n):
         return 1
     p = w[c + conns.CURSOR] - 1
-    if p < 0 or n < 0:
+    if p < 0 or n < 0 or not _comparable(w, c, n):
         return 0
-    x, y = slot(w, p), slot(w, n)
+    x, y, compared = slot(w, p), slot(w, n), w[c + conns.COMPARED]
     if diff(w[x + slots.END], compared) <= 0:
         put(w, c + conns.CURSOR, w[x + slots.NEXT])
         return 1
@@ -233,33 +216,78 @@ def _compare_step(u8, w, row, c, now):
     if mine < 0 or theirs < 0 or w[x + slots.FLAGS] & tcp.RST:
         return 0
     left, right = w[x + slots.DATA_LEN] - mine, w[y + slots.DATA_LEN] - theirs
-    length = min(left, right)
-    a, b = w[x + slots.BYTES] + w[x + slots.DATA], w[y + slots.BYTES] + w[y + slots.DATA]
-    if length > 0:
-        if masks(w, c):
-            agreed = agree_stream(u8, w, c, a + mine, b + theirs, length, stream_offset(w, c, compared))
-            same = agreed & 0xFFFFFFFF
-            if agreed >> 32 != 0:
-                count(w, row, counters.MASKED, 1)
-                hit(w, c, 1)
-        else:
-            same = common_prefix(u8, a + mine, b + theirs, length)
-        if same > 0:
-            put(w, c + conns.COMPARED, add(compared, same))
-        if same < length:
-            e = write_event(u8, w, row, c, reasons.PAYLOAD, stream_offset(w, c, add(compared, same)), now)
-            keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
-            # Show both sides from a common origin: the first byte that both segments have.
-            back = min(mine, theirs)
-            event_bytes(u8, w, e, a + mine - back, left + back, b + theirs - back, right + back, back + same)
-            diverge(u8, w, row, c, reasons.PAYLOAD, now)
-        return 1
-    if left == 0 and right == 0:  # both end here with FIN
+    if min(left, right) > 0:
+        _compare_bytes(u8, w, row, c, p, mine, n, theirs, now)
+    elif left == 0 and right == 0:  # both end here with FIN
         put(w, c + conns.COMPARED, add(compared, 1))
         put(w, c + rows.CLOSED, 1)
-        return 1
-    e = write_event(u8, w, row, c, reasons.FLAGS, stream_offset(w, c, compared), now)
-    keep_packets(u8, w, row, c, e, p, mine, n, theirs)
-    event_bytes(u8, w, e, a + mine, left, b + theirs, right, 0)
-    diverge(u8, w, row, c, reasons.FLAGS, now)
+    else:
+        _differs_from(u8, w, row, c, reasons.FLAGS, p, mine, n, theirs, 0, now)
     return 1
+
+
+@hot
+def _settle_secondary(w, row, c, n):
+    """Whether the secondary's first held packet ``n`` could be dropped, or counted as matched, as it is."""
+    y = slot(w, n)
+    if w[y + slots.LIFE] < w[c + conns.LIFE]:
+        unlink(w, row, n)
+        count(w, row, counters.DROPPED_UNCOMPARED, 1)  # of a life that the primary has left
+        return True
+    if w[y + slots.LIFE] > w[c + conns.LIFE]:
+        return False
+    if w[y + slots.FLAGS] & tcp.RST:
+        matched = w[c + conns.FLAGS] & conns.CF_P_RST != 0
+    else:
+        matched = _comparing(w, c) and diff(w[y + slots.END], w[c + conns.COMPARED]) <= 0
+    if matched:
+        unlink(w, row, n)
+        count(w, row, counters.MATCHED, 1)
+    return matched
+
+
+@hot
+def _comparing(w, c):
+    """Whether the streams are compared now: where is known, and neither a SYN nor a checkpoint is waited for."""
+    return w[c + conns.FLAGS] & (NOT_NOW | conns.CF_SYNCED) == conns.CF_SYNCED
+
+
+@hot
+def _comparable(w, c, n):
+    """Whether the secondary's packet ``n`` is of the life that is compared, and no reset (which comes first)."""
+    y = slot(w, n)
+    return _comparing(w, c) and w[y + slots.LIFE] == w[c + conns.LIFE] and w[y + slots.FLAGS] & tcp.RST == 0
+
+
+@hot
+def _compare_bytes(u8, w, row, c, p, mine, n, theirs, now):
+    """Compare slots ``p`` and ``n`` from their bytes ``mine`` and ``theirs`` on, which stand at conns.COMPARED."""
+    x, y, compared = slot(w, p), slot(w, n), w[c + conns.COMPARED]
+    length = min(w[x + slots.DATA_LEN] - mine, w[y + slots.DATA_LEN] - theirs)
+    a, b = w[x + slots.BYTES] + w[x + slots.DATA] + mine, w[y + slots.BYTES] + w[y + slots.DATA] + theirs
+    if masks(w, c):
+        agreed = agree_stream(u8, w, c, a, b, length, stream_offset(w, c, compared))
+        same = agreed & 0xFFFFFFFF
+        if agreed >> 32 != 0:
+            count(w, row, counters.MASKED, 1)
+            hit(w, c, 1)
+    else:
+        same = common_prefix(u8, a, b, length)
+    if same > 0:
+        put(w, c + conns.COMPARED, add(compared, same))
+    if same < length:
+        _differs_from(u8, w, row, c, reasons.PAYLOAD, p, mine, n, theirs, same, now)
+
+
+@hot
+def _differs_from(u8, w, row, c, reason, p, mine, n, theirs, same, now):
+    """Slots ``p`` and ``n`` differ ``same`` bytes behind bytes ``mine`` and ``theirs``: report it, and diverge."""
+    x, y = slot(w, p), slot(w, n)
+    e = write_event(u8, w, row, c, reason, stream_offset(w, c, w[c + conns.COMPARED]), now)
+    keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
+    # Where bytes differ, show both sides from a common origin: the first byte that both segments have.
+    back = min(mine, theirs) if reason == reasons.PAYLOAD else 0
+    a, b = w[x + slots.BYTES] + w[x + slots.DATA] + mine - back, w[y + slots.BYTES] + w[y + slots.DATA] + theirs - back
+    left, right = w[x + slots.DATA_LEN] - mine + back, w[y + slots.DATA_LEN] - theirs + back
+    event_bytes(u8, w, e, a, left, b, right, back + same)
+    diverge(u8, w, row, c, reason, now)

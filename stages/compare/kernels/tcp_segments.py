@@ -10,9 +10,9 @@ are taken from the rings here; `service` goes on with what is held.
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be32, common_prefix
+from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import copied_size, copy_record, index, prefix
+from ring.kernels.frames import copied_size, copy_record, frame_at, index
 from ring.kernels.ledger import blocked, count, put, room
 from stages.compare.kernels.rules import restart
 from stages.compare.kernels.slots import link, slot, store_frame, unlink
@@ -33,6 +33,9 @@ from stages.compare.kernels.timestamps import note_overtaking
 from stages.compare.layout import conns, counters, options, ports, slots
 from stages.packets.kernels.serial import add, after, diff
 from stages.packets.layout import parsed, tcp
+
+# What became of a segment of the secondary: counted; equal to one that is held; held itself; left in the ring.
+SETTLED, MATCHED_HELD, HELD, WAITS = range(4)
 
 
 @hot
@@ -113,8 +116,7 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
     ):
         if release_record(u8, w, row, r, position):
             if which == conns.ACKS and w[c + conns.HEAD + conns.PACKETS] != 0:
-                at = index(w, r, position)
-                note_overtaking(u8, w, c, at + prefix(w, r) + _vnet(u8, w, r, at), s)
+                note_overtaking(u8, w, c, frame_at(u8, w, r, index(w, r, position))[0], s)
             release_counts(w, row, c, 1)
             note_reset(w, c)
             if (which == conns.PACKETS or flags & tcp.RST) and w[c + conns.HEAD + conns.SECONDARY] != 0:
@@ -171,8 +173,7 @@ def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
         or w[x + slots.LIFE] != w[c + conns.LIFE]
     ):
         return False
-    at = index(w, r, position)
-    mine = at + prefix(w, r) + _vnet(u8, w, r, at) + w[s + parsed.DATA]
+    mine = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.DATA]
     length = w[s + parsed.DATA_LEN]
     if common_prefix(u8, mine, w[x + slots.BYTES] + w[x + slots.DATA], length) < length:
         return False
@@ -183,58 +184,82 @@ def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
 
 
 @hot
-def _vnet(u8, w, r, at):
-    return be32(u8, at + 4) if prefix(w, r) == 8 else 0
+def tcp_secondary(u8, w, row, c, r, position, s, now):
+    """Take the secondary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
+    flags = w[s + parsed.FLAGS]
+    if w[c + conns.FLAGS] & conns.CF_RULE:
+        drop_counts(w, row, c, 1)
+        return True
+    if flags & (tcp.SYN | tcp.RST):
+        return _secondary_begins_or_resets(u8, w, row, c, r, position, s, now)
+    acknowledges_more = _note_secondary_ack(w, c, s, False)
+    taken = _secondary_data(u8, w, row, c, r, position, s, now)
+    if taken == HELD or taken == MATCHED_HELD or acknowledges_more:
+        service(u8, w, row, c, now)  # where the segment waits in the ring, what it acknowledges does not wait
+    return taken != WAITS
 
 
 @hot
-def tcp_secondary(u8, w, row, c, r, position, s, now):
-    """Take the secondary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
-    flags, state = w[s + parsed.FLAGS], w[c + conns.FLAGS]
-    if state & conns.CF_RULE:
-        drop_counts(w, row, c, 1)
-        return True
-    seq = w[s + parsed.SEQ]
-    end = add(seq, w[s + parsed.DATA_LEN] + (flags & tcp.FIN))
-    begins = flags & (tcp.SYN | tcp.RST) == tcp.SYN and not secondary_syn_known(w, c, seq)
-    # What the primary has not said either has to wait for it: a SYN, and data in one (RFC 7413); a RST.
-    waits = begins and (state & conns.CF_P_SYN == 0 or w[s + parsed.DATA_LEN] > 0)
-    if flags & tcp.RST:
-        known = state & (conns.CF_P_RST | conns.CF_S_RST | conns.CF_PASS)
-        waits = known == 0 or (known == conns.CF_S_RST and _resets_farther(w, c))
+def _note_secondary_ack(w, c, s, begins):
+    """Note what the secondary's segment acknowledges; whether that is news.  ``begins``: it is a SYN of a new life."""
+    state, ack = w[c + conns.FLAGS], w[s + parsed.ACK]
+    if w[s + parsed.FLAGS] & tcp.ACK == 0:
+        return False
+    if not begins and state & conns.CF_S_ACK != 0 and not after(ack, w[c + conns.SECONDARY_MAX_ACK]):
+        return False
+    put(w, c + conns.SECONDARY_MAX_ACK, ack)
+    put(w, c + conns.FLAGS, state | conns.CF_S_ACK)
+    return True
+
+
+@hot
+def _secondary_begins_or_resets(u8, w, row, c, r, position, s, now):
+    """Take a SYN or a RST of the secondary; False where it has to wait in the ring."""
+    flags, seq, state = w[s + parsed.FLAGS], w[s + parsed.SEQ], w[c + conns.FLAGS]
+    resets = flags & tcp.RST != 0
+    begins = not resets and not secondary_syn_known(w, c, seq)
     n = -1
-    if waits:
+    if _must_be_held(w, c, s, begins):
         n = _store_secondary(u8, w, row, c, r, position, s, now)
         if n < 0:
             return False
-    news = False
-    if flags & tcp.ACK and (
-        begins or state & conns.CF_S_ACK == 0 or after(w[s + parsed.ACK], w[c + conns.SECONDARY_MAX_ACK])
-    ):
-        put(w, c + conns.SECONDARY_MAX_ACK, w[s + parsed.ACK])
-        put(w, c + conns.FLAGS, state | conns.CF_S_ACK)
-        news = True
-    if flags & (tcp.SYN | tcp.RST):
-        if begins:
-            secondary_syn(w, c, seq)
-            if flags & tcp.ACK == 0:  # it has acknowledged nothing of this life
-                put(w, c + conns.FLAGS, w[c + conns.FLAGS] & ~conns.CF_S_ACK)
-        elif flags & tcp.RST:
-            put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_S_RST)
-        if n >= 0 and flags & tcp.RST:
-            _link_secondary(w, row, c, n, seq, _secondary_end(w, c), False)
-        elif n >= 0:
-            # Where it stands is known once the primary's SYN is.
-            first = add(w[c + conns.PRIMARY_ISN], 1) if w[c + conns.FLAGS] & conns.CF_SYN_MATCHED else 0
-            _link_secondary(w, row, c, n, first, add(first, w[s + parsed.DATA_LEN]), False)
-        elif flags & tcp.RST and state & conns.CF_PASS:
-            drop_counts(w, row, c, 1)
-        else:
-            count(w, row, counters.MATCHED, 1)
-        service(u8, w, row, c, now)
-        note_reset(w, c)
-        return True
+    _note_secondary_ack(w, c, s, begins)
+    if resets:
+        put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_S_RST)
+    elif begins:
+        secondary_syn(w, c, seq)
+        if flags & tcp.ACK == 0:  # it has acknowledged nothing of this life
+            put(w, c + conns.FLAGS, w[c + conns.FLAGS] & ~conns.CF_S_ACK)
+    if n >= 0 and resets:
+        _link_secondary(w, row, c, n, seq, _secondary_end(w, c), False)
+    elif n >= 0:
+        # Where it stands is known once the primary's SYN is.
+        first = add(w[c + conns.PRIMARY_ISN], 1) if w[c + conns.FLAGS] & conns.CF_SYN_MATCHED else 0
+        _link_secondary(w, row, c, n, first, add(first, w[s + parsed.DATA_LEN]), False)
+    elif resets and state & conns.CF_PASS:
+        drop_counts(w, row, c, 1)
+    else:
+        count(w, row, counters.MATCHED, 1)
+    service(u8, w, row, c, now)
+    note_reset(w, c)
+    return True
+
+
+@hot
+def _must_be_held(w, c, s, begins):
+    """Whether a SYN or a RST of the secondary waits for the primary's: so does data in a SYN (RFC 7413)."""
     state = w[c + conns.FLAGS]
+    if w[s + parsed.FLAGS] & tcp.RST:
+        known = state & (conns.CF_P_RST | conns.CF_S_RST | conns.CF_PASS)
+        return known == 0 or (known == conns.CF_S_RST and _resets_farther(w, c))
+    return begins and (state & conns.CF_P_SYN == 0 or w[s + parsed.DATA_LEN] > 0)
+
+
+@hot
+def _secondary_data(u8, w, row, c, r, position, s, now):
+    """Take a segment of the secondary that is neither SYN nor RST: SETTLED, MATCHED_HELD, HELD or WAITS."""
+    seq, state = w[s + parsed.SEQ], w[c + conns.FLAGS]
+    end = add(seq, w[s + parsed.DATA_LEN] + (w[s + parsed.FLAGS] & tcp.FIN))
     same_life = w[c + conns.SECONDARY_LIFE] == w[c + conns.LIFE]
     if end == seq:
         count(w, row, counters.SECONDARY_ACKS, 1)
@@ -244,20 +269,16 @@ def tcp_secondary(u8, w, row, c, r, position, s, now):
         drop_counts(w, row, c, 1)
     elif state & conns.CF_SYNCED and same_life and diff(end, w[c + conns.COMPARED]) <= 0:
         count(w, row, counters.MATCHED, 1)  # sent again
-    elif same_life and _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
+    elif same_life and _equal_held(u8, w, row, c, r, position, s, seq, end, w[s + parsed.FLAGS]):
         count(w, row, counters.MATCHED, 1)
-        news = True
+        return MATCHED_HELD
     else:
         n = _store_secondary(u8, w, row, c, r, position, s, now)
         if n < 0:
-            if news:  # the segment waits, its acknowledgement does not
-                service(u8, w, row, c, now)
-            return False
+            return WAITS
         _link_secondary(w, row, c, n, seq, end, True)
-        news = True
-    if news:
-        service(u8, w, row, c, now)
-    return True
+        return HELD
+    return SETTLED
 
 
 @hot
@@ -324,8 +345,7 @@ def _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
         or w[c + conns.FLAGS] & NOT_NOW
     ):
         return False
-    at = index(w, r, position)
-    mine = at + prefix(w, r) + _vnet(u8, w, r, at) + w[s + parsed.DATA]
+    mine = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.DATA]
     length = w[s + parsed.DATA_LEN]
     if common_prefix(u8, mine, w[x + slots.BYTES] + w[x + slots.DATA], length) < length:
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import be16, be32, byte, common_prefix
 from ring.hot import hot
-from ring.kernels.frames import copy_record, index, prefix
+from ring.kernels.frames import copy_record, frame_at, index, prefix, vnet_bytes
 from ring.kernels.ledger import count, put, readable, room, scalar
 from stages.compare.kernels.evidence import note_packet
 from stages.compare.layout import conns, counters, options, ports, scalars
@@ -35,81 +35,113 @@ def take_twins(u8, w, row, now):
     if here == readable(w, row, ports.PRIMARY_IN) or there == readable(w, row, ports.SECONDARY_IN):
         return 0
     at, bt = index(w, p, here), index(w, q, there)
-    lead = prefix(w, p)
-    nbytes = be32(u8, at)
-    out = w[layout.OUTPUTS + ports.OUTDEV]
-    vnet = be32(u8, at + 4) if lead == 8 else 0
-    a, b = at + lead + vnet, bt + lead + vnet
+    a, length = frame_at(u8, w, p, at)
     s = w[options.SCRATCH]
-    if parse(u8, w, a, nbytes - vnet, s) != verdicts.TCP:
+    if parse(u8, w, a, length, s) != verdicts.TCP:
         return 0
     c = find(w, w[options.TABLE], s)
     if c < 0:
         return 0
     if w[c + rows.PINNED] != 0:
-        if w[c + conns.COUNT + conns.PACKETS] != 0:
-            return PRIMARY_AHEAD
-        return SECONDARY_AHEAD if w[c + conns.COUNT + conns.SECONDARY] != 0 else 0
-    if be32(u8, bt) != nbytes or prefix(w, q) != lead or room(w, row, ports.OUTDEV) < nbytes + 8:
+        return _ahead(w, c)
+    if not _same_length_words(u8, w, p, at, q, bt) or room(w, row, ports.OUTDEV) < be32(u8, at) + 8:
         return 0
-    if lead == 8 and be32(u8, bt + 4) != vnet:
+    b = bt + a - at
+    if not _same_headers(u8, w, s, a, b) or not _expected(u8, w, row, c, s, b):
         return 0
+    data, size = w[s + parsed.DATA], w[s + parsed.DATA_LEN]
+    if common_prefix(u8, a + data, b + data, size) < size:
+        return 0
+    _note_both(w, c, s, be32(u8, b + w[s + parsed.L4] + 8))
+    touch(w, c, now)
+    note_packet(u8, w, row, ports.PRIMARY_IN, c, a, length, now)
+    note_packet(u8, w, row, ports.SECONDARY_IN, c, b, length, now)
+    _release_one_of_both(u8, w, row, p, here)
+    nbytes = a - at + length
+    w[row + layout.ROW_HEADS + ports.PRIMARY_IN] = here + nbytes
+    w[row + layout.ROW_HEADS + ports.SECONDARY_IN] = there + nbytes
+    return 2
+
+
+@hot
+def _ahead(w, c):
+    """Which side is ahead in connection ``c``: its packets are held."""
+    if w[c + conns.COUNT + conns.PACKETS] != 0:
+        return PRIMARY_AHEAD
+    return SECONDARY_AHEAD if w[c + conns.COUNT + conns.SECONDARY] != 0 else 0
+
+
+@hot
+def _same_length_words(u8, w, p, at, q, bt):
+    """Whether the records at byte indices ``at`` of ring ``p`` and ``bt`` of ring ``q`` begin with the same words."""
+    if be32(u8, bt) != be32(u8, at) or prefix(w, q) != prefix(w, p):
+        return False
+    return vnet_bytes(u8, w, q, bt) == vnet_bytes(u8, w, p, at)
+
+
+@hot
+def _same_headers(u8, w, s, a, b):
+    """Whether two frames (fields of the first at ``s``) are plain data segments that differ in no header that counts.
+
+    What may differ: identification, TTL and checksum of IPv4, traffic class and flow label of IPv6, and of TCP what
+    `_expected` looks at.
+    """
     l3, l4 = w[s + parsed.L3], w[s + parsed.L4]
     flags, theirs = w[s + parsed.FLAGS], byte(u8, b + l4 + 13)
-    length = w[s + parsed.DATA_LEN]
-    if length == 0 or (flags | theirs) & (tcp.SYN | tcp.FIN | tcp.RST) or flags & theirs & tcp.ACK == 0:
-        return 0
-    # The same network header but for what may differ (identification, TTL, checksum), addresses, ports, sequence.
+    if w[s + parsed.DATA_LEN] == 0 or (flags | theirs) & (tcp.SYN | tcp.FIN | tcp.RST) or flags & theirs & tcp.ACK == 0:
+        return False
     if w[s + parsed.IPV] == 4:
         start, same = l3 + 12, l3 - 12 + 4
         if be16(u8, a + l3 + 6) != be16(u8, b + l3 + 6) or byte(u8, a + l3 + 9) != byte(u8, b + l3 + 9):
-            return 0
+            return False
     else:
-        start, same = l3 + 8, l3 - 12  # length and next header; traffic class and flow label may differ
+        start, same = l3 + 8, l3 - 12  # length and next header
         if byte(u8, b + l3) >> 4 != 6 or be32(u8, a + l3 + 4) >> 8 != be32(u8, b + l3 + 4) >> 8:
-            return 0
-    if (
-        common_prefix(u8, a + 12, b + 12, same) < same
-        or common_prefix(u8, a + start, b + start, l4 + 8 - start) < l4 + 8 - start
-        or byte(u8, a + l4 + 12) != byte(u8, b + l4 + 12)
-    ):
-        return 0
+            return False
+    return (
+        common_prefix(u8, a + 12, b + 12, same) == same
+        and common_prefix(u8, a + start, b + start, l4 + 8 - start) == l4 + 8 - start  # to the sequence number
+        and byte(u8, a + l4 + 12) == byte(u8, b + l4 + 12)
+    )
+
+
+@hot
+def _expected(u8, w, row, c, s, b):
+    """Whether connection ``c`` waits for just this segment of both sides, and for nothing else."""
     if w[c + conns.FLAGS] & ~conns.CF_SYN_MATCHED != _PLAIN:
-        return 0
+        return False
     if (
         w[c + conns.GENERATION] != w[scalar(row, scalars.GENERATION)]
         or w[c + conns.SECONDARY_LIFE] != w[c + conns.LIFE]
     ):
-        return 0
+        return False
     if w[c + conns.RULE] != 0 or w[c + conns.RULES_SEEN] != w[scalar(row, scalars.RULES_SEEN)] + 1:
-        return 0
-    seq = w[s + parsed.SEQ]
-    ack = be32(u8, b + l4 + 8)
-    # Strict or not: what is unequal takes the long way.
-    if seq != w[c + conns.COMPARED] or diff(ack, w[s + parsed.ACK]) < 0:
-        return 0
-    data = w[s + parsed.DATA]
-    if common_prefix(u8, a + data, b + data, length) < length:
-        return 0
-    end = add(seq, length)
+        return False
+    # The secondary has acknowledged as much, whether ack_policy asks for that or not.
+    acknowledged = be32(u8, b + w[s + parsed.L4] + 8)
+    return w[s + parsed.SEQ] == w[c + conns.COMPARED] and diff(acknowledged, w[s + parsed.ACK]) >= 0
+
+
+@hot
+def _note_both(w, c, s, acknowledged):
+    """Note in the row what the segment says of both streams; the secondary's acknowledges up to ``acknowledged``."""
+    end = add(w[s + parsed.SEQ], w[s + parsed.DATA_LEN])
     put(w, c + conns.COMPARED, end)
-    if after(ack, w[c + conns.SECONDARY_MAX_ACK]):
-        put(w, c + conns.SECONDARY_MAX_ACK, ack)
+    if after(acknowledged, w[c + conns.SECONDARY_MAX_ACK]):
+        put(w, c + conns.SECONDARY_MAX_ACK, acknowledged)
     if after(w[s + parsed.ACK], w[c + conns.PRIMARY_MAX_ACK]):
         put(w, c + conns.PRIMARY_MAX_ACK, w[s + parsed.ACK])
     if after(end, w[c + conns.PRIMARY_NEXT]):
         put(w, c + conns.PRIMARY_NEXT, end)
-    touch(w, c, now)
-    note_packet(u8, w, row, ports.PRIMARY_IN, c, a, nbytes - vnet, now)
-    note_packet(u8, w, row, ports.SECONDARY_IN, c, b, nbytes - vnet, now)
-    w[row + layout.ROW_TAILS + ports.OUTDEV] += copy_record(
-        u8, w, p, here, out, w[row + layout.ROW_TAILS + ports.OUTDEV]
-    )
-    w[row + layout.ROW_HEADS + ports.PRIMARY_IN] = here + lead + nbytes
-    w[row + layout.ROW_HEADS + ports.SECONDARY_IN] = there + lead + nbytes
+
+
+@hot
+def _release_one_of_both(u8, w, row, p, position):
+    """Send the primary's record at ``position`` of ring ``p`` to outdev, and count it and its twin."""
+    out, tail = w[layout.OUTPUTS + ports.OUTDEV], w[row + layout.ROW_TAILS + ports.OUTDEV]
+    w[row + layout.ROW_TAILS + ports.OUTDEV] = tail + copy_record(u8, w, p, position, out, tail)
     count(w, row, ports.PRIMARY_IN, 1)
     count(w, row, ports.SECONDARY_IN, 1)
     count(w, row, layout.PORTS + ports.OUTDEV, 1)
     count(w, row, counters.RELEASED, 1)
     count(w, row, counters.MATCHED, 1)
-    return 2

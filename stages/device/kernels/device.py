@@ -7,7 +7,7 @@ from errno import EAGAIN, EBADF, EBADFD, EINTR, EIO, ENETDOWN, ENODEV, ENXIO
 from ring import layout
 from ring.atomics import be32, copy, put_be32, put_byte
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix, scan
+from ring.kernels.frames import index, prefix, scan, vnet_bytes
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room
 from stages.device.kernels.packet_socket import read_message
 from stages.device.layout import counters, memory, message, options, ports
@@ -51,7 +51,7 @@ def device_send(u8, w, row):
     while position < end:
         at = index(w, r, position)
         length = be32(u8, at)
-        header = be32(u8, at + 4) if lead == 8 else 0
+        header = vnet_bytes(u8, w, r, at)
         result = write_frame(u8, w, at + lead, header, length)
         while result == -EINTR:
             result = write_frame(u8, w, at + lead, header, length)

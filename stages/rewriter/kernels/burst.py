@@ -12,7 +12,7 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import be16, be32, byte, put_be16
 from ring.hot import hot, kernel
-from ring.kernels.frames import index, prefix, record_size
+from ring.kernels.frames import index, prefix, record_size, vnet_bytes
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, readable, true_row, undo_left
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.forward import copy_frames, fitting, forward
@@ -20,13 +20,11 @@ from stages.packets.kernels.parse import parse, reverse_key
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import find, touch
 from stages.packets.kernels.tcp_options import move, move_sack, move_timestamp
-from stages.packets.layout import parsed, rows, verdicts
-from stages.packets.layout import tcp as tcp_words
+from stages.packets.layout import parsed, rows, tcp, verdicts
 from stages.rewriter.kernels.connections import change, current, end_connection
 from stages.rewriter.kernels.handshake import establish, handshake, header
 from stages.rewriter.kernels.icmp_errors import rewrite_error
-from stages.rewriter.layout import conns, counters, ports, tables
-from stages.rewriter.layout import scalars as scalar_words
+from stages.rewriter.layout import conns, counters, ports, scalars, tables
 
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
 _TCP = 6  # protocol number
@@ -44,11 +42,11 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
     a FIN.  So a forged one with a number of the past is never acknowledged.
     """
     flags, fins = w[tables.SCRATCH_AT + parsed.FLAGS], int(w[c + conns.FINS])
-    if flags & tcp_words.FIN:
+    if flags & tcp.FIN:
         fins |= seen
         change(w, c + own, add(wire, w[tables.SCRATCH_AT + parsed.DATA_LEN] + 1))
     other_seen = conns.FIN_SEEN_IN + conns.FIN_SEEN_OUT - seen
-    if flags & tcp_words.ACK and fins & other_seen and w[tables.SCRATCH_AT + parsed.ACK] == w[c + other]:
+    if flags & tcp.ACK and fins & other_seen and w[tables.SCRATCH_AT + parsed.ACK] == w[c + other]:
         fins |= acked
     change(w, c + conns.FINS, fins)
     if fins & (conns.FIN_ACKED_IN | conns.FIN_ACKED_OUT) == conns.FIN_ACKED_IN | conns.FIN_ACKED_OUT:
@@ -56,10 +54,10 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
 
 
 @hot
-def settle(u8, tcp, delta, partial):
+def settle(u8, tcp_at, delta, partial):
     """Put the change of the sum into the TCP checksum; a partial one covers only the pseudo-header."""
     if not partial:
-        put_be16(u8, tcp + _CHECKSUM, updated(be16(u8, tcp + _CHECKSUM), delta))
+        put_be16(u8, tcp_at + _CHECKSUM, updated(be16(u8, tcp_at + _CHECKSUM), delta))
 
 
 @hot
@@ -68,13 +66,13 @@ def move_in(u8, w, row, c, at, partial):
     offset, ts_offset = current(w, row, c, conns.SEQ_OFFSET), current(w, row, c, conns.TS_OFFSET)
     if offset == 0 and ts_offset == 0:
         return counters.PASSED_ALIGNED
-    tcp, size = header(w, at)
+    tcp_at, size = header(w, at)
     delta = 0
     if offset != 0:
-        delta = fold(move(u8, tcp, _ACK, offset) + move_sack(u8, tcp, size, offset))
+        delta = fold(move(u8, tcp_at, _ACK, offset) + move_sack(u8, tcp_at, size, offset))
     if ts_offset != 0:
-        delta = fold(delta + move_timestamp(u8, tcp, size, _TSECR, ts_offset))
-    settle(u8, tcp, delta, partial)
+        delta = fold(delta + move_timestamp(u8, tcp_at, size, _TSECR, ts_offset))
+    settle(u8, tcp_at, delta, partial)
     return counters.REWRITTEN_IN
 
 
@@ -96,7 +94,7 @@ def reset_counts(w, c, before):
 def inward(u8, w, row, c, at, partial):
     """A segment without SYN to the guest, on a known connection; the counter that it falls under."""
     flags, before = w[tables.SCRATCH_AT + parsed.FLAGS], w[c + conns.STATE]
-    if flags & tcp_words.ACK and before != conns.ESTABLISHED:
+    if flags & tcp.ACK and before != conns.ESTABLISHED:
         establish(u8, w, c, at)
     if w[c + conns.STATE] == conns.ESTABLISHED:
         note_fins(
@@ -109,11 +107,11 @@ def inward(u8, w, row, c, at, partial):
             conns.FIN_IN,
             conns.FIN_OUT,
         )
-    if flags & tcp_words.RST and reset_counts(w, c, before):
+    if flags & tcp.RST and reset_counts(w, c, before):
         end_connection(w, row, c, counters.CONNECTIONS_RESET)
     if w[c + conns.STATE] != conns.ESTABLISHED:
         return counters.PASSED_HANDSHAKE
-    if flags & tcp_words.ACK == 0:
+    if flags & tcp.ACK == 0:
         return counters.PASSED_NO_NUMBER
     return move_in(u8, w, row, c, at, partial)
 
@@ -127,30 +125,30 @@ def outward(u8, w, row, c, at, partial):
     """
     flags = w[tables.SCRATCH_AT + parsed.FLAGS]
     seq = w[tables.SCRATCH_AT + parsed.SEQ]
-    if flags & tcp_words.ACK:
+    if flags & tcp.ACK:
         change(w, c + conns.ACK_OUT, w[tables.SCRATCH_AT + parsed.ACK])
     offset, ts_offset = current(w, row, c, conns.SEQ_OFFSET), current(w, row, c, conns.TS_OFFSET)
     wire = add(seq, -offset)
     if w[c + conns.STATE] == conns.ESTABLISHED:
         note_fins(w, row, c, wire, conns.FIN_SEEN_OUT, conns.FIN_ACKED_IN, conns.FIN_OUT, conns.FIN_IN)
-    if flags & tcp_words.RST:
-        if flags & tcp_words.ACK and seq == 0 and w[c + rows.CLOSED] == 1:
+    if flags & tcp.RST:
+        if flags & tcp.ACK and seq == 0 and w[c + rows.CLOSED] == 1:
             return counters.PASSED_NO_NUMBER
         if w[c + conns.STATE] != conns.OPENING:  # it answers something older, and the guest's own attempt goes on
             end_connection(w, row, c, counters.CONNECTIONS_RESET)
     if w[c + conns.STATE] != conns.ESTABLISHED:
         return counters.PASSED_HANDSHAKE
-    if flags & (tcp_words.ACK | tcp_words.RST) == 0:
+    if flags & (tcp.ACK | tcp.RST) == 0:
         return counters.PASSED_NO_NUMBER
     if offset == 0 and ts_offset == 0:
         return counters.PASSED_ALIGNED
-    tcp, size = header(w, at)
+    tcp_at, size = header(w, at)
     delta = 0
     if offset != 0:
-        delta = move(u8, tcp, _SEQ, -offset)
+        delta = move(u8, tcp_at, _SEQ, -offset)
     if ts_offset != 0:
-        delta = fold(delta + move_timestamp(u8, tcp, size, _TSVAL, -ts_offset))
-    settle(u8, tcp, delta, partial)
+        delta = fold(delta + move_timestamp(u8, tcp_at, size, _TSVAL, -ts_offset))
+    settle(u8, tcp_at, delta, partial)
     return counters.REWRITTEN_OUT
 
 
@@ -165,12 +163,12 @@ def first_fragment(u8, w, at):
     if w[tables.SCRATCH_AT + parsed.PROTO] != _TCP or w[tables.SCRATCH_AT + parsed.FRAG] >> 4 != 0 or end < l4 + 20:
         return False
     size, flags = (byte(u8, at + l4 + 12) >> 4) * 4, byte(u8, at + l4 + 13)
-    if size < 20 or end < l4 + size or flags & tcp_words.SYN:
+    if size < 20 or end < l4 + size or flags & tcp.SYN:
         return False
     w[tables.SCRATCH_AT + parsed.PORTS] |= be32(u8, at + l4)
     w[tables.SCRATCH_AT + parsed.SEQ] = be32(u8, at + l4 + _SEQ)
     w[tables.SCRATCH_AT + parsed.ACK] = be32(u8, at + l4 + _ACK)
-    w[tables.SCRATCH_AT + parsed.FLAGS] = flags & ~tcp_words.FIN
+    w[tables.SCRATCH_AT + parsed.FLAGS] = flags & ~tcp.FIN
     w[tables.SCRATCH_AT + parsed.DATA] = l4 + size
     w[tables.SCRATCH_AT + parsed.DATA_LEN] = end - l4 - size
     return True
@@ -190,7 +188,7 @@ def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
     if not inbound:
         reverse_key(w, tables.SCRATCH_AT)
     c = find(w, tables.TABLE_AT, tables.SCRATCH_AT)
-    if w[tables.SCRATCH_AT + parsed.FLAGS] & tcp_words.SYN:
+    if w[tables.SCRATCH_AT + parsed.FLAGS] & tcp.SYN:
         counter = handshake(u8, w, row, c, now, at, inbound)
         return counter if counter >= 0 else move_in(u8, w, row, c, at, partial)
     if c < 0 or w[c + conns.STATE] == conns.LEFT_ALONE:
@@ -224,7 +222,7 @@ def rewrite_direction(u8, w, row, now, i, o):
     while done < frames and undo_left(w) >= tables.PACKET_PUTS + tables.MOVE_PUTS:
         at = index(w, target, tail)
         length = be32(u8, at)
-        vnet = be32(u8, at + 4) if lead == 8 else 0
+        vnet = vnet_bytes(u8, w, target, at)
         partial = vnet > 0 and byte(u8, at + lead) & _NEEDS_CSUM != 0
         counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, partial, i == ports.TX_IN)
         count(w, row, counter, 1)
@@ -242,11 +240,9 @@ def rewrite_direction(u8, w, row, now, i, o):
 @hot
 def event_waits(w, row):
     """Whether a checkpoint or a failover was announced that the row has not taken."""
-    scalars = row + layout.ROW_SCALARS
-    return (
-        w[layout.CMD_CHECKPOINT] != w[scalars + scalar_words.CHECKPOINTS]
-        or w[layout.CMD_FAILOVER] != w[scalars + scalar_words.FAILOVERS]
-    )
+    at = row + layout.ROW_SCALARS
+    checkpoints, failovers = w[at + scalars.CHECKPOINTS], w[at + scalars.FAILOVERS]
+    return w[layout.CMD_CHECKPOINT] != checkpoints or w[layout.CMD_FAILOVER] != failovers
 
 
 @hot
@@ -256,14 +252,14 @@ def take_events(w, row):
     No connection is touched: offsets of an older generation count as 0.  After a failover this side is no secondary any
     more, and a checkpoint of it as a primary must not change what its clients see.
     """
-    checkpoints = w[layout.CMD_CHECKPOINT] - w[row + layout.ROW_SCALARS + scalar_words.CHECKPOINTS]
-    failovers = w[layout.CMD_FAILOVER] - w[row + layout.ROW_SCALARS + scalar_words.FAILOVERS]
-    w[row + layout.ROW_SCALARS + scalar_words.CHECKPOINTS] += checkpoints
-    w[row + layout.ROW_SCALARS + scalar_words.FAILOVERS] += failovers
-    if checkpoints != 0 and w[row + layout.ROW_SCALARS + scalar_words.ALONE] == 0:
-        w[row + layout.ROW_SCALARS + scalar_words.GENERATION] += 1
+    checkpoints = w[layout.CMD_CHECKPOINT] - w[row + layout.ROW_SCALARS + scalars.CHECKPOINTS]
+    failovers = w[layout.CMD_FAILOVER] - w[row + layout.ROW_SCALARS + scalars.FAILOVERS]
+    w[row + layout.ROW_SCALARS + scalars.CHECKPOINTS] += checkpoints
+    w[row + layout.ROW_SCALARS + scalars.FAILOVERS] += failovers
+    if checkpoints != 0 and w[row + layout.ROW_SCALARS + scalars.ALONE] == 0:
+        w[row + layout.ROW_SCALARS + scalars.GENERATION] += 1
     if failovers != 0:
-        w[row + layout.ROW_SCALARS + scalar_words.ALONE] = 1
+        w[row + layout.ROW_SCALARS + scalars.ALONE] = 1
     count(w, row, counters.CHECKPOINTS, checkpoints)
     count(w, row, counters.FAILOVERS, failovers)
     return checkpoints + failovers

@@ -15,8 +15,7 @@ from ring.kernels.ledger import count, put
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import touch
 from stages.packets.kernels.tcp_options import timestamps
-from stages.packets.layout import parsed, rows
-from stages.packets.layout import tcp as tcp_words
+from stages.packets.layout import parsed, rows, tcp
 from stages.rewriter.kernels.connections import change, current, keep, leave_alone, new_alone, new_connection, renew
 from stages.rewriter.layout import conns, counters, scalars, tables
 
@@ -32,9 +31,9 @@ def tell_isn(u8, w, row, c, at, state):
     """The guest's SYN or SYN+ACK in the scratch words tells the secondary's ISN and clock."""
     change(w, c + conns.STATE, state)
     change(w, c + conns.LOCAL_ISN, w[tables.SCRATCH_AT + parsed.SEQ])
-    tcp, size = header(w, at)
-    ts = timestamps(u8, tcp, size)
-    change(w, c + conns.TS_LOCAL, be32(u8, tcp + ts) if ts >= 0 else -1)
+    tcp_at, size = header(w, at)
+    ts = timestamps(u8, tcp_at, size)
+    change(w, c + conns.TS_LOCAL, be32(u8, tcp_at + ts) if ts >= 0 else -1)
     change(w, c + conns.GENERATION, w[row + layout.ROW_SCALARS + scalars.GENERATION])
 
 
@@ -87,10 +86,10 @@ def learn(u8, w, c, at):
     """The inbound ACK in the scratch words acknowledges the primary's SYN: it tells its ISN and clock."""
     put(w, c + conns.STATE, conns.ESTABLISHED)
     change(w, c + conns.SEQ_OFFSET, add(w[c + conns.LOCAL_ISN], 1 - w[tables.SCRATCH_AT + parsed.ACK]))
-    tcp, size = header(w, at)
-    ts = timestamps(u8, tcp, size)
+    tcp_at, size = header(w, at)
+    ts = timestamps(u8, tcp_at, size)
     known = ts >= 0 and w[c + conns.TS_LOCAL] >= 0
-    change(w, c + conns.TS_OFFSET, add(w[c + conns.TS_LOCAL], -be32(u8, tcp + ts + 4)) if known else 0)
+    change(w, c + conns.TS_OFFSET, add(w[c + conns.TS_LOCAL], -be32(u8, tcp_at + ts + 4)) if known else 0)
     if w[c + rows.CLOSED] == 0:
         keep(w, c)
 
@@ -103,7 +102,7 @@ def establish(u8, w, c, at):
         first = diff(w[tables.SCRATCH_AT + parsed.SEQ], w[c + conns.FIRST_SEQ])
         if 0 <= first <= conns.FIRST_WINDOW:  # it can belong to this connection
             learn(u8, w, c, at)
-    elif state == conns.OPENING and w[tables.SCRATCH_AT + parsed.FLAGS] & tcp_words.RST:
+    elif state == conns.OPENING and w[tables.SCRATCH_AT + parsed.FLAGS] & tcp.RST:
         learn(u8, w, c, at)  # the peer refuses; without RST it acknowledges something older (RFC 9293, 3.5.1)
 
 
@@ -139,21 +138,21 @@ def handshake(u8, w, row, c, now, at, inbound):
     takes it for a new connection shows in the guest's SYN+ACK.
     """
     flags = w[tables.SCRATCH_AT + parsed.FLAGS]
-    if flags & (tcp_words.FIN | tcp_words.RST):
+    if flags & (tcp.FIN | tcp.RST):
         return counters.PASSED_HANDSHAKE if c >= 0 else counters.PASSED_UNKNOWN
-    if inbound and flags & tcp_words.ACK:
+    if inbound and flags & tcp.ACK:
         return accepted(u8, w, row, c, now, at)
     if c < 0:
         if w[row + layout.ROW_SCALARS + scalars.ALONE] == 1:
             return counters.PASSED_UNKNOWN
-        with_data = not inbound and flags & tcp_words.ACK == 0 and w[tables.SCRATCH_AT + parsed.DATA_LEN] > 0
+        with_data = not inbound and flags & tcp.ACK == 0 and w[tables.SCRATCH_AT + parsed.DATA_LEN] > 0
         c = new_alone(w, row, now) if with_data else new_connection(w, row, now)
         if c < 0:
             count(w, row, counters.CONNECTIONS_UNTRACKED, 1)
             return counters.PASSED_UNKNOWN
     touch(w, c, now)
     if not inbound:
-        if flags & tcp_words.ACK:
+        if flags & tcp.ACK:
             answered(u8, w, row, c, at)
         else:
             asked(u8, w, row, c, at)

@@ -209,7 +209,7 @@ def test_a_crowded_run_of_buckets_leaves_a_connection_alone(monkeypatch: pytest.
     """Where an eviction would move more entries than the undo log has places for, the new connection is not tracked."""
     if JIT:
         pytest.skip("the limit is a compiled constant; the plain run lowers it")
-    monkeypatch.setattr("stages.rewriter.kernels.connections.MOVE_PUTS", 0)
+    monkeypatch.setattr("stages.rewriter.layout.tables.MOVE_PUTS", 0)
     with Rig("filter-rewriter", {"max_connections": 1}) as rig:
         assert Flow(rig, 1).open().offset_in() == OFFSET
         assert Flow(rig, 2).open().offset_in() == 0

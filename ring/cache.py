@@ -4,7 +4,7 @@ A changed source, another Numba or another way of compiling gives another digest
 stay for ever.  Whoever makes a new one removes those that nobody is likely to want again: it keeps the `KEEP` most
 recently used, and of these only what was used in the last `DAYS` days.  Not only the newest: two checkouts, or a test
 run and a pipeline, or the ways of compiling that one test run goes through, take turns, and each would compile for a
-minute what the other had removed.  A directory holds 2 MB, or 20 where kernels are compiled plainly.
+minute what the other had removed.  A directory holds 2 to 4 MB.
 
 A directory in use is never removed, however old: a pipeline that has run for months needs it when its fork server has
 to start anew, and Numba does not survive a directory that vanishes while it saves.  So each process, and each of its

@@ -88,9 +88,9 @@ def warm(modules: list[str], shells: list[str], logger: Any, *, again: bool = Fa
 def _say_how(hot: Any, logger: Any) -> None:
     """One line where kernels are not compiled, or kept, as usual."""
     if hot.PLAIN and hot.ASKED:
-        logger.info("plain compilation, as asked: a slower first start, somewhat slower kernels", reason=hot.PLAIN)
+        logger.info("plain compilation, as asked: a slower first start, slower kernels", reason=hot.PLAIN)
     elif hot.PLAIN:
-        logger.warning("plain compilation: a slower first start, somewhat slower kernels", reason=hot.PLAIN)
+        logger.warning("plain compilation: a slower first start, slower kernels", reason=hot.PLAIN)
     if hot.JIT and not hot.KEPT:
         logger.warning("compiled kernels cannot be kept: every start compiles them", cache=str(hot.cache_dir()))
 

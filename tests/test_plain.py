@@ -26,7 +26,7 @@ from tests.pipeline.running import TIMELESS, until
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 600.0  # a cold cache on a busy machine compiles for minutes
-PLAIN = "plain compilation, as asked: a slower first start, somewhat slower kernels"
+PLAIN = "plain compilation, as asked: a slower first start, slower kernels"
 
 pytestmark = pytest.mark.skipif(not hot.ASKED or not hot.JIT, reason="COLO_PLAIN_COMPILE=1: runs compiled plainly")
 

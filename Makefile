@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later:
 #   make run    the default pipeline: replays the sample through the whole topology
-#   make test   every test, compiled and as plain Python; as root it installs the Debian packages that the tests drive
+#   make test   every test, compiled, as plain Python and compiled plainly; as root it installs the Debian packages that the tests drive
 #   make campaign  the long campaigns: thousands of examples against QEMU, ten million mutated frames
 # Each makes its own environment in .venv.
 
@@ -18,6 +18,7 @@ test: $(VENV)/test.done lint
 	tools/packages.sh
 	$(BIN)/python -m pytest $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/ring tests/crash tests/stages $(ARGS)
+	COLO_PLAIN_COMPILE=1 $(BIN)/python -m pytest tests/test_plain.py tests/ring tests/crash $(ARGS)
 
 # Long campaigns; CI runs a short version of each.
 campaign: $(VENV)/test.done

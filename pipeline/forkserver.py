@@ -60,13 +60,18 @@ def name_process(name: str) -> None:
         prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
 
 
-def warm(modules: list[str], shells: list[str], logger: Any) -> float:
-    """Import the code of the kinds in use and compile it, or load it from the cache; seconds that it took."""
+def warm(modules: list[str], shells: list[str], logger: Any, *, again: bool = False) -> float:
+    """Import the code of the kinds in use and compile it, or load it from the cache; seconds that it took.
+
+    ``again``: not this pipeline's first fork server; how kernels are compiled has been said.
+    """
     from ring import hot
 
     start = time.monotonic()
+    if not again:
+        _say_how(hot, logger)
     cache = hot.cache_dir()
-    if hot.JIT and not all((cache / f"{module}.done").exists() for module in modules):
+    if hot.KEPT and not all((cache / f"{module}.done").exists() for module in modules):
         logger.info("compiling kernels, once", cache=str(cache), processes=min(len(modules), os.cpu_count() or 1))
         _compile(modules, cache)
     for module in ("ring.kernels.ledger", "ring.kernels.frames", *modules):
@@ -80,6 +85,16 @@ def warm(modules: list[str], shells: list[str], logger: Any) -> float:
     return took
 
 
+def _say_how(hot: Any, logger: Any) -> None:
+    """One line where kernels are not compiled, or kept, as usual."""
+    if hot.PLAIN and hot.ASKED:
+        logger.info("plain compilation, as asked: a slower first start, slower kernels", reason=hot.PLAIN)
+    elif hot.PLAIN:
+        logger.warning("plain compilation: a slower first start, slower kernels", reason=hot.PLAIN)
+    if hot.JIT and not hot.KEPT:
+        logger.warning("compiled kernels cannot be kept: every start compiles them", cache=str(hot.cache_dir()))
+
+
 def _compile(modules: list[str], cache: Path) -> None:
     """Fill the cache from child processes, one a processor: this one then only loads, and stays small.
 
@@ -88,7 +103,6 @@ def _compile(modules: list[str], cache: Path) -> None:
     """
     from ring import hot
 
-    cache.mkdir(parents=True, exist_ok=True)
     order = sorted(modules, key=lambda module: -_source_size(module))
     jar, fill = os.pipe()
     os.write(fill, bytes(range(len(order))))
@@ -226,7 +240,7 @@ def main(argv: list[str]) -> int:
     log.configure(hello["log"]["format"], hello["log"]["level"], colors=hello["log"]["colors"])
     logger = log.get(pipeline=hello["pipeline"])
     try:
-        took = warm(hello["modules"], hello["shells"], logger)
+        took = warm(hello["modules"], hello["shells"], logger, again=hello["again"])
     except Exception as error:
         logger.error("the fork server cannot import or compile a stage", reason=f"{type(error).__name__}: {error}")
         logger.debug("traceback", exc_info=True)

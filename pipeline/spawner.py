@@ -73,6 +73,7 @@ class Spawner:
 
     def __init__(self, hello: Mapping[str, Any], reasons: int, stderr: int | None = None) -> None:
         self._hello, self._reasons, self._stderr = hello, reasons, stderr
+        self._once = False  # whether one of them has been ready
         self._serial = 0
         self._waiting: dict[int, tuple[dict[str, Any], int]] = {}  # serial: request, when sent
         self.ready = False
@@ -105,7 +106,7 @@ class Spawner:
         self.channel = ours
         self._started = self._looked = time.monotonic_ns()
         self._used, self._still, self._said = -1.0, 0, False
-        ours.send(msgpack.packb(self._hello))
+        ours.send(msgpack.packb({**self._hello, "again": self._once}))
         return ours
 
     def spawn(self, request: dict[str, Any]) -> None:
@@ -141,6 +142,7 @@ class Spawner:
             answer = msgpack.unpackb(data)
             if "warm_s" in answer:
                 self.ready, self.error = not answer["error"], answer["error"]
+                self._once = self._once or self.ready
                 continue
             request, _ = self._waiting.pop(answer["serial"])
             answers.append(Spawned(request["process"], answer["pid"], answer["error"]))

@@ -6,8 +6,9 @@ as Numba made it, with seven words for each array.  Here a helper stays IR until
 that the kernel reaches comes into its module once, is marked internal, and is optimised once.  LLVM then drops the
 arguments that nobody reads, and puts functions with one caller in their caller.
 
-This stands on Numba's compiler passes and code libraries, which are not a stable interface: tests/ring/test_linking.py
-fails if a new Numba changes them.
+This stands on Numba's compiler passes and code libraries, which are not a stable interface.  So it is used only with
+releases that the tests have seen (`ring.hot.SEEN`): a release is added there when tests/ring/test_linking.py and the
+rest pass with it, and until then kernels are compiled plainly.
 """
 
 from __future__ import annotations

@@ -155,7 +155,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """No process may outlive the run.
 
-    Under CI a test may be left out for one reason only: it belongs to the other of the two runs (JIT on or off).
+    Under CI a test may be left out for one reason only: it belongs to another of the three runs (compiled, with JIT
+    off, compiled plainly).
     """
     limit = time.monotonic() + _PATIENCE_S
     while (left := _orphans()) and time.monotonic() < limit:

@@ -10,7 +10,11 @@ import pytest
 from ring import hot
 from tests.interpreter import fresh_python
 
-pytestmark = pytest.mark.skipif(not hot.JIT, reason="NUMBA_DISABLE_JIT=1: nothing is compiled")
+pytestmark = [
+    pytest.mark.skipif(not hot.JIT or hot.ASKED, reason="JIT is off, or kernels are compiled plainly, as asked"),
+    # No excuse on CI: the Numba of constraints.txt is to be one of `hot.SEEN`.
+    pytest.mark.skipif(bool(hot.PLAIN) and not hot.ASKED, reason=hot.PLAIN),
+]
 
 KERNEL = """
     from ring.hot import hot, kernel

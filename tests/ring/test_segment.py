@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FULL = """
 import os, ring
-from ring import errors
+from ring import errors, hot  # which holds the directory of compiled code for as long as the process lives
 from ring.ledger import StageSegment
 before = set(os.listdir("/proc/self/fd"))
 small = ring.create("fits", "64KiB")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, ChardevKey, Kind
-from stages.mirror.layout import counters
+from stages.kind import FILTER, Balance, ChardevKey, Kind, options_table
+from stages.mirror.layout import counters, options
 from stages.schema import DAY_MS, IDENT, integer, key
 
 
@@ -35,6 +35,7 @@ KIND: Final = Kind(
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out", "outdev"),
     counters=counters.COUNTERS,
+    tables=(options_table(options.FIELDS),),
     balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),

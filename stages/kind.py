@@ -192,7 +192,8 @@ class Table(NamedTuple):
 
     ``names``, by field: what each bit (unit ``flags``) or each value is called, as `Bits` and `Values` list them;
     ``parts``, by field of several words: what each is called; ``shown``, by field: its words as text, from those of the
-    segment and its own.  ``which``: what a row is called beside its number.  ``columns``: the fields that people want
+    segment and its own; ``holds``, by field: whether its words have that meaning in a row, from the words of both;
+    ``which``: what a row is called beside its number.  ``columns``: the fields that people want
     to see first; a terminal that is narrow has no room for the others.
     """
 
@@ -206,6 +207,7 @@ class Table(NamedTuple):
     names: Mapping[str, tuple[str, ...]] = {}
     parts: Mapping[str, tuple[str, ...]] = {}
     shown: Mapping[str, Callable[[Any, Sequence[int]], str]] = {}
+    holds: Mapping[str, Callable[[Any, Sequence[int]], bool]] = {}
     which: Callable[[Any, int], str] | None = None
     columns: tuple[str, ...] = ()
 

@@ -23,7 +23,7 @@ from stages.compare.layout import (
 )
 from stages.kind import Table, options_table, scalars_table, true_row
 from stages.packets import tables
-from stages.packets.layout import tcp, verdicts
+from stages.packets.layout import parsed, rows, tcp, verdicts
 
 SIDES: Final = ("primary", "secondary")
 QUEUES: Final = tuple(f"{side}_{size}" for side in SIDES for size in memory.CLASS_BYTES)
@@ -49,6 +49,39 @@ def _at(option: int) -> Callable[[Any], int]:
 
 def _if_there(option: int, rows: int) -> Callable[[Any], int]:
     return lambda w: rows if w[option] else 0
+
+
+# --- words that have another meaning for fragments ----------------------------------------------------------------
+def _of_fragments(w: Any, row: Sequence[int]) -> bool:
+    return row[rows.KEY + parsed.PORTS - parsed.KEY] & conns.KEY_FRAGMENTS != 0
+
+
+def _of_connection(w: Any, row: Sequence[int]) -> bool:
+    return not _of_fragments(w, row)
+
+
+def _fragment(w: Any, slot: Sequence[int]) -> bool:
+    c = slot[slots.CONN]
+    return 0 < c < len(w) - conns.WORDS and _of_fragments(w, w[c : c + rows.HEADER].tolist())
+
+
+def _segment(w: Any, slot: Sequence[int]) -> bool:
+    return not _fragment(w, slot) and not slot[slots.PARTS]
+
+
+def _put_together(w: Any, slot: Sequence[int]) -> bool:
+    return not _fragment(w, slot) and slot[slots.PARTS] != 0
+
+
+_FRAGMENT_ROWS: Final = {
+    **dict.fromkeys(("settled", "settled_at"), _of_fragments),
+    **dict.fromkeys(("primary_isn", "secondary_isn", "primary_max_ack", "secondary_max_ack"), _of_connection),
+}
+_FRAGMENT_SLOTS: Final = {
+    **dict.fromkeys(("ident", "place", "here", "whole", "last"), _fragment),
+    **dict.fromkeys(("seq", "end", "ack", "flags", "life"), _segment),
+    "verdict": _put_together,
+}
 
 
 # --- slots and their queues ---------------------------------------------------------------------------------------
@@ -106,7 +139,7 @@ def _history(w: Any) -> Iterator[int]:
     for side in range(len(SIDES)):
         at = int(w[options.HISTORY]) + side * history.COUNT * history.WORDS
         times = w[at + history.TIME : at + history.COUNT * history.WORDS : history.WORDS].tolist()
-        for n in sorted((n for n, time in enumerate(times) if time), key=times.__getitem__, reverse=True):
+        for n in sorted((n for n, time in enumerate(times) if time), key=lambda n: (times[n], n), reverse=True):
             yield side * history.COUNT + n
 
 
@@ -150,6 +183,7 @@ TABLES: Final = (
         ("seen", "count", "flags", "compared", "primary_next", "primary_max_ack", "secondary_max_ack", "rule"),
         parts=_BY_LIST | dict.fromkeys(("settled", "settled_at"), SIDES),
         shown={"rule": _show_tag},
+        holds=_FRAGMENT_ROWS,
     ),
     Table(
         "slots",
@@ -159,6 +193,7 @@ TABLES: Final = (
         _slot_count,
         slots.WORDS,
         live=_held,
+        holds=_FRAGMENT_SLOTS,
         names={"flags": tcp.FLAG_NAMES, "list": conns.LIST_NAMES, "queue": QUEUES, "verdict": verdicts.NAMES},
         columns=("conn", "list", "time", "frame", "seq", "data_len", "flags", "ack", "next"),
     ),

@@ -12,6 +12,7 @@ from stages.packets.flow import describe_key
 from stages.packets.layout import parsed, rows, table, tcp
 
 Show = Callable[[Any, Sequence[int]], str]
+Holds = Callable[[Any, Sequence[int]], bool]
 KEY: Final[Mapping[str, Show]] = {"key": lambda w, words: describe_key(words)}
 """`Table.shown` of a table with a key."""
 
@@ -26,6 +27,7 @@ def connections(
     columns: tuple[str, ...],
     parts: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     shown: Mapping[str, Show] = MappingProxyType({}),
+    holds: Mapping[str, Holds] = MappingProxyType({}),
 ) -> tuple[Table, Table]:
     """The tables of a connection table at word ``at``, 0: nobody knows yet where it lies."""
 
@@ -48,6 +50,7 @@ def connections(
             names=names,
             parts=parts,
             shown={**KEY, **shown},
+            holds=holds,
             columns=("key", *columns),
         ),
         Table(

@@ -27,9 +27,9 @@ from stages.packets.layout import parsed, rows, tcp, verdicts
 
 SIDES: Final = ("primary", "secondary")
 QUEUES: Final = tuple(f"{side}_{size}" for side in SIDES for size in memory.CLASS_BYTES)
-_BY_SIDE: Final = dict.fromkeys(("oldest", "newest", "links", "asked_at"), SIDES)
+_BY_SIDE: Final = dict.fromkeys(("oldest", "newest", "links"), SIDES)
 _BY_LIST: Final = dict.fromkeys(("head", "count", "tail"), conns.LIST_NAMES)
-_BY_QUEUE: Final = dict.fromkeys(("queue_head", "queue_tail", "queues", "masks", "recycled"), QUEUES)
+_BY_QUEUE: Final = dict.fromkeys(("queue_head", "queue_tail"), QUEUES)
 
 _FLUSHES: Final = ("no", "checkpoint", "secondary lost")  # scalars.FLUSH_..
 
@@ -89,17 +89,22 @@ def _slot_count(w: Any) -> int:
     return (int(w[options.QUEUES]) - int(w[options.SLOTS])) // slots.WORDS if w[options.SLOTS] else 0
 
 
+def _mask(w: Any, g: int) -> int:
+    mask = int(w[options.MASKS + g])
+    if not 0 <= mask < len(w):
+        raise ValueError(f"a queue of {mask + 1:,} words")
+    return mask
+
+
 def _queue_entries(w: Any, g: int) -> range:
     head = _scalar(w, scalars.QUEUE_HEAD + g)
-    return range(head, min(_scalar(w, scalars.QUEUE_TAIL + g), head + int(w[options.MASKS + g]) + 1))
+    return range(head, min(_scalar(w, scalars.QUEUE_TAIL + g), head + _mask(w, g) + 1))
 
 
 def _held(w: Any) -> list[int]:
     """Slots that are in no free queue."""
     free = {
-        int(w[int(w[options.QUEUES + g]) + (i & int(w[options.MASKS + g]))])
-        for g in range(len(QUEUES))
-        for i in _queue_entries(w, g)
+        int(w[int(w[options.QUEUES + g]) + (i & _mask(w, g))]) for g in range(len(QUEUES)) for i in _queue_entries(w, g)
     }
     return [n for n in range(_slot_count(w)) if n not in free]
 
@@ -110,13 +115,13 @@ def _queue_start(w: Any, g: int) -> int:
 
 def _queue_words(w: Any) -> int:
     last = len(QUEUES) - 1
-    return _queue_start(w, last) + int(w[options.MASKS + last]) + 1 if w[options.QUEUES] else 0
+    return _queue_start(w, last) + _mask(w, last) + 1 if w[options.QUEUES] else 0
 
 
 def _free_entries(w: Any) -> Iterator[int]:
     for g in range(len(QUEUES)):
         for i in _queue_entries(w, g):
-            yield _queue_start(w, g) + (i & int(w[options.MASKS + g]))
+            yield _queue_start(w, g) + (i & _mask(w, g))
 
 
 def _queue_of(w: Any, entry: int) -> str:
@@ -126,7 +131,7 @@ def _queue_of(w: Any, entry: int) -> str:
 def _recycled(w: Any) -> Iterator[int]:
     for g in range(len(QUEUES)):
         start = _queue_start(w, g) // 2
-        yield from range(start, start + min(int(w[options.RECYCLED + g]), int(w[options.MASKS + g]) // 2 + 1))
+        yield from range(start, start + min(int(w[options.RECYCLED + g]), _mask(w, g) // 2 + 1))
 
 
 # --- what was found, what came ------------------------------------------------------------------------------------
@@ -202,14 +207,14 @@ TABLES: Final = (
         names={"arming": arming.NAMES, "reply": scalars.REPLY_NAMES, "flushing": _FLUSHES},
         parts=_BY_SIDE | _BY_QUEUE,
     ),
-    options_table(options.FIELDS, names={"stuck": SIDES}, parts=_BY_QUEUE),
+    options_table(options.FIELDS, names={"stuck": SIDES}, parts=dict.fromkeys(("queues", "masks", "recycled"), QUEUES)),
     Table(
         "checkpoints",
         "what is known of checkpoints and storms",
         checkpoints.FIELDS,
         _at(options.CHECKPOINTS),
         _if_there(options.CHECKPOINTS, 1),
-        parts=_BY_SIDE,
+        parts={"asked_at": SIDES},
     ),
     Table(
         "events",

@@ -88,7 +88,7 @@ def _inspect(args: argparse.Namespace) -> int:
         _put(render.segment_data(looked) if args.json else render.segment_lines(looked, _width()))
         return 0
     view = looked.view(args.table)
-    number = 0 if args.row is None and view.small and not args.where else args.row
+    number = 0 if args.row is None and view.small and view.count and not args.where else args.row
     if number is None:
         _put(_rows(looked, view, args))
     else:
@@ -151,7 +151,9 @@ def _rows(looked: Looked, view: View, args: argparse.Namespace) -> dict[str, Any
         return render.head_data(looked) | found | {"rows": [render.row_data(view, row, shows) for row in rows]}
     place = looked.memory.place
     what = "found" if conditions else "in use"
-    title = f"{place.pipeline} {place.id} {view.name}: {total:,} {what}, of {view.count:,} rows"
+    title = f"{place.pipeline} {place.id} {view.name}: " + (
+        f"{total:,} {what}, of {view.count:,} rows" if view.count else "not laid out yet"
+    )
     width = None if args.all else _width()
     return [title, *render.table_lines(view, rows, shows, total=total, width=width)]
 

@@ -20,7 +20,7 @@ from tools.inspect.values import NONE, Shower, age
 _UNKNOWN: Final = "owner unknown, as none of its memory can be read"
 CHANGED: Final = "while it changed"
 _SIGNED: Final = re.compile(r"[+-]?[0-9]+|-|")
-_LEAST: Final = 24  # columns of a sentence beside a value, or it stands below
+_LEAST: Final = 20  # columns of a sentence beside a value, or it stands below
 
 
 def shower(looked: Looked) -> Shower:

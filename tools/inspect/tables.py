@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class View:
     @property
     def count(self) -> int:
         """Rows; 0: it is not laid out yet."""
-        return max(0, int(self._asked(self.table.rows)))
+        return min(max(0, int(self._asked(self.table.rows))), len(self.memory.w) // self.step)
 
     @property
     def small(self) -> bool:
@@ -71,7 +72,7 @@ class View:
         if not live or not count:
             return list(range(count))
         if callable(live):
-            return [int(n) for n in self._asked(lambda w: list(live(w))) if 0 <= n < count]
+            return [int(n) for n in self._asked(lambda w: list(islice(live(w), len(w)))) if 0 <= n < count]
         first = self.start + self.fields[live].offset
         end = first + count * self.step
         column = self.memory.w[first : end : self.step]

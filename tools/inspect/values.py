@@ -100,7 +100,10 @@ class Shower:
     def _whole(self, table: Table, field: Field, words: Sequence[int]) -> str:
         """What its words say together; empty: each says something."""
         if field.name in table.shown:
-            return plain(table.shown[field.name](self.w, words))
+            try:
+                return plain(table.shown[field.name](self.w, words))
+            except (ValueError, IndexError):  # words that another version wrote, or something wrote over
+                return "/".join(map(str, words))
         if field.unit == "text":
             return plain(text_of(words)) or NONE
         return _bytes(raw(words), 8 * len(words)) if field.unit == "bytes" else ""

@@ -44,7 +44,7 @@ ALLOWED = {
         "NOT_NOW": "flags of the layout, put together",
     },
     "stages.compare.kernels.tcp_segments": dict.fromkeys(
-        ("SETTLED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
+        ("COUNTED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
     ),
     "stages.compare.kernels.timestamps": {"_CHECKSUM": "of TCP", "_NEEDS_CSUM": "of virtio"},
     "stages.compare.kernels.twins": {

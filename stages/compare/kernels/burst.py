@@ -10,7 +10,7 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import load_acquire
 from ring.hot import hot, kernel
-from ring.kernels.frames import frame_at, index, record_size
+from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
 from stages.compare.kernels.arming import failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
@@ -46,14 +46,15 @@ def take(u8, w, row, side, now):
         return 0
     if undo_left(w) < memory.RESERVE:
         return -1
+    at = index(w, r, position)
+    frame, length = frame_at(u8, w, r, at)
     if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         count(w, row, counters.DROPPED_UNARMED, 1)
     else:
-        frame, length = frame_at(u8, w, r, index(w, r, position))
         transport = parse(u8, w, frame, length, w[options.SCRATCH])
         if not _dispatch(u8, w, row, r, position, side, transport, frame, length, now):
             return -1
-    w[row + layout.ROW_HEADS + side] = position + record_size(u8, w, r, position)
+    w[row + layout.ROW_HEADS + side] = position + frame + length - at
     count(w, row, side, 1)
     return 1
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ring.fields import Field
-from ring.layout import COUNTERS, PORTS, UNDO
+from ring.layout import COMMITTED, COUNTERS, PORTS, ROW_A, ROW_SCALARS, ROW_WORDS, UNDO
 from stages.replies import Later, Reply
 from stages.schema import Mistake
 
@@ -185,8 +185,16 @@ class Annex(NamedTuple):
 class Table(NamedTuple):
     """A table in a stage's segment, for `tools.inspect`: its fields, and where its rows are.
 
-    ``start`` and ``rows`` take the segment's words; ``row_words``: from one row to the next; ``live``: a field that is
-    not 0 in rows that are in use, empty: all are.
+    Functions take the segment's words, which they must not keep, and raise ValueError with the reason where they cannot
+    be read.  ``start``: word of row 0; ``rows``: how many there are, 0: it is not laid out yet; ``row_words``: from one
+    row to the next, 0: what the fields take.  ``live``: a field that is not 0 in rows that are in use, or a function
+    that gives the numbers of those rows, in the order in which they are to be seen; empty: all are.
+
+    ``names``, by field: what each bit (unit ``flags``) or each value is called, as `Bits` and `Values` list them;
+    ``parts``, by field of several words: what each is called; ``shown``, by field: its words as text, from those of the
+    segment and its own; ``holds``, by field: whether its words have that meaning in a row, from the words of both;
+    ``which``: what a row is called beside its number.  ``columns``: the fields that people want
+    to see first; a terminal that is narrow has no room for the others.
     """
 
     name: str
@@ -195,7 +203,30 @@ class Table(NamedTuple):
     start: Callable[[Any], int]
     rows: Callable[[Any], int] = lambda w: 1
     row_words: int = 0
-    live: str = ""
+    live: str | Callable[[Any], Iterable[int]] = ""
+    names: Mapping[str, tuple[str, ...]] = {}
+    parts: Mapping[str, tuple[str, ...]] = {}
+    shown: Mapping[str, Callable[[Any, Sequence[int]], str]] = {}
+    holds: Mapping[str, Callable[[Any, Sequence[int]], bool]] = {}
+    which: Callable[[Any, int], str] | None = None
+    columns: tuple[str, ...] = ()
+
+
+def true_row(w: Any) -> int:
+    """Word index of the committed row of a stage's segment."""
+    return ROW_A + (int(w[COMMITTED]) & 1) * ROW_WORDS
+
+
+def scalars_table(fields: tuple[Field, ...], **more: Any) -> Table:
+    """A kind's scalars, which lie in the committed row; ``more`` are fields of `Table`."""
+    meaning = "the kind's own state, as of the last commit"
+    return Table("scalars", meaning, fields, lambda w: true_row(w) + ROW_SCALARS, **more)
+
+
+def options_table(fields: tuple[Field, ...], **more: Any) -> Table:
+    """A kind's options and notes, which count from the start of the segment; ``more`` are fields of `Table`."""
+    meaning = "options, and notes that end with the stage's process"
+    return Table("options", meaning, fields, lambda w: 0, **more)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import pytest
 
 from pipeline import control
 from ring import hot
-from stages import captures, catalog
+from stages import catalog
+from stages.capture import reader as captures
 from tests.interpreter import fresh_python
 from tests.pipeline.running import TIMELESS
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ring import layout
 from stages.capture import files
 from stages.capture import reader as captures
-from stages.capture.layout import counters, flows
-from stages.kind import NETDEV, Balance, Claim, Derived, Kind
+from stages.capture.layout import counters, flows, options, recording, scalars
+from stages.kind import NETDEV, Balance, Claim, Derived, Kind, Table, options_table, scalars_table
 from stages.schema import DAY_MS, FILE, Mistake, integer, key, one_of, positive, show
 
 
@@ -73,6 +74,26 @@ def _address(params: Mapping[str, Any]) -> str:
     return ", ".join(f"{verb}s {params[verb]}" for verb in ("read", "write") if params[verb] is not None)
 
 
+_UNDO_ENTRIES: Final = 1024
+_START: Final = layout.UNDO + 2 * _UNDO_ENTRIES
+
+
+def _flows(w: Any) -> int:
+    return max(0, int(w[layout.STAGE_WORDS]) - _START - flows.STATES) // flows.WORDS
+
+
+def _begun(w: Any) -> Iterable[int]:
+    at = _START + flows.STATES
+    return (n for n in range(_flows(w)) if any(w[at + n * flows.WORDS : at + (n + 1) * flows.WORDS].tolist()))
+
+
+_TABLES: Final = (
+    Table("flows", "flows that have begun", flows.FIELDS, lambda w: _START + flows.STATES, _flows, live=_begun),
+    Table("capture", "the capture that the flows belong to", flows.TABLE_FIELDS, lambda w: _START),
+    scalars_table(scalars.FIELDS),
+    options_table((*options.FIELDS, *recording.OPTION_FIELDS)),
+)
+
 KIND: Final = Kind(
     name="netdev-pcap",
     type="netdev",
@@ -84,11 +105,12 @@ KIND: Final = Kind(
     inputs=("send",),
     outputs=("receive",),
     counters=counters.COUNTERS,
+    tables=_TABLES,
     balances=(
         Balance("every frame is written or swallowed", ("send_frames",), ("written", "swallowed")),
         Balance("every frame was awaited or not", ("send_frames",), ("awaited", "stray")),
     ),
-    undo_entries=1024,
+    undo_entries=_UNDO_ENTRIES,
     words_of=_words,
     sized_by=("read", "write"),
     finite=True,

@@ -7,7 +7,6 @@ comment each.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -18,6 +17,7 @@ from stages.capture import writer as capture_writer
 from stages.capture.format import FAR, SNAPLEN
 from stages.compare.layout import events, history, reasons, records
 from stages.compare.layout import kept as kept_words
+from stages.packets.flow import describe_flow
 from stages.packets.layout import parsed, tcp, transports
 
 MARK: Final = "colo_divergence"
@@ -46,26 +46,6 @@ class Kept(NamedTuple):
     data: bytes
     length: int
     at: int
-
-
-def describe_flow(key: Any) -> str:
-    """``tcp 10.0.0.2:80 > 10.0.0.1:4711`` from the six key words of a connection (see stages.packets.layout.packet)."""
-    numbers = [int(x) & 0xFFFFFFFFFFFFFFFF for x in key]
-    ends: list[str] = []
-    six = numbers[parsed.VLAN] >> 32 == 6
-    for first in (parsed.SRC, parsed.DST):
-        if six:
-            ends.append(f"[{ipaddress.IPv6Address(numbers[first] << 64 | numbers[first + 1])}]")
-        else:
-            ends.append(str(ipaddress.IPv4Address(numbers[first + 1] & 0xFFFFFFFF)))
-    ports = numbers[parsed.PORTS]
-    proto = ports >> 32 & 0xFF
-    name = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}.get(proto, f"protocol {proto}")
-    if ports >> 40:  # a mark of stages.compare.kernels.fragments
-        return f"{name} in fragments {ends[0]} > {ends[1]}"
-    if proto in (6, 17):
-        return f"{name} {ends[0]}:{ports >> 16 & 0xFFFF} > {ends[1]}:{ports & 0xFFFF}"
-    return f"{name} {ends[0]} > {ends[1]}"
 
 
 # --- reading what the kernel kept --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from stages.compare import tables
 from stages.compare.config import Compare, Rule
 from stages.compare.layout import arming, memory
 from stages.compare.layout import counters as own
@@ -95,6 +96,7 @@ KIND: Final = Kind(
         ChardevKey("notify_dev", reads="notify_in", writes="notify_out", text=True),
     ),
     ways=(("primary_in", "outdev"),),  # the secondary's frames end here
+    tables=tables.TABLES,
     hears=("checkpoint", "failover"),
     gauges=("held",),
     mistakes=_mistakes,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.capture import files
-from stages.device.layout import counters
-from stages.kind import NETDEV, Balance, Claim, Counter, Kind
+from stages.capture.layout import recording
+from stages.device.layout import counters, options
+from stages.kind import NETDEV, Balance, Claim, Counter, Kind, options_table
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
 
 _RECORD: Final = "a pcapng file into which everything that passes is written"
@@ -71,6 +72,7 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         inputs=("send",),
         outputs=("receive",),
         counters=own,
+        tables=(options_table((*options.FIELDS, *recording.OPTION_FIELDS)),),
         balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
         connects=True,
         mistakes=_mistakes,

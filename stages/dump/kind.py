@@ -8,9 +8,10 @@ from typing import Final
 
 from ring.layout import MAX_FRAME
 from stages.capture import files
+from stages.capture.layout import recording
 from stages.dump import layout
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Claim, Kind
+from stages.kind import FILTER, Balance, Claim, Kind, options_table, scalars_table
 from stages.schema import FILE, MEMORY, Mistake, integer, key
 
 
@@ -52,6 +53,10 @@ KIND: Final = Kind(
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out"),
     counters=layout.COUNTERS,
+    tables=(
+        scalars_table(layout.SCALARS),
+        options_table((*layout.FIELDS, *recording.OPTION_FIELDS), parts=dict.fromkeys(("from", "to"), ("tx", "rx"))),
+    ),
     balances=(
         Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),
         Balance(

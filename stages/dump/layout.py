@@ -18,7 +18,7 @@ PASSED_OFF: Final = _OWN.counter("passed_off", "packets passed while the status 
 COUNTERS: Final = _OWN.listed
 
 _SCALARS = Words("kernels")
-LENGTH: Final = _SCALARS.word("length", "bytes of the present file that count", "bytes")
+LENGTH: Final = _SCALARS.word("length", "bytes of the present file that count")
 NUMBER: Final = _SCALARS.word("number", "the number under which the present file will be put aside; 0: it is the first")
 SCALARS: Final = _SCALARS.fields
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, ChardevKey, Kind
+from stages.kind import FILTER, Balance, ChardevKey, Kind, options_table
 from stages.mirror import layout
 from stages.schema import DAY_MS, IDENT, integer, key
 
@@ -35,6 +35,7 @@ KIND: Final = Kind(
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out", "outdev"),
     counters=layout.COUNTERS,
+    tables=(options_table(layout.FIELDS),),
     balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),

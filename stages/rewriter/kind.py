@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Headline, Kind
+from stages.kind import FILTER, Balance, Headline, Kind, Table, scalars_table
 from stages.packets.layout import table
-from stages.rewriter.layout import conns, counters, tables
+from stages.packets.tables import connections, scratch
+from stages.rewriter.layout import conns, counters, scalars, tables
 from stages.schema import Mistake, integer, key, show
 
 
@@ -29,6 +30,24 @@ def _words(params: Mapping[str, Any]) -> int:
     rows = int(params["max_connections"])
     return tables.TABLE_AT - tables.SCRATCH_AT + table.words(rows, conns.WORDS)
 
+
+_TABLES: Final = (
+    *connections(
+        lambda w: tables.TABLE_AT,
+        conns.FIELDS,
+        conns.WORDS,
+        {"state": conns.STATE_NAMES, "fins": conns.FIN_NAMES},
+        ("state", "seq_offset", "seen", "ts_offset", "fins", "listed"),
+    ),
+    scalars_table(scalars.FIELDS),
+    Table(
+        "spare_rows",
+        "ends of the list of connections that may go when a new one needs room",
+        tuple(field for field in tables.FIELDS if field.name != "scratch_at"),
+        lambda w: 0,
+    ),
+    scratch(lambda w: tables.SCRATCH_AT),
+)
 
 KIND: Final = Kind(
     name="filter-rewriter",
@@ -71,6 +90,7 @@ KIND: Final = Kind(
     words_of=_words,
     sized_by=("max_connections",),
     ways=WAYS,
+    tables=_TABLES,
     hears=("status", "checkpoint", "failover"),
     deaf=("checkpoint", "failover"),  # two counts do not say which came first, and after a failover none is of use
     mistakes=_mistakes,

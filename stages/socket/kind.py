@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind
+from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind, options_table
 from stages.schema import BOOLEAN, FILE, HOST, Mistake, integer, key, positive, show
-from stages.socket.layout import counters, memory
+from stages.socket.layout import counters, memory, options
 
 SUN_PATH: Final = 107
 """The most bytes of a unix socket's path, unix(7)."""
@@ -88,6 +88,7 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         inputs=("send",),
         outputs=("receive",),
         counters=counters.COUNTERS,
+        tables=(options_table(options.FIELDS, parts={"tally": tuple(c.name for c in counters.COUNTERS)}),),
         connects=True,
         words_of=lambda params: memory.SCRATCH_WORDS,
         mistakes=_mistakes,

@@ -24,7 +24,7 @@ DIRECTION: Final = _MEMORY.word("direction", "UNKNOWN, INBOUND, OUTBOUND")
 STAMP: Final = _MEMORY.word("stamp", "time of the frames, ns since 1970")
 USED: Final = _MEMORY.word("used", "bytes in the buffer")
 CLASSIC: Final = _MEMORY.word("classic", "1: records of classic pcap", "bool")
-LONGEST: Final = _MEMORY.word("longest", "bytes kept of a frame", "bytes")
+LONGEST: Final = _MEMORY.word("longest", "bytes kept of a frame")
 FIELDS: Final = _MEMORY.fields
 WORDS: Final = 16
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from stages.capture import reader as captures
 from stages.capture.format import SNAPLEN
 from stages.compare import finding
-from stages.compare.finding import MARK, build, describe_flow, sentence
+from stages.compare.finding import MARK, build, sentence
 from stages.compare.layout import events, history, kept, reasons, records
+from stages.packets.flow import describe_flow
 from tests.packets import arp_frame, read, tcp_frame, udp_frame
 from tests.stages.compare import evidence_words as words
 

@@ -16,7 +16,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from pipeline.tables import Supervisor
 
 MS: Final = 1_000_000
 
@@ -87,7 +89,7 @@ class Policy:
     shutdown_ns: int = 5_000 * MS
 
     @classmethod
-    def of(cls, given: Any) -> Policy:
+    def of(cls, given: Supervisor) -> Policy:
         """The policy of a ``[supervisor]`` table."""
         return cls(
             strategy=given.strategy,

@@ -4,8 +4,9 @@ Looked at from outside, through the segments."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from pipeline.graph import Graph
 from pipeline.segments import RingHeader, Segments
 from ring import layout
 
@@ -17,7 +18,7 @@ _LOOKS: Final = 3
 class EndOfRun:
     """Counts looks at which nothing had moved since the look before."""
 
-    def __init__(self, graph: Any, segments: Segments) -> None:
+    def __init__(self, graph: Graph, segments: Segments) -> None:
         self._segments = segments
         self._consumers = {ring.id: ring.consumer[0] for ring in graph.rings}
         self._inputs = [s.id for s in graph.stages if s.source and s.kind.finite]

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import Any
 
 from pipeline import log, segments, signals
-from pipeline.config import ConfigError, load
+from pipeline.config import Config, ConfigError, load
 from pipeline.control_server import remove_dead
-from pipeline.graph import plan
+from pipeline.graph import Graph, plan
 from pipeline.handlers import shortfall
 from pipeline.supervisor import Supervisor
 from ring import errors
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argparse.Namespace) -> int:
+def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given: argparse.Namespace) -> int:
     name, folder = config.pipeline.name, config.pipeline.runtime_dir
     os.makedirs(folder, mode=0o700, exist_ok=True)
     planned = segments.plan(name, graph)
@@ -91,7 +91,7 @@ def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.Abstr
     return view
 
 
-def _summarise(graph: Any, supervisor: Supervisor, logger: Any) -> None:
+def _summarise(graph: Graph, supervisor: Supervisor, logger: Any) -> None:
     summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot())
     print(summary.text, flush=True)
     if supervisor.undelivered:

@@ -100,9 +100,9 @@ class Runner:
             idle = 0 if self.cycle(now) else idle + 1
             if idle > spins and idle > yields:
                 # Chores before each sleep, not after it: a frame that wakes us does not wait for them.
-                verdict = self.chores(now)
-                if verdict is not None:
-                    return verdict
+                why = self.chores(now)
+                if why is not None:
+                    return why
                 if self.doze(now):
                     idle = 0
                 chores_at = now + CHORES_NS
@@ -114,9 +114,9 @@ class Runner:
                 self._watch.poll(0)
             if now >= chores_at:
                 chores_at = now + CHORES_NS
-                verdict = self.chores(now)
-                if verdict is not None:
-                    return verdict
+                why = self.chores(now)
+                if why is not None:
+                    return why
 
     def cycle(self, now: int) -> int:
         """One duty cycle of each stage; the work done."""
@@ -156,7 +156,7 @@ class Runner:
         return work
 
     def chores(self, now: int) -> int | None:
-        """Heartbeat, readiness, commands; a verdict when it is time to leave."""
+        """Heartbeat, readiness, commands; why it is time to leave, None while it is not."""
         asked = 0
         for i, (stage, words) in enumerate(self._pairs):
             epoch = stage.spec.epoch

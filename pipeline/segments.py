@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.graph import Graph
 from ring import errors, layout, segment
 from ring.headers import check_header, format_header
 from ring.ledger import StageSegment
@@ -57,7 +58,7 @@ class Found:
     good: bool
 
 
-def plan(pipeline: str, graph: Any) -> list[Planned]:
+def plan(pipeline: str, graph: Graph) -> list[Planned]:
     """Every segment of a graph: rings first."""
     connects = {stage.id for stage in graph.stages if stage.kind.connects}
     made = [

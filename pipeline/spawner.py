@@ -17,6 +17,7 @@ import msgpack
 
 from pipeline import processes
 from pipeline.forkserver import MAX_MESSAGE
+from pipeline.graph import StageNode
 from ring import layout
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -36,7 +37,7 @@ class Spawned(NamedTuple):
 
 
 def request(
-    pipeline: str, process: str, stages: Sequence[Any], words: Mapping[str, Any], bell: tuple[int, int, int]
+    pipeline: str, process: str, stages: Sequence[StageNode], words: Mapping[str, Any], bell: tuple[int, int, int]
 ) -> dict[str, Any]:
     """What a fork server is asked for: a new incarnation of ``stages``, whose epochs (in ``words``) go up by one.
 

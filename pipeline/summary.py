@@ -77,7 +77,7 @@ def summarise(graph: Graph, snapshot: Mapping[str, Any]) -> Summary:
         _ring_table(rows),
         *_drops(graph, counters),
         *_summaries(graph, counters),
-        _verdict(len(rows), len(laws), wrong),
+        _last_line(len(rows), len(laws), wrong),
     ]
     times = [float(part.get("uptime_s") or 0) for part in (snapshot, *snapshot["stages"])]
     return Summary("\n\n".join(parts), f"ran for {max(times):.1f} s", tuple(wrong))
@@ -163,7 +163,7 @@ def _summaries(graph: Graph, counters: Mapping[str, Mapping[str, int]]) -> list[
     return ["\n".join(lines)] if lines else []
 
 
-def _verdict(rings: int, laws: int, wrong: Sequence[str]) -> str:
+def _last_line(rings: int, laws: int, wrong: Sequence[str]) -> str:
     if wrong:
         return "\n".join(["DOES NOT ADD UP:", *(f"  {problem}" for problem in wrong)])
     return f"everything adds up: {rings:,} rings and {laws:,} laws of stages"

@@ -376,7 +376,7 @@ class Supervisor:
         return self.looker.snapshot(self.state, time.monotonic_ns(), self.started)
 
 
-def _ends(graph: Any) -> dict[str, list[tuple[str, bool]]]:
+def _ends(graph: Graph) -> dict[str, list[tuple[str, bool]]]:
     """The rings that each process is an end of: (ring, is its producer)."""
     process = {stage.id: stage.process for stage in graph.stages}
     ends: dict[str, list[tuple[str, bool]]] = {}

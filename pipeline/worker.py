@@ -29,7 +29,7 @@ def main(request: Mapping[str, Any], reasons: int) -> int:
         pin(request.get("cpus"), logger)
         live = build(request)
         doing = "run"
-        verdict = live.run()
+        why = live.run()
         doing = "close"
         live.close()
     except Exception as error:
@@ -38,7 +38,7 @@ def main(request: Mapping[str, Any], reasons: int) -> int:
         logger.debug("traceback", exc_info=True)
         _last_words(reasons, reason)
         return 1
-    if verdict == runner.SUPERSEDED:
+    if why == runner.SUPERSEDED:
         logger.warning("a newer incarnation runs: left")
     return 0
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ring import order
 from ring.hot import JIT
+from ring.memory_fence import fence
 
 if TYPE_CHECKING or not JIT:
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING or not JIT:
 
     def fence_full() -> None:
         """Nothing moves across it, in the compiler or in the processor (a store then a load: doorbells)."""
-        order.fence()
+        fence()
 
     def fence_order() -> None:
         """The compiler keeps the stores before it before the stores after it.

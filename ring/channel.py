@@ -11,10 +11,11 @@ import weakref
 from types import TracebackType
 from typing import Any, Self
 
-from ring import doorbell, errors, forks, layout, order, segment
+from ring import doorbell, errors, forks, layout, segment
 from ring.atomics import load_acquire
 from ring.ends import Consumer, Producer
 from ring.headers import check_header, format_header, move_state
+from ring.memory_fence import fence
 from ring.sizes import check_size, parse_size
 
 __all__ = [
@@ -47,7 +48,7 @@ class _Hold:
         bell, claimed_in = self.bells.pop(pid_word, (None, 0))
         if bell is not None and self.arena is not None:
             if claimed_in == forks.count:
-                order.fence()
+                fence()
                 self.arena.w[pid_word] = 0
             bell.close()
 

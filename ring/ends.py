@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ring import doorbell, errors, forks, layout, order, segment
+from ring import doorbell, errors, forks, layout, segment
 from ring.atomics import load_acquire
 from ring.kernels import frames
+from ring.memory_fence import fence
 
 if TYPE_CHECKING:
     from ring.channel import Ring
@@ -47,7 +48,7 @@ class _End:
                 text = label.encode()[: layout.NAME_BYTES - 1].ljust(layout.NAME_BYTES, b"\0")
                 ring._live().bytes[name_at : name_at + layout.NAME_BYTES] = text
                 w[self._PID + 1] = segment.process_start(os.getpid())
-                order.fence()  # whoever sees the pid sees its doorbell
+                fence()  # whoever sees the pid sees its doorbell
                 w[self._PID] = os.getpid()
         except BaseException:
             self._bell.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ring import errors, layout, order, segment
+from ring import errors, layout, segment
+from ring.memory_fence import fence
 
 _STATES = {layout.RING_OPEN: "open", layout.RING_DRAINING: "draining", layout.RING_CLOSED: "closed"}
 
@@ -24,7 +25,7 @@ def format_header(
     w[layout.OWNER_START] = segment.process_start(owner)
     w[layout.DIGEST] = digest
     w[layout.P_LINK], w[layout.C_LINK] = linked
-    order.fence()
+    fence()
     w[layout.MAGIC] = layout.RING_MAGIC  # last: a segment without it is not ready
 
 
@@ -32,7 +33,7 @@ def check_header(name: str, w: Any, nbytes: int, magic: int) -> None:
     """Raise `LayoutMismatch` unless ``w`` starts a segment of this layout version."""
     if nbytes < layout.PAGE or int(w[layout.MAGIC]) != magic:
         raise errors.LayoutMismatch(f"/dev/shm/{name} is not one of our segments: another program's, or half made")
-    order.fence()  # the magic before the rest
+    fence()  # the magic before the rest
     version = int(w[layout.VERSION])
     if version != layout.LAYOUT_VERSION:
         raise errors.LayoutMismatch(
@@ -50,7 +51,7 @@ def move_state(w: Any, to: int) -> int:
     if (now, to) not in layout.RING_MOVES:
         why = layout.RING_PROHIBITED.get((now, to), "the table of moves does not have it")
         raise errors.BadMove(f"a ring cannot go from {_STATES.get(now, now)} to {_STATES.get(to, to)}: {why}")
-    order.fence()  # what the owner saw and did before it is visible before the move
+    fence()  # what the owner saw and did before it is visible before the move
     w[layout.STATE] = to
-    order.fence()
+    fence()
     return now

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ring import errors, headers, layout, order, segment
+from ring import errors, headers, layout, segment
+from ring.memory_fence import fence
 
 
 class StageSegment:
@@ -46,7 +47,7 @@ class StageSegment:
         padded = kind.encode()[: layout.NAME_BYTES - 1].ljust(layout.NAME_BYTES, b"\0")
         w[layout.KIND_NAME : layout.KIND_NAME + layout.NAME_BYTES // 8] = np.frombuffer(padded, np.int64)
         w[layout.CMD_STATUS] = 1
-        order.fence()
+        fence()
         w[layout.MAGIC] = layout.STAGE_MAGIC  # last: a segment without it is not ready
         return made
 
@@ -84,9 +85,9 @@ class StageSegment:
         w = self.w
         while True:
             burst = int(w[layout.COMMITTED])
-            order.fence()
+            fence()
             row = self._rows[burst & 1].copy()
-            order.fence()
+            fence()
             # The copy is whole unless the burst after the next one began meanwhile and took this row as its scratch.
             if int(w[layout.COMMITTED]) == burst:
                 return row

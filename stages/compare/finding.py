@@ -18,7 +18,7 @@ from stages.capture.format import FAR, SNAPLEN
 from stages.compare.layout import events, history, reasons, records
 from stages.compare.layout import kept as kept_words
 from stages.packets.flow import describe_flow
-from stages.packets.layout import parsed, tcp, verdicts
+from stages.packets.layout import parsed, tcp, transports
 
 MARK: Final = "colo_divergence"
 """First key of the JSON object; its value is the version of this format."""
@@ -26,11 +26,11 @@ MARK: Final = "colo_divergence"
 VERSION: Final = 1
 SIDES: Final = ("primary", "secondary")
 KINDS: Final = {
-    verdicts.TCP: "tcp",
-    verdicts.UDP: "udp",
-    verdicts.ICMP: "icmp",
-    verdicts.IP: "ip",
-    verdicts.FRAGMENT: "fragment",
+    transports.TCP: "tcp",
+    transports.UDP: "udp",
+    transports.ICMP: "icmp",
+    transports.IP: "ip",
+    transports.FRAGMENT: "fragment",
 }
 _SYN: Final = 0xFFFFFFFF  # its position: the stream's first byte stands behind it
 _AT_A_TIME: Final = 8  # packets in a piece of the file
@@ -125,7 +125,7 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
     ``position`` counts the stream's bytes after the SYN (TCP), or those of the IP payload; None: it is not known.
     """
     reason = reasons.NAMES[int(event[events.REASON])]
-    kind = KINDS.get(int(event[events.VERDICT]), "")
+    kind = KINDS.get(int(event[events.TRANSPORT]), "")
     lengths = int(event[events.PRIMARY_LEN]), int(event[events.SECONDARY_LEN])
     out: dict[str, Any] = {
         MARK: VERSION,

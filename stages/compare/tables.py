@@ -23,7 +23,7 @@ from stages.compare.layout import (
 )
 from stages.kind import Table, options_table, scalars_table, true_row
 from stages.packets import tables
-from stages.packets.layout import parsed, rows, tcp, verdicts
+from stages.packets.layout import parsed, rows, tcp, transports
 
 SIDES: Final = ("primary", "secondary")
 QUEUES: Final = tuple(f"{side}_{size}" for side in SIDES for size in memory.CLASS_BYTES)
@@ -184,7 +184,7 @@ TABLES: Final = (
         _at(options.TABLE),
         conns.FIELDS,
         conns.WORDS,
-        {"flags": conns.FLAG_NAMES, "verdict": verdicts.NAMES},
+        {"flags": conns.FLAG_NAMES, "transport": transports.NAMES},
         ("seen", "count", "flags", "compared", "primary_next", "primary_max_ack", "secondary_max_ack", "rule"),
         parts=_BY_LIST | dict.fromkeys(("settled", "settled_at"), SIDES),
         shown={"rule": _show_tag},
@@ -199,7 +199,7 @@ TABLES: Final = (
         slots.WORDS,
         live=_held,
         holds=_FRAGMENT_SLOTS,
-        names={"flags": tcp.FLAG_NAMES, "list": conns.LIST_NAMES, "queue": QUEUES, "verdict": verdicts.NAMES},
+        names={"flags": tcp.FLAG_NAMES, "list": conns.LIST_NAMES, "queue": QUEUES, "transport": transports.NAMES},
         columns=("conn", "list", "time", "frame", "seq", "data_len", "flags", "ack", "next"),
     ),
     scalars_table(
@@ -224,7 +224,7 @@ TABLES: Final = (
         _if_there(options.EVENTS, events.COUNT),
         events.WORDS,
         live=lambda w: _newest(_scalar(w, scalars.EVENTS), events.COUNT),
-        names={"reason": reasons.NAMES, "verdict": verdicts.NAMES},
+        names={"reason": reasons.NAMES, "transport": transports.NAMES},
         shown={**tables.KEY, "rule": _show_rule},
         columns=("time", "reason", "key", "position", "primary_bytes", "secondary_bytes"),
     ),

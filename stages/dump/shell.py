@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from ring import layout as ring
+from ring import layout
 from stages.base import Stage
 from stages.capture.reader import CaptureError
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
-from stages.dump import layout
+from stages.dump import layout as own
 from stages.dump.files import Files
 
 _AGAIN_NS: Final = 5_000_000_000  # after a failure: the disk may have room again
@@ -29,7 +29,7 @@ class Dump(Stage):
     def on_start(self) -> None:
         """Go on with the file where the commits end, or begin one."""
         self._files = Files(self.params["file"], self.params["files"])
-        self._number, self._length = self.scalar(layout.NUMBER), self.scalar(layout.LENGTH)
+        self._number, self._length = self.scalar(own.NUMBER), self.scalar(own.LENGTH)
         try:
             if self._number == 0:  # nothing was ever committed
                 self._number = max(self._files.numbers(), default=0) + 1
@@ -64,14 +64,14 @@ class Dump(Stage):
         moved = int(self.kernel.dump_open(self.u8, w, now))
         if not moved:
             return 0
-        row = int(w[layout.ROW])
-        if w[ring.CMD_STATUS] == 1 and not self._written(now):
-            w[row + ring.ROW_COUNTERS + layout.RECORDED] -= moved
-            w[row + ring.ROW_COUNTERS + layout.UNRECORDED] += moved
+        row = int(w[own.ROW])
+        if w[layout.CMD_STATUS] == 1 and not self._written(now):
+            w[row + layout.ROW_COUNTERS + own.RECORDED] -= moved
+            w[row + layout.ROW_COUNTERS + own.UNRECORDED] += moved
         if self._recorder is not None:
             self._length = self._recorder.length
-            w[row + ring.ROW_SCALARS + layout.LENGTH] = self._length
-            w[row + ring.ROW_SCALARS + layout.NUMBER] = self._number
+            w[row + layout.ROW_SCALARS + own.LENGTH] = self._length
+            w[row + layout.ROW_SCALARS + own.NUMBER] = self._number
         return int(self.kernel.dump_commit(self.u8, w, now))
 
     def _written(self, now: int) -> bool:
@@ -88,9 +88,9 @@ class Dump(Stage):
                 self._next_file()
                 self._open()
             assert self._recorder is not None
-            for way, direction in ((layout.TX, INBOUND), (layout.RX, OUTBOUND)):
-                source = int(self.w[ring.INPUTS + way])
-                start, end = int(self.w[layout.FROM + way]), int(self.w[layout.TO + way])
+            for way, direction in ((own.TX, INBOUND), (own.RX, OUTBOUND)):
+                source = int(self.w[layout.INPUTS + way])
+                start, end = int(self.w[own.FROM + way]), int(self.w[own.TO + way])
                 self._recorder.span(source, start, end, direction, now)
             self._recorder.flush()
         except (OSError, CaptureError) as error:

@@ -7,7 +7,7 @@ from typing import Final
 
 from stages.filter import WAYS, Filter
 from stages.kind import FILTER, Balance, ChardevKey, Kind, options_table
-from stages.mirror.layout import counters, options
+from stages.mirror import layout
 from stages.schema import DAY_MS, IDENT, integer, key
 
 
@@ -34,8 +34,8 @@ KIND: Final = Kind(
     kernels=("stages.mirror.kernels",),
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out", "outdev"),
-    counters=counters.COUNTERS,
-    tables=(options_table(options.FIELDS),),
+    counters=layout.COUNTERS,
+    tables=(options_table(layout.FIELDS),),
     balances=(Balance("every packet goes on", ("tx_in_frames", "rx_in_frames"), ("tx_out_frames", "rx_out_frames")),),
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),

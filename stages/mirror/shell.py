@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.base import Stage
-from stages.mirror.layout import counters, options
+from stages.mirror import layout
 
 
 class Mirror(Stage):
@@ -13,16 +13,16 @@ class Mirror(Stage):
 
     def options(self) -> dict[int, int]:
         """How long a full outdev is waited for."""
-        return {options.STALL_NS: int(self.params["stall_timeout"]) * 1_000_000}
+        return {layout.STALL_NS: int(self.params["stall_timeout"]) * 1_000_000}
 
     def do_work(self, now: int) -> int:
         """One burst of each direction; a line when outdev begins or ceases to take nothing."""
         result = int(self.kernel.mirror_burst(self.u8, self.w, now))
-        if result and (int(self.w[options.STALLED]) == 1) != self._stalled:
+        if result and (int(self.w[layout.STALLED]) == 1) != self._stalled:
             self._stalled = not self._stalled
             if self._stalled:
-                waited = int(self.w[options.FULL_NS]) // 1_000_000
+                waited = int(self.w[layout.FULL_NS]) // 1_000_000
                 self.log.warning("outdev takes nothing: copies are dropped until it does", waited_ms=waited)
             else:
-                self.log.info("outdev takes copies again", dropped=self.counter(counters.DROPPED_STALLED))
+                self.log.info("outdev takes copies again", dropped=self.counter(layout.DROPPED_STALLED))
         return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.kind import NETDEV, Kind
-from stages.null.layout import counters
+from stages.null import layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ KIND: Final = Kind(
     burst="null_burst",
     inputs=("send",),
     outputs=("receive",),
-    counters=counters.COUNTERS,
+    counters=layout.COUNTERS,
     gives=lambda table: False,
     vnet=lambda table: None,
     address=lambda params: "nothing",

@@ -6,19 +6,19 @@ from ring import layout
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
 from stages.packets.kernels.forward import connected, forward
-from stages.redirector.layout import counters, ports
+from stages.redirector import layout as own
 
 
 @hot
 def redirect_direction(u8, w, row, i, o):
     """A burst of the chain's input ``i`` leaves to outdev, or goes on to output ``o``; the number of frames."""
-    redirecting = w[layout.OUTPUTS + ports.OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
-    if redirecting and connected(w, ports.OUTDEV):
-        return forward(u8, w, row, i, ports.OUTDEV, -1)
+    redirecting = w[layout.OUTPUTS + own.OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
+    if redirecting and connected(w, own.OUTDEV):
+        return forward(u8, w, row, i, own.OUTDEV, -1)
     frames = forward(u8, w, row, i, o, -1)
-    count(w, row, counters.PASSED_ON, frames)
+    count(w, row, own.PASSED_ON, frames)
     if redirecting:
-        count(w, row, counters.PASSED_NO_PEER, frames)
+        count(w, row, own.PASSED_NO_PEER, frames)
     return frames
 
 
@@ -27,20 +27,20 @@ def inject(u8, w, row):
     """A burst of indev enters the chain, in each direction that the filter has; the number of frames."""
     if w[layout.CMD_STATUS] != 1:
         return 0
-    tx, rx = w[layout.OUTPUTS + ports.TX_OUT] != 0, w[layout.OUTPUTS + ports.RX_OUT] != 0
+    tx, rx = w[layout.OUTPUTS + own.TX_OUT] != 0, w[layout.OUTPUTS + own.RX_OUT] != 0
     if tx and rx:
-        frames = forward(u8, w, row, ports.INDEV, ports.TX_OUT, ports.RX_OUT)
-        count(w, row, counters.INJECTED_TWICE, frames)
+        frames = forward(u8, w, row, own.INDEV, own.TX_OUT, own.RX_OUT)
+        count(w, row, own.INJECTED_TWICE, frames)
     elif tx:
-        frames = forward(u8, w, row, ports.INDEV, ports.TX_OUT, -1)
+        frames = forward(u8, w, row, own.INDEV, own.TX_OUT, -1)
     elif rx:
-        frames = forward(u8, w, row, ports.INDEV, ports.RX_OUT, -1)
+        frames = forward(u8, w, row, own.INDEV, own.RX_OUT, -1)
     else:
         return 0
     if tx:
-        count(w, row, counters.INJECTED_TX, frames)
+        count(w, row, own.INJECTED_TX, frames)
     if rx:
-        count(w, row, counters.INJECTED_RX, frames)
+        count(w, row, own.INJECTED_RX, frames)
     return frames
 
 
@@ -56,11 +56,11 @@ def redirector_burst(u8, w, now):
     row = begin(w)
     if w[layout.COMMITTED] & 1:
         work = inject(u8, w, row)
-        work += redirect_direction(u8, w, row, ports.RX_IN, ports.RX_OUT)
-        work += redirect_direction(u8, w, row, ports.TX_IN, ports.TX_OUT)
+        work += redirect_direction(u8, w, row, own.RX_IN, own.RX_OUT)
+        work += redirect_direction(u8, w, row, own.TX_IN, own.TX_OUT)
     else:
-        work = redirect_direction(u8, w, row, ports.TX_IN, ports.TX_OUT)
-        work += redirect_direction(u8, w, row, ports.RX_IN, ports.RX_OUT)
+        work = redirect_direction(u8, w, row, own.TX_IN, own.TX_OUT)
+        work += redirect_direction(u8, w, row, own.RX_IN, own.RX_OUT)
         work += inject(u8, w, row)
     if work == 0:
         return 0

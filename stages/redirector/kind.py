@@ -8,7 +8,7 @@ from typing import Final
 
 from stages.filter import WAYS, Filter
 from stages.kind import FILTER, Balance, ChardevKey, Kind
-from stages.redirector.layout import counters
+from stages.redirector import layout
 from stages.schema import IDENT, Mistake, key, show
 
 
@@ -38,7 +38,7 @@ KIND: Final = Kind(
     burst="redirector_burst",
     inputs=("tx_in", "rx_in", "indev"),
     outputs=("tx_out", "rx_out", "outdev"),
-    counters=counters.COUNTERS,
+    counters=layout.COUNTERS,
     balances=(
         Balance("every packet goes out or on", ("tx_in_frames", "rx_in_frames"), ("outdev_frames", "passed_on")),
         Balance("every frame from indev enters", ("indev_frames", "injected_twice"), ("injected_tx", "injected_rx")),

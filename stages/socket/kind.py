@@ -83,7 +83,7 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         table=table,
         variant=variant,
         config=config,
-        shell="stages.socket.shell:Link",
+        shell="stages.socket.shell:SocketStage",
         kernels=("stages.socket.kernels",),
         inputs=("send",),
         outputs=("receive",),

@@ -30,7 +30,7 @@ _WORK: Final = (1 << outcomes.SHIFT) - 1
 _EVENTS: Final = outcomes.ENDED | outcomes.FAILED | outcomes.BAD
 
 
-class Link(Stage):
+class SocketStage(Stage):
     """An endpoint on a stream socket; ``params``: host and port, or path; server, wait, reconnect (s), vnet."""
 
     def __init__(self, spec: StageSpec, context: Context) -> None:

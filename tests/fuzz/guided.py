@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_q
     from ring.kernels.frames import scan
     from stages.capture import reader as captures
     from stages.packets.kernels.parse import parse
-    from stages.packets.layout import parsed, verdicts
+    from stages.packets.layout import parsed, transports
     from tools.from_qemu.convert import convert
     from tools.from_qemu.model import Asked
     from tools.from_qemu.words import Trouble, split
@@ -37,12 +37,12 @@ def packet(data: bytes) -> None:
     w = np.zeros(parsed.SCRATCH + -(-len(data) // 8), np.int64)
     u8 = w.view(np.uint8)
     u8[_AT : _AT + len(data)] = np.frombuffer(data, np.uint8)
-    verdict = parse(u8, w, _AT, len(data), 0)
-    if verdict == verdicts.OTHER:
+    transport = parse(u8, w, _AT, len(data), 0)
+    if transport == transports.OTHER:
         return
     l3, l4, end = int(w[parsed.L3]), int(w[parsed.L4]), int(w[parsed.END])
     assert 14 <= l3 < l4 and end <= len(data)
-    if verdict != verdicts.FRAGMENT:
+    if transport != transports.FRAGMENT:
         assert l4 <= end and int(w[parsed.DATA]) + int(w[parsed.DATA_LEN]) == end and int(w[parsed.DATA_LEN]) >= 0
 
 

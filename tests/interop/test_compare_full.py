@@ -125,7 +125,7 @@ def test_a_timeout_asks_both() -> None:
 
 
 def test_nothing_is_compared_with_what_a_checkpoint_dropped() -> None:
-    """The secondary's packets from before a checkpoint are void in both."""
+    """The secondary's packets from before a checkpoint are dropped in both."""
     old = udp_frame(SERVER, "10.0.0.1", 53, 5000, b"of the old epoch")
     arp = arp_frame(SERVER, "10.0.0.1")
     with closing(Reference()) as reference, closing(Ours()) as ours:

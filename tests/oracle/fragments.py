@@ -63,7 +63,7 @@ class Gather:
         return sum(len(g.frames) for (side, _, _), g in self.groups.items() if side == primary)
 
     def checkpoint(self) -> list[tuple[int, list[bytes]]]:
-        """Everything leaves or is void; what the primary had, with its number in the order of arrival."""
+        """Everything leaves or is dropped; what the primary had, with its number in the order of arrival."""
         found = []
         for (primary, conversation, ident), group in sorted(self.groups.items(), key=lambda item: item[1].number):
             self.settled[primary, conversation] = ident

@@ -125,7 +125,7 @@ def test_our_own_live_segments_are_in_use(real: Real):
 
 
 def test_taking_over_keeps_the_words_and_changes_the_owner(real: Real):
-    """Counters and cursors stay; commands of the dead one are void."""
+    """Counters and cursors stay; commands of the dead one do not count."""
     opened = real.open()
     opened.stages["m"].w[layout.STAGE_EPOCH] = 5
     opened.stages["m"].w[layout.CMD_DRAIN] = 1

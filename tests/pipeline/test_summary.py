@@ -75,7 +75,10 @@ def test_a_run_that_adds_up(graph: Graph, snapshot: dict[str, Any]) -> None:
 
 def test_each_drop_reason_is_named(graph: Graph, snapshot: dict[str, Any]) -> None:
     text = summarise(graph, snapshot).text
-    assert "  comp0  dropped_at_checkpoint  2  secondary packets void because of a checkpoint" in text
+    assert (
+        "  comp0  dropped_at_checkpoint  2  secondary packets dropped because a checkpoint made the replicas equal"
+        in text
+    )
     snapshot["counters"]["comp0"] |= {"dropped_at_checkpoint": 0, "matched": 900}
     assert "dropped: nothing" in summarise(graph, snapshot).text
 

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ring import atomics, order
+from ring import atomics
 from ring.atomics import be16, be32, be64, byte, common_prefix, copy, put_be16, put_be32, put_byte
+from ring.memory_fence import fence
 
 MEMORY = st.binary(min_size=24, max_size=64)
 
@@ -58,6 +59,6 @@ def test_words_are_stored_and_loaded_whole() -> None:
         atomics.store_release(w, 2, value)
         atomics.fence_full()
         atomics.fence_order()
-        order.fence()
+        fence()
         assert atomics.load_acquire(w, 2) == value
         assert list(w) == [0, 0, value, 0]

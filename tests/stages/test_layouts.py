@@ -44,7 +44,7 @@ ALLOWED = {
         "NOT_NOW": "flags of the layout, put together",
     },
     "stages.compare.kernels.tcp_segments": dict.fromkeys(
-        ("SETTLED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
+        ("COUNTED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
     ),
     "stages.compare.kernels.timestamps": {"_CHECKSUM": "of TCP", "_NEEDS_CSUM": "of virtio"},
     "stages.compare.kernels.twins": {
@@ -173,10 +173,10 @@ def test_what_a_fragment_keeps_lies_where_a_segment_keeps_something_else() -> No
     again = {f.name: f.offset for f in (*slots.FIELDS, *conns.FIELDS) if f.again}
     assert again == {
         "ident": slots.SEQ, "place": slots.ACK, "here": slots.FLAGS, "whole": slots.END, "last": slots.LIFE,
-        "verdict": slots.ACK, "settled": conns.PRIMARY_ISN, "settled_at": conns.PRIMARY_MAX_ACK,
+        "transport": slots.ACK, "given_up": conns.PRIMARY_ISN, "given_up_at": conns.PRIMARY_MAX_ACK,
     }  # fmt: skip
-    assert conns.SECONDARY_ISN == conns.SETTLED + 1
-    assert conns.SECONDARY_MAX_ACK == conns.SETTLED_AT + 1
+    assert conns.SECONDARY_ISN == conns.GIVEN_UP + 1
+    assert conns.SECONDARY_MAX_ACK == conns.GIVEN_UP_AT + 1
 
 
 # --- what a new supervisor finds ----------------------------------------------------------------------------------

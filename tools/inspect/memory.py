@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ring import layout, segment
-from ring.order import fence
+from ring.memory_fence import fence
 
 SHM: Final = Path("/dev/shm")
 TRIES: Final = 50

@@ -59,7 +59,7 @@ def lost(u8, w, row, now):
 
 
 @hot
-def settled(u8, w, row, now):
+def checkpoint_made(u8, w, row, now):
     """A checkpoint was made: a secondary whose link is up is a copy of the primary now."""
     state = w[scalar(row, scalars.ARMING)]
     if state == arming.LOST and w[scalar(row, scalars.LINKS + ports.SECONDARY_IN)] & 1:

@@ -10,26 +10,28 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import load_acquire
 from ring.hot import hot, kernel
-from ring.kernels.frames import frame_at, index, record_size
+from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
 from stages.compare.kernels.arming import failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import datagram
-from stages.compare.kernels.deadlines import deadlines, flush, overdue
+from stages.compare.kernels.deadlines import deadlines, overdue
+from stages.compare.kernels.divergence import differs
 from stages.compare.kernels.events import write_event
 from stages.compare.kernels.evidence import note_packet
+from stages.compare.kernels.flush import flush
 from stages.compare.kernels.fragments import fragment
 from stages.compare.kernels.notify import checkpoint, hear, speak
+from stages.compare.kernels.release import release_record
 from stages.compare.kernels.rules import rules_due, take_rules
 from stages.compare.kernels.slots import finish_recycling, start_recycling
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
-from stages.compare.kernels.tcp_segments import note_primary, release_record, tcp_primary, tcp_secondary
+from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_secondary
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
-from stages.compare.kernels.verdict import differs
 from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
 from stages.packets.kernels.parse import finds_neighbours, parse
-from stages.packets.layout import rows, verdicts
+from stages.packets.layout import rows, transports
 
 _BURST = 256
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
@@ -44,36 +46,37 @@ def take(u8, w, row, side, now):
         return 0
     if undo_left(w) < memory.RESERVE:
         return -1
+    at = index(w, r, position)
+    frame, length = frame_at(u8, w, r, at)
     if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         count(w, row, counters.DROPPED_UNARMED, 1)
     else:
-        frame, length = frame_at(u8, w, r, index(w, r, position))
-        verdict = parse(u8, w, frame, length, w[options.SCRATCH])
-        if not _dispatch(u8, w, row, r, position, side, verdict, frame, length, now):
+        transport = parse(u8, w, frame, length, w[options.SCRATCH])
+        if not _dispatch(u8, w, row, r, position, side, transport, frame, length, now):
             return -1
-    w[row + layout.ROW_HEADS + side] = position + record_size(u8, w, r, position)
+    w[row + layout.ROW_HEADS + side] = position + frame + length - at
     count(w, row, side, 1)
     return 1
 
 
 @hot
-def _dispatch(u8, w, row, r, position, side, verdict, frame, length, now):
+def _dispatch(u8, w, row, r, position, side, transport, frame, length, now):
     """Take the packet at ``position`` of ring ``r``, whose Ethernet frame has ``length`` bytes at ``frame``; or not."""
     s = w[options.SCRATCH]
-    if verdict == verdicts.OTHER or (verdict == verdicts.ICMP and finds_neighbours(u8, w, s, frame)):
+    if transport == transports.OTHER or (transport == transports.ICMP and finds_neighbours(u8, w, s, frame)):
         if side == ports.SECONDARY_IN:
             count(w, row, counters.DROPPED_UNCOMPARED, 1)
             return True
         return _release_as(u8, w, row, r, position, counters.RELEASED_UNCOMPARED)
     if w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
-        return _unarmed(u8, w, row, r, position, s, verdict, now)
-    if verdict == verdicts.FRAGMENT:
+        return _unarmed(u8, w, row, r, position, s, transport, now)
+    if transport == transports.FRAGMENT:
         return fragment(u8, w, row, r, position, side, s, now)
-    c = connection(w, row, side, s, verdict, now)
+    c = connection(w, row, side, s, transport, now)
     if c == 0:
         return False
     note_packet(u8, w, row, side, c, frame, length, now)
-    if verdict == verdicts.TCP:
+    if transport == transports.TCP:
         if side == ports.PRIMARY_IN:
             return tcp_primary(u8, w, row, c, r, position, s, now)
         return tcp_secondary(u8, w, row, c, r, position, s, now)
@@ -91,12 +94,12 @@ def _release_as(u8, w, row, r, position, counter):
 
 
 @hot
-def _unarmed(u8, w, row, r, position, s, verdict, now):
+def _unarmed(u8, w, row, r, position, s, transport, now):
     """No secondary is in step: the primary's packet leaves, and its numbers are noted for when one is."""
     if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
         put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
-    if verdict == verdicts.TCP:
-        c = connection(w, row, ports.PRIMARY_IN, s, verdict, now)
+    if transport == transports.TCP:
+        c = connection(w, row, ports.PRIMARY_IN, s, transport, now)
         if c != 0 and not note_primary(w, row, c, s):
             return False
     return _release_as(u8, w, row, r, position, counters.RELEASED_UNARMED)

@@ -29,8 +29,8 @@ def ask(u8, w, row, now):
     if asked(w, row):
         return
     state = w[options.CHECKPOINTS]
-    if w[state + checkpoints.SETTLED] != 0 and now - w[state + checkpoints.SETTLED] < w[options.INTERVAL_NS]:
-        w[scalar(row, scalars.WANTED)] = w[state + checkpoints.SETTLED] + w[options.INTERVAL_NS]
+    if w[state + checkpoints.MADE_AT] != 0 and now - w[state + checkpoints.MADE_AT] < w[options.INTERVAL_NS]:
+        w[scalar(row, scalars.WANTED)] = w[state + checkpoints.MADE_AT] + w[options.INTERVAL_NS]
         return
     _request(u8, w, row, now)
 
@@ -84,7 +84,7 @@ def answered(u8, w, row, now):
     """A checkpoint was made: nothing is asked for any more, but for the next one of a storm."""
     forget_request(w, row)
     state = w[options.CHECKPOINTS]
-    put(w, state + checkpoints.SETTLED, now)
+    put(w, state + checkpoints.MADE_AT, now)
     if w[state + checkpoints.STORM] == 0:
         return
     if now - max(w[state + checkpoints.DIVERGED], w[state + checkpoints.STORM]) >= w[options.STORM_WINDOW_NS]:

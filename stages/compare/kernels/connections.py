@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from ring.hot import hot
 from ring.kernels.ledger import count, put, scalar, undo_left
-from stages.compare.kernels.datagrams import leave
+from stages.compare.kernels.grace import leave
 from stages.compare.kernels.rules import classify, passes, stale
 from stages.compare.kernels.syn import catch_up, rejoin
-from stages.compare.kernels.verdict import queue_work
+from stages.compare.kernels.work_list import queue_work
 from stages.compare.layout import conns, counters, memory, options, scalars
 from stages.packets.kernels.table import find, insert, remove, remove_cost, touch, victim
-from stages.packets.layout import rows, verdicts
+from stages.packets.layout import rows, transports
 
 
 @hot
-def connection(w, row, side, s, verdict, now):
+def connection(w, row, side, s, transport, now):
     """Row of the connection whose key is at ``s``, a new one if need be; 0 while there is none to be had."""
     t = w[options.TABLE]
     c = find(w, t, s)
@@ -32,7 +32,7 @@ def connection(w, row, side, s, verdict, now):
             count(w, row, counters.CONNECTIONS, -1)
             count(w, row, counters.CONNECTIONS_EVICTED, 1)
             c = insert(w, t, s, now)
-        put(w, c + conns.VERDICT, verdict)
+        put(w, c + conns.TRANSPORT, transport)
         count(w, row, counters.CONNECTIONS, 1)
         count(w, row, counters.CONNECTIONS_OPENED, 1)
         put(w, c + conns.GENERATION, w[scalar(row, scalars.GENERATION)])
@@ -48,7 +48,7 @@ def connection(w, row, side, s, verdict, now):
 def reclassify(w, row, c):
     """Find a connection's rule again: where it passes now, what is held leaves; where no longer, it is compared."""
     classify(w, row, c)
-    if w[c + conns.VERDICT] == verdicts.FRAGMENT:
+    if w[c + conns.TRANSPORT] == transports.FRAGMENT:
         return  # a rule is for whole datagrams, which have ports
     state = w[c + conns.FLAGS]
     if passes(w, c):
@@ -60,5 +60,5 @@ def reclassify(w, row, c):
     elif state & conns.CF_RULE:
         put(w, c + conns.FLAGS, state & ~conns.CF_RULE)
         # Else it goes on passing, as it did before the rule.
-        if w[c + conns.VERDICT] == verdicts.TCP and state & conns.CF_PASS == 0:
+        if w[c + conns.TRANSPORT] == transports.TCP and state & conns.CF_PASS == 0:
             rejoin(w, c)

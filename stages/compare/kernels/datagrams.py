@@ -11,15 +11,16 @@ from __future__ import annotations
 from ring.atomics import common_prefix
 from ring.hot import hot
 from ring.kernels.frames import frame_at, index
-from ring.kernels.ledger import blocked, count, put, scalar
+from ring.kernels.ledger import blocked, count, scalar
+from stages.compare.kernels.divergence import diverge
 from stages.compare.kernels.events import event_bytes, write_event
 from stages.compare.kernels.evidence import keep_packets
+from stages.compare.kernels.grace import join, leave, watch
+from stages.compare.kernels.release import release_held, release_record
 from stages.compare.kernels.rules import agree_datagram, hit
 from stages.compare.kernels.slots import emit_slot, fits_slot, link, slot, store_frame, unlink
-from stages.compare.kernels.tcp_segments import release_record
-from stages.compare.kernels.verdict import diverge
 from stages.compare.layout import conns, counters, options, ports, reasons, scalars, slots
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed
 
 
 @hot
@@ -91,52 +92,6 @@ def datagram(u8, w, row, c, r, position, side, s, now):
 
 
 @hot
-def watch(w, row, c, now):
-    """Keep the connection on the grace list while both sides hold packets: none of them are equal."""
-    both = (
-        w[c + conns.HEAD + conns.PACKETS] != 0
-        and w[c + conns.HEAD + conns.SECONDARY] != 0
-        and w[c + conns.FLAGS] & conns.CF_DIVERGED == 0
-    )
-    # Unfinished datagrams, and those that a rule lets pass, are compared with nothing.
-    both = both and w[c + conns.VERDICT] != verdicts.FRAGMENT and w[c + conns.FLAGS] & conns.PASSES == 0
-    if both and w[c + conns.GRACE_SINCE] == 0:
-        _join(w, row, c, now)
-    elif not both:
-        leave(w, row, c)
-
-
-@hot
-def _join(w, row, c, since):
-    last = w[scalar(row, scalars.GRACE_LAST)]
-    put(w, c + conns.GRACE_SINCE, since)
-    put(w, c + conns.GRACE_PREV, last)
-    put(w, c + conns.GRACE_NEXT, 0)
-    if last == 0:
-        w[scalar(row, scalars.GRACE_FIRST)] = c
-    else:
-        put(w, last + conns.GRACE_NEXT, c)
-    w[scalar(row, scalars.GRACE_LAST)] = c
-
-
-@hot
-def leave(w, row, c):
-    """Take the connection off the grace list, if it is there."""
-    if w[c + conns.GRACE_SINCE] == 0:
-        return
-    before, behind = w[c + conns.GRACE_PREV], w[c + conns.GRACE_NEXT]
-    put(w, c + conns.GRACE_SINCE, 0)
-    if before == 0:
-        w[scalar(row, scalars.GRACE_FIRST)] = behind
-    else:
-        put(w, before + conns.GRACE_NEXT, behind)
-    if behind == 0:
-        w[scalar(row, scalars.GRACE_LAST)] = before
-    else:
-        put(w, behind + conns.GRACE_PREV, before)
-
-
-@hot
 def grace_over(u8, w, row, now):
     """Take the connection that differs longest as diverged, if its grace is over: 1, 0 for none, -1 for no room."""
     c = w[scalar(row, scalars.GRACE_FIRST)]
@@ -147,7 +102,7 @@ def grace_over(u8, w, row, now):
     since = max(w[x + slots.TIME], w[y + slots.TIME])
     if now - since < w[options.GRACE_NS]:  # others waited when it joined the list, and have met their equals
         leave(w, row, c)
-        _join(w, row, c, since)
+        join(w, row, c, since)
         return 1
     if w[options.LOCAL] != 0 and not fits_slot(w, row, p):
         blocked(w, ports.OUTDEV)
@@ -159,7 +114,7 @@ def grace_over(u8, w, row, now):
             blocked(w, ports.OUTDEV)
             return -1
         count_masked(u8, w, row, c, a, b, same)
-        give_up(u8, w, row, p)
+        release_held(u8, w, row, p)
         count(w, row, counters.MATCHED, unlink(w, row, n))
         leave(w, row, c)
         watch(w, row, c, now)
@@ -169,15 +124,8 @@ def grace_over(u8, w, row, now):
     event_bytes(u8, w, e, a, w[x + slots.DATA_LEN], b, w[y + slots.DATA_LEN], same)
     diverge(u8, w, row, c, reasons.ORDER, now)
     if w[options.LOCAL] != 0:  # nobody makes checkpoints: this pair is done with, the rest goes on
-        give_up(u8, w, row, p)
+        release_held(u8, w, row, p)
         count(w, row, counters.DROPPED_DIVERGED, unlink(w, row, n))
     leave(w, row, c)
     watch(w, row, c, now)  # in local mode on the list again, from now, where more pairs wait
     return 1
-
-
-@hot
-def give_up(u8, w, row, n):
-    """Release the held primary packet ``n``; the caller has seen that it fits."""
-    emit_slot(u8, w, row, n)
-    count(w, row, counters.RELEASED, unlink(w, row, n))

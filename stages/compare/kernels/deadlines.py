@@ -1,91 +1,24 @@
-"""What a checkpoint, the loss of the secondary, and time settle."""
+"""What time decides: packets that have waited too long, datagrams that have differed for too long."""
 
 from __future__ import annotations
 
-from ring import layout
-from ring.atomics import be32
 from ring.hot import hot
-from ring.kernels.frames import index, prefix
-from ring.kernels.ledger import blocked, count, put, room, scalar, undo_left
+from ring.kernels.ledger import blocked, count, put, scalar, undo_left
 from stages.compare.kernels.checkpoint_requests import repeat_request
-from stages.compare.kernels.connections import connection, reclassify
-from stages.compare.kernels.datagrams import give_up, grace_over, leave, watch
+from stages.compare.kernels.connections import reclassify
+from stages.compare.kernels.datagrams import grace_over
+from stages.compare.kernels.divergence import differs, diverge
 from stages.compare.kernels.events import write_event
 from stages.compare.kernels.evidence import keep_packets
 from stages.compare.kernels.fragments import remember_group
+from stages.compare.kernels.grace import leave, watch
+from stages.compare.kernels.release import release_held
 from stages.compare.kernels.rules import stale
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.tcp_compare import service, stream_offset
-from stages.compare.kernels.tcp_segments import note_primary, release_record
-from stages.compare.kernels.timestamps import emit_in_time
-from stages.compare.kernels.verdict import differs, diverge
 from stages.compare.layout import checkpoints, conns, counters, events, memory, options, ports, reasons, scalars, slots
-from stages.packets.kernels.parse import finds_neighbours, parse
 from stages.packets.kernels.serial import diff
-from stages.packets.layout import tcp, verdicts
-
-
-@hot
-def flush(u8, w, row, now):
-    """Settle what is held: the primary's leaves, the secondary's is dropped.  True when nothing is held any more.
-
-    After a checkpoint the replicas are equal; where the secondary is lost nothing will come that could be compared.
-    """
-    checkpoint_made = w[scalar(row, scalars.FLUSHING)] == scalars.FLUSH_CHECKPOINT
-    while undo_left(w) > memory.RESERVE:
-        n = w[scalar(row, scalars.OLDEST)] - 1
-        if n >= 0:
-            if not fits_slot(w, row, n):
-                blocked(w, ports.OUTDEV)
-                return False
-            leave(w, row, w[slot(w, n) + slots.CONN])
-            emit_in_time(u8, w, row, w[slot(w, n) + slots.CONN], n)
-            remember_group(w, n, now)
-            frames = unlink(w, row, n)
-            count(w, row, counters.RELEASED_AT_CHECKPOINT if checkpoint_made else counters.RELEASED_UNARMED, frames)
-            continue
-        n = w[scalar(row, scalars.OLDEST + 1)] - 1
-        if n < 0:
-            return not checkpoint_made or (_settle_ring(u8, w, row, 0, now) and _settle_ring(u8, w, row, 1, now))
-        leave(w, row, w[slot(w, n) + slots.CONN])
-        remember_group(w, n, now)
-        frames = unlink(w, row, n)
-        count(w, row, counters.DROPPED_AT_CHECKPOINT if checkpoint_made else counters.DROPPED_UNARMED, frames)
-    return False
-
-
-@hot
-def _settle_ring(u8, w, row, side, now):
-    """Settle what was in an input when the checkpoint was asked for: it was said before, too.  True when that is done.
-
-    What came later may have been said by either replica after the checkpoint.
-    """
-    r = w[layout.INPUTS + side]
-    while r != 0 and w[row + layout.ROW_HEADS + side] < w[w[options.CHECKPOINTS] + checkpoints.ASKED_AT + side]:
-        if undo_left(w) < memory.RESERVE:
-            return False
-        position = w[row + layout.ROW_HEADS + side]
-        at = index(w, r, position)
-        lead, nbytes = prefix(w, r), be32(u8, at)
-        if side == 0:
-            if room(w, row, ports.OUTDEV) < prefix(w, w[layout.OUTPUTS + ports.OUTDEV]) + nbytes:
-                blocked(w, ports.OUTDEV)
-                return False
-            vnet = be32(u8, at + 4) if lead == 8 else 0
-            s, frame = w[options.SCRATCH], at + lead + vnet
-            verdict = parse(u8, w, frame, nbytes - vnet, s)
-            never = verdict == verdicts.OTHER or (verdict == verdicts.ICMP and finds_neighbours(u8, w, s, frame))
-            if verdict == verdicts.TCP:
-                c = connection(w, row, 0, s, verdict, now)
-                if c != 0 and note_primary(w, row, c, s):
-                    put(w, c + conns.GENERATION, -1)  # and its counterpart has sent as much
-            release_record(u8, w, row, r, position)
-            count(w, row, counters.RELEASED_UNCOMPARED if never else counters.RELEASED_AT_CHECKPOINT, 1)
-        else:
-            count(w, row, counters.DROPPED_AT_CHECKPOINT, 1)
-        w[row + layout.ROW_HEADS + side] = position + lead + nbytes
-        count(w, row, side, 1)
-    return True
+from stages.packets.layout import tcp, transports
 
 
 @hot
@@ -117,7 +50,7 @@ def _lacks_acknowledgement(w, c, x):
 def _who_waits(w, c, e, x, side):
     """Say in event ``e`` whose packets wait, and for what: of TCP, what is missing is not always the other's packet."""
     waits = side
-    if w[c + conns.VERDICT] == verdicts.TCP and w[c + conns.FLAGS] & conns.CF_SYNCED:
+    if w[c + conns.TRANSPORT] == transports.TCP and w[c + conns.FLAGS] & conns.CF_SYNCED:
         compared = w[c + conns.COMPARED]
         w[e + events.POSITION] = stream_offset(w, c, compared)
         p, s = w[c + conns.CURSOR] - 1, w[c + conns.HEAD + conns.SECONDARY] - 1
@@ -175,7 +108,7 @@ def _settle_overdue(u8, w, row, side, n, now):
     if w[c + conns.FLAGS] & conns.CF_RULE:  # a new rule lets it pass
         gone = 1 if service(u8, w, row, c, now) and w[scalar(row, scalars.OLDEST + side)] != n + 1 else 0
         return gone, gone
-    local, is_tcp = w[options.LOCAL] != 0, w[c + conns.VERDICT] == verdicts.TCP
+    local, is_tcp = w[options.LOCAL] != 0, w[c + conns.TRANSPORT] == transports.TCP
     if not local and _reported(w, row):
         return 0, 0  # the next checkpoint will settle it
     if local and not is_tcp and side == 0 and not fits_slot(w, row, n):
@@ -215,12 +148,12 @@ def _let_go(u8, w, row, side, n, now):
     c = w[slot(w, n) + slots.CONN]
     remember_group(w, n, now)
     if side == 0:
-        give_up(u8, w, row, n)
+        release_held(u8, w, row, n)
     else:
         count(w, row, counters.DROPPED_DIVERGED, unlink(w, row, n))
         if w[c + conns.SECONDARY_LIFE] > w[c + conns.LIFE] and w[c + conns.HEAD + conns.SECONDARY] == 0:
             # A life that is given up: the next SYN of both is a new one.
             put(w, c + conns.SECONDARY_LIFE, w[c + conns.LIFE])
-    if w[c + conns.VERDICT] != verdicts.TCP:
+    if w[c + conns.TRANSPORT] != transports.TCP:
         leave(w, row, c)
         watch(w, row, c, now)

@@ -23,7 +23,7 @@ def write_event(u8, w, row, c, reason, position, now):
     w[e + events.TIME] = now
     if c != 0:
         w[e + events.CONN] = c
-        w[e + events.VERDICT] = w[c + conns.VERDICT]
+        w[e + events.TRANSPORT] = w[c + conns.TRANSPORT]
         w[e + events.RULE] = rule_number(w, c) if masks(w, c) else 0
         for i in range(parsed.KEY_WORDS):
             w[e + events.KEY + i] = w[c + rows.KEY + i]

@@ -24,8 +24,10 @@ from ring.hot import hot
 from ring.kernels.frames import copied_size, frame_at, index
 from ring.kernels.ledger import blocked, count, put, undo_left
 from stages.compare.kernels.connections import connection
-from stages.compare.kernels.datagrams import count_masked, equal_held, watch
+from stages.compare.kernels.datagrams import count_masked, equal_held
+from stages.compare.kernels.grace import watch
 from stages.compare.kernels.reassembly import put_together
+from stages.compare.kernels.release import release_record
 from stages.compare.kernels.slots import (
     count_held,
     detach,
@@ -39,9 +41,8 @@ from stages.compare.kernels.slots import (
     unlink,
 )
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
-from stages.compare.kernels.tcp_segments import release_record
 from stages.compare.layout import conns, counters, memory, options, ports, slots
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 
 MOST = 128  # frames of a group: 65,535 bytes at the least MTU that anyone has (576, RFC 791) are 119
 
@@ -51,7 +52,7 @@ def fragment(u8, w, row, r, position, side, s, now):
     """Take the fragment of ``side`` at ``position`` of ring ``r`` (fields at ``s``); False where it has to wait."""
     # The next header of IPv6 need not be the same in all fragments (RFC 8200, 4.5): it is no part of the key.
     w[s + parsed.PORTS] = conns.KEY_FRAGMENTS | (w[s + parsed.PROTO] if w[s + parsed.IPV] == 4 else 44) << 32
-    c = connection(w, row, side, s, verdicts.FRAGMENT, now)
+    c = connection(w, row, side, s, transports.FRAGMENT, now)
     if c == 0:
         return False
     n = _group(w, c, conns.SECONDARY if side else conns.PACKETS, w[s + parsed.IP_ID])
@@ -70,10 +71,10 @@ def remember_group(w, n, now):
     """Note that slot ``n`` leaves or is dropped as it is; the rest of an unfinished datagram may still come."""
     x = slot(w, n)
     c = w[x + slots.CONN]
-    if w[c + conns.VERDICT] == verdicts.FRAGMENT:
+    if w[c + conns.TRANSPORT] == transports.FRAGMENT:
         side = 1 if w[x + slots.LIST] == conns.SECONDARY else 0
-        put(w, c + conns.SETTLED + side, w[x + slots.IDENT] + 1)
-        put(w, c + conns.SETTLED_AT + side, now)
+        put(w, c + conns.GIVEN_UP + side, w[x + slots.IDENT] + 1)
+        put(w, c + conns.GIVEN_UP_AT + side, now)
 
 
 @hot
@@ -87,8 +88,8 @@ def _late(w, c, side, s, now):
         return False
     for i in range(side + 1):
         if (
-            w[c + conns.SETTLED + i] == w[s + parsed.IP_ID] + 1
-            and now - w[c + conns.SETTLED_AT + i] < w[options.TIMEOUT_NS]
+            w[c + conns.GIVEN_UP + i] == w[s + parsed.IP_ID] + 1
+            and now - w[c + conns.GIVEN_UP_AT + i] < w[options.TIMEOUT_NS]
         ):
             return True
     return False
@@ -225,7 +226,7 @@ def _complete(u8, w, row, c, r, position, side, n, s, now):
     w[y + slots.EMIT] = w[x + slots.EMIT] + w[slot(w, m) + slots.EMIT]
     d, e = 0, -1
     if undo_left(w) >= memory.RESERVE // 2:
-        d = connection(w, row, side, b, w[y + slots.VERDICT], now)
+        d = connection(w, row, side, b, w[y + slots.TRANSPORT], now)
     if d != 0:
         e = _counterpart(u8, w, row, d, side, whole, now)
     if d == 0 or e == -2:

@@ -7,7 +7,7 @@ from ring.atomics import be32, byte, put_be32, put_byte
 from ring.hot import hot
 from ring.kernels.frames import index, record_size
 from ring.kernels.ledger import blocked, count, readable, room, scalar
-from stages.compare.kernels.arming import new_generation, settled
+from stages.compare.kernels.arming import checkpoint_made, new_generation
 from stages.compare.kernels.checkpoint_requests import answered
 from stages.compare.kernels.events import write_event
 from stages.compare.layout import counters, events, ports, reasons, scalars
@@ -66,7 +66,7 @@ def checkpoint(u8, w, row, now):
     new_generation(w, row, 0)
     count(w, row, counters.CHECKPOINTS, 1)
     write_event(u8, w, row, 0, reasons.CHECKPOINT, 0, now)
-    settled(u8, w, row, now)
+    checkpoint_made(u8, w, row, now)
 
 
 @hot

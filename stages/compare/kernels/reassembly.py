@@ -8,7 +8,7 @@ from stages.compare.kernels.slots import fill_slot, slot, take_slot
 from stages.compare.layout import conns, slots
 from stages.packets.kernels.checksum import delta32, updated
 from stages.packets.kernels.parse import parse
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 
 _LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
 
@@ -18,7 +18,7 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     """The datagram of group ``n`` and of fragment ``m`` in a slot of its own, parsed into the words at ``b``.
 
     ``end`` bytes long without the headers that each fragment has.  -1: no slot is free; -2: it is too large.  What the
-    row of its connection is to say as verdict is left in ``slots.VERDICT``.
+    row of its connection is to say as transport is left in ``slots.TRANSPORT``.
     """
     first = m + 1
     if w[slot(w, m) + slots.PLACE] >> 1 != 0:
@@ -49,17 +49,17 @@ def put_together(u8, w, row, side, n, m, end, b, now):
         part = w[slot(w, part - 1) + slots.SIBLING]
     _copy_part(u8, w, to + header, m)
     proto = byte(u8, to + l3 + 9) if w[b + parsed.IPV] == 4 else byte(u8, at + header)
-    verdict = parse(u8, w, to, header + end, b)
-    if verdict == verdicts.OTHER or verdict == verdicts.FRAGMENT:  # not to be read: compared as it is
+    transport = parse(u8, w, to, header + end, b)
+    if transport == transports.OTHER or transport == transports.FRAGMENT:  # not to be read: compared as it is
         w[b + parsed.PORTS] = proto << 32
         w[b + parsed.L4] = header
         w[b + parsed.END] = header + end
-        verdict = verdicts.TCP
-    if verdict == verdicts.TCP:
+        transport = transports.TCP
+    if transport == transports.TCP:
         w[b + parsed.PORTS] |= conns.KEY_ALONE
-        verdict = verdicts.IP
+        transport = transports.IP
     w[y + slots.SEQ] = 0
-    w[y + slots.VERDICT] = verdict
+    w[y + slots.TRANSPORT] = transport
     w[y + slots.FLAGS] = 0
     w[y + slots.END] = 0
     w[y + slots.DATA] = w[b + parsed.L4]

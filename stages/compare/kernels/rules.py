@@ -13,7 +13,7 @@ from ring.atomics import be16, byte, common_prefix, load_acquire
 from ring.hot import hot
 from ring.kernels.ledger import put, scalar
 from stages.compare.layout import conns, options, rules, scalars
-from stages.packets.layout import parsed, rows, verdicts
+from stages.packets.layout import parsed, rows, transports
 
 
 # --- the set ------------------------------------------------------------------------------------------------------
@@ -174,13 +174,13 @@ def agree_datagram(u8, w, c, a, b, length):
     Returns the number, | bytes forgiven << 32.
     """
     same = common_prefix(u8, a, b, length)
-    verdict = w[c + conns.VERDICT]
-    if same == length or verdict == verdicts.FRAGMENT:  # a fragment is a piece of who knows what
+    transport = w[c + conns.TRANSPORT]
+    if same == length or transport == transports.FRAGMENT:  # a fragment is a piece of who knows what
         return same
     header, checksum = 0, 0
-    if verdict == verdicts.UDP:
+    if transport == transports.UDP:
         header, checksum = 8, 6
-    elif verdict == verdicts.ICMP:
+    elif transport == transports.ICMP:
         header, checksum = 8, 2
     if length < header or (same < header and not checksum <= same < checksum + 2):
         return same

@@ -11,10 +11,10 @@ from ring.hot import hot
 from ring.kernels.ledger import put, scalar
 from stages.compare.kernels.rules import restart
 from stages.compare.kernels.slots import slot
-from stages.compare.kernels.verdict import queue_work
+from stages.compare.kernels.work_list import queue_work
 from stages.compare.layout import conns, options, scalars, slots
 from stages.packets.kernels.serial import add, diff
-from stages.packets.layout import rows, tcp, verdicts
+from stages.packets.layout import rows, tcp, transports
 
 
 @hot
@@ -124,7 +124,7 @@ def catch_up(w, row, c):
     """
     generation = w[scalar(row, scalars.GENERATION)]
     rejoin(w, c)
-    if generation & 1 and w[c + conns.VERDICT] == verdicts.TCP:
+    if generation & 1 and w[c + conns.TRANSPORT] == transports.TCP:
         put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_PASS)
     put(w, c + conns.GENERATION, generation)
 

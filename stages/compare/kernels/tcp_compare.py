@@ -5,15 +5,16 @@ from __future__ import annotations
 from ring.atomics import common_prefix
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, put, undo_left
+from stages.compare.kernels.divergence import diverge
 from stages.compare.kernels.events import event_bytes, write_event
 from stages.compare.kernels.evidence import keep_packets
 from stages.compare.kernels.rules import agree_stream, hit, masks
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.timestamps import emit_in_time, forget_overtaking, note_held_overtaking
-from stages.compare.kernels.verdict import diverge, queue_work
+from stages.compare.kernels.work_list import queue_work
 from stages.compare.layout import conns, counters, options, ports, reasons, slots
 from stages.packets.kernels.serial import add, diff
-from stages.packets.layout import rows, tcp, verdicts
+from stages.packets.layout import rows, tcp, transports
 
 _RESERVE = 192  # undo entries that one step may need
 RESETS = conns.CF_P_RST | conns.CF_S_RST
@@ -81,7 +82,7 @@ def service(u8, w, row, c, now):
     while undo_left(w) > _RESERVE:
         if w[c + conns.FLAGS] & conns.PASSES:
             done = _pass_one(u8, w, row, c)
-        elif w[c + conns.VERDICT] != verdicts.TCP:
+        elif w[c + conns.TRANSPORT] != transports.TCP:
             return True  # on the work list for a rule that is no more
         else:
             done = _release_one(u8, w, row, c, conns.PACKETS)

@@ -9,11 +9,11 @@ are taken from the rings here; `service` goes on with what is held.
 
 from __future__ import annotations
 
-from ring import layout
 from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import copied_size, copy_record, frame_at, index
-from ring.kernels.ledger import blocked, count, put, room
+from ring.kernels.frames import frame_at, index
+from ring.kernels.ledger import count, put
+from stages.compare.kernels.release import release_record
 from stages.compare.kernels.rules import restart
 from stages.compare.kernels.slots import link, slot, store_frame, unlink
 from stages.compare.kernels.syn import primary_syn, secondary_syn, secondary_syn_known
@@ -30,26 +30,12 @@ from stages.compare.kernels.tcp_compare import (
     service,
 )
 from stages.compare.kernels.timestamps import note_overtaking
-from stages.compare.layout import conns, counters, options, ports, slots
+from stages.compare.layout import conns, counters, options, slots
 from stages.packets.kernels.serial import add, after, diff
 from stages.packets.layout import parsed, tcp
 
 # What became of a segment of the secondary: counted; equal to one that is held; held itself; left in the ring.
-SETTLED, MATCHED_HELD, HELD, WAITS = range(4)
-
-
-@hot
-def release_record(u8, w, row, r, position):
-    """Send the record at ``position`` of ring ``r`` to outdev; False where there is no room."""
-    out = w[layout.OUTPUTS + ports.OUTDEV]
-    if room(w, row, ports.OUTDEV) < copied_size(u8, w, r, position, out):
-        blocked(w, ports.OUTDEV)
-        return False
-    w[row + layout.ROW_TAILS + ports.OUTDEV] += copy_record(
-        u8, w, r, position, out, w[row + layout.ROW_TAILS + ports.OUTDEV]
-    )
-    count(w, row, layout.PORTS + ports.OUTDEV, 1)
-    return True
+COUNTED, MATCHED_HELD, HELD, WAITS = range(4)
 
 
 @hot
@@ -257,7 +243,7 @@ def _must_be_held(w, c, s, begins):
 
 @hot
 def _secondary_data(u8, w, row, c, r, position, s, now):
-    """Take a segment of the secondary that is neither SYN nor RST: SETTLED, MATCHED_HELD, HELD or WAITS."""
+    """Take a segment of the secondary that is neither SYN nor RST: COUNTED, MATCHED_HELD, HELD or WAITS."""
     seq, state = w[s + parsed.SEQ], w[c + conns.FLAGS]
     end = add(seq, w[s + parsed.DATA_LEN] + (w[s + parsed.FLAGS] & tcp.FIN))
     same_life = w[c + conns.SECONDARY_LIFE] == w[c + conns.LIFE]
@@ -278,7 +264,7 @@ def _secondary_data(u8, w, row, c, r, position, s, now):
             return WAITS
         _link_secondary(w, row, c, n, seq, end, True)
         return HELD
-    return SETTLED
+    return COUNTED
 
 
 @hot

@@ -19,7 +19,7 @@ from stages.packets.kernels.checksum import updated
 from stages.packets.kernels.parse import parse
 from stages.packets.kernels.serial import after, diff
 from stages.packets.kernels.tcp_options import move, timestamps
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 
 _CHECKSUM = 16  # offset in the TCP header
 _NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6): the checksum is made later
@@ -48,7 +48,7 @@ def note_held_overtaking(u8, w, c, n):
     s, vnet = w[options.SCRATCH] + parsed.SCRATCH, w[x + slots.VNET]
     if (
         w[c + conns.HEAD + conns.PACKETS] != 0
-        and parse(u8, w, w[x + slots.BYTES] + vnet, w[x + slots.FRAME] - vnet, s) == verdicts.TCP
+        and parse(u8, w, w[x + slots.BYTES] + vnet, w[x + slots.FRAME] - vnet, s) == transports.TCP
     ):
         note_overtaking(u8, w, c, w[x + slots.BYTES] + vnet, s)
 
@@ -72,7 +72,7 @@ def emit_in_time(u8, w, row, c, n):
     out = w[layout.OUTPUTS + ports.OUTDEV]
     at = index(w, out, start) + prefix(w, out)
     s = w[options.SCRATCH] + parsed.SCRATCH
-    if parse(u8, w, at + vnet, nbytes - vnet, s) != verdicts.TCP:
+    if parse(u8, w, at + vnet, nbytes - vnet, s) != transports.TCP:
         return
     tcp = at + vnet + w[s + parsed.L4]
     place = timestamps(u8, tcp, w[s + parsed.DATA] - w[s + parsed.L4])

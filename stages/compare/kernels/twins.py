@@ -17,7 +17,7 @@ from stages.compare.layout import conns, counters, options, ports, scalars
 from stages.packets.kernels.parse import parse
 from stages.packets.kernels.serial import add, after, diff
 from stages.packets.kernels.table import find, touch
-from stages.packets.layout import parsed, rows, tcp, verdicts
+from stages.packets.layout import parsed, rows, tcp, transports
 
 PRIMARY_AHEAD, SECONDARY_AHEAD = -1, -2
 _PLAIN = conns.CF_SYNCED | conns.CF_P_ACK | conns.CF_S_ACK | conns.CF_P_NEXT
@@ -37,7 +37,7 @@ def take_twins(u8, w, row, now):
     at, bt = index(w, p, here), index(w, q, there)
     a, length = frame_at(u8, w, p, at)
     s = w[options.SCRATCH]
-    if parse(u8, w, a, length, s) != verdicts.TCP:
+    if parse(u8, w, a, length, s) != transports.TCP:
         return 0
     c = find(w, w[options.TABLE], s)
     if c < 0:

@@ -7,7 +7,7 @@ from typing import Final
 from ring.fields import Words
 
 _CHECKPOINTS = Words("kernels")
-SETTLED: Final = _CHECKPOINTS.word("settled", "monotonic ns of the last checkpoint, 0: none yet", "ns")
+MADE_AT: Final = _CHECKPOINTS.word("made_at", "monotonic ns of the last checkpoint, 0: none yet", "ns")
 STORM: Final = _CHECKPOINTS.word("storm", "monotonic ns since which checkpoints are periodic, 0: they are not", "ns")
 STORM_COUNT: Final = _CHECKPOINTS.word("storm_count", "requests in the present window")
 STORM_WINDOW: Final = _CHECKPOINTS.word("storm_window", "monotonic ns when the present window began", "ns")

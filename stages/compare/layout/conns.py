@@ -21,7 +21,7 @@ RULES_SEEN: Final = _ROW.word("rules_seen", "scalars.RULES_SEEN + 1 when that ru
 PRIMARY_ISN: Final = _ROW.word("primary_isn", "number of the primary's SYN", "seq")
 SECONDARY_ISN: Final = _ROW.word("secondary_isn", "number of the secondary's SYN", "seq")
 CURSOR: Final = _ROW.word("cursor", "the first held primary packet that ends after `compared`, 0: none", "slot+1")
-VERDICT: Final = _ROW.word("verdict", "protocol of its packets, see `stages.packets.layout.verdicts`")
+TRANSPORT: Final = _ROW.word("transport", "transport protocol of its packets, see `stages.packets.layout.transports`")
 HEAD: Final = _ROW.word("head", "by list: the first packet, 0: none", "slot+1", size=3)
 COUNT: Final = _ROW.word("count", "by list: packets", size=3)
 TAIL: Final = _ROW.word("tail", "by list: the last packet, 0: none", "slot+1", size=3)
@@ -38,14 +38,14 @@ GRACE_SINCE: Final = _ROW.word(
 TS_FLOOR: Final = _ROW.word("ts_floor", "the latest TSval that has overtaken held segments", "seq")
 
 # A row of fragments has no stream: two pairs of its words mean this.
-SETTLED: Final = _ROW.again(
-    "settled",
+GIVEN_UP: Final = _ROW.again(
+    "given_up",
     PRIMARY_ISN,
     "row of fragments, by side: identification + 1 of the last datagram that left, or was dropped, without being whole",
     size=2,
 )
-SETTLED_AT: Final = _ROW.again(
-    "settled_at", PRIMARY_MAX_ACK, "row of fragments, by side: monotonic ns when that was", "ns", size=2
+GIVEN_UP_AT: Final = _ROW.again(
+    "given_up_at", PRIMARY_MAX_ACK, "row of fragments, by side: monotonic ns when that was", "ns", size=2
 )
 FIELDS: Final = _ROW.fields
 WORDS: Final = _ROW.end

@@ -25,7 +25,9 @@ MATCHED: Final = _OWN.counter("matched", "secondary packets whose payload the pr
 SECONDARY_ACKS: Final = _OWN.counter(
     "secondary_acks", "secondary segments without data: only their acknowledgement counts"
 )
-DROPPED_AT_CHECKPOINT: Final = _OWN.counter("dropped_at_checkpoint", "secondary packets void because of a checkpoint")
+DROPPED_AT_CHECKPOINT: Final = _OWN.counter(
+    "dropped_at_checkpoint", "secondary packets dropped because a checkpoint made the replicas equal"
+)
 DROPPED_DIVERGED: Final = _OWN.counter(
     "dropped_diverged", "secondary packets of a connection that differed, or is no copy (checkpoint = local)"
 )

@@ -12,7 +12,7 @@ SHOWN: Final = 32  # bytes around the difference that are shown of each side
 
 _EVENT = Words("kernels")
 REASON: Final = _EVENT.word("reason", "what was found, see `reasons`")
-VERDICT: Final = _EVENT.word("verdict", "protocol of the connection, see `stages.packets.layout.verdicts`")
+TRANSPORT: Final = _EVENT.word("transport", "protocol of the connection, see `stages.packets.layout.transports`")
 POSITION: Final = _EVENT.word("position", "where in the stream or payload, -1: not known; else what `reason` is about")
 PRIMARY_LEN: Final = _EVENT.word("primary_len", "bytes of the primary's payload from the shown ones on")
 SECONDARY_LEN: Final = _EVENT.word("secondary_len", "bytes of the secondary's payload from the shown ones on")

@@ -48,7 +48,7 @@ HERE: Final = _SLOT.again(
 WHOLE: Final = _SLOT.again("whole", END, "first fragment of a group: bytes of the datagram, -1: not known yet")
 LAST: Final = _SLOT.again("last", LIFE, "first fragment of a group: the last that came", "slot+1")
 # A datagram that was put together of them:
-VERDICT: Final = _SLOT.again("verdict", ACK, "datagram put together: what the row of its connection gets as verdict")
+TRANSPORT: Final = _SLOT.again("transport", ACK, "datagram put together: its transport, for the row of its connection")
 FIELDS: Final = _SLOT.fields
 WORDS: Final = _SLOT.end
 

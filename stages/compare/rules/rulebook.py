@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ring import layout, order
+from ring import layout
 from ring.ledger import StageSegment
+from ring.memory_fence import fence
 from stages.compare.config import Rule
 from stages.compare.kind import KIND
 from stages.compare.layout import memory, scalars
@@ -52,7 +53,7 @@ class Area:
         """Write a whole copy, then make it the ``change``-th set."""
         at = self._copy(change)
         self.segment.w[at : at + L.COPY_WORDS] = words
-        order.fence()  # the set before the word that announces it; partner: the kernel's `take_rules`
+        fence()  # the set before the word that announces it; partner: the kernel's `take_rules`
         self.segment.w[layout.CMD_RULES] = change
 
     def text(self) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ring.atomics import be16, be32, be64, byte
 from ring.hot import hot
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 
 
 @hot
@@ -16,13 +16,13 @@ def parse(u8, w, at, length, s):
     Returns OTHER, TCP, UDP, ICMP, IP or FRAGMENT.
     """
     if length < 14:
-        return verdicts.OTHER
+        return transports.OTHER
     kind = be16(u8, at + 12)
     l3 = 14
     tags = 0
     while (kind == 0x8100 or kind == 0x88A8 or kind == 0x9100) and tags >> 32 < 2:  # at most two tags count
         if length < l3 + 4:
-            return verdicts.OTHER
+            return transports.OTHER
         tags = ((tags >> 32) + 1) << 32 | (tags & 0xFFFF) << 16 | (be16(u8, at + l3) & 0xFFF)
         kind = be16(u8, at + l3 + 2)
         l3 += 4
@@ -31,18 +31,18 @@ def parse(u8, w, at, length, s):
         return _ipv4(u8, w, at, length, s, l3, tags & 0xFFFFFFFF)
     if kind == 0x86DD:
         return _ipv6(u8, w, at, length, s, l3, tags & 0xFFFFFFFF)
-    return verdicts.OTHER
+    return transports.OTHER
 
 
 @hot
 def _ipv4(u8, w, at, length, s, l3, tags):
     ip = at + l3
     if length < l3 + 20 or byte(u8, ip) >> 4 != 4:
-        return verdicts.OTHER
+        return transports.OTHER
     header = (byte(u8, ip) & 15) * 4
     total = be16(u8, ip + 2)
     if header < 20 or total < header or length < l3 + total:
-        return verdicts.OTHER
+        return transports.OTHER
     w[s + parsed.IPV] = 4
     w[s + parsed.SRC] = 0
     w[s + parsed.SRC + 1] = be32(u8, ip + 12)
@@ -60,10 +60,10 @@ def _ipv4(u8, w, at, length, s, l3, tags):
 def _ipv6(u8, w, at, length, s, l3, tags):
     ip = at + l3
     if length < l3 + 40 or byte(u8, ip) >> 4 != 6:
-        return verdicts.OTHER
+        return transports.OTHER
     end = l3 + 40 + be16(u8, ip + 4)
     if length < end:
-        return verdicts.OTHER
+        return transports.OTHER
     w[s + parsed.IPV] = 6
     for i in range(2):
         w[s + parsed.SRC + i] = be64(u8, ip + 8 + 8 * i)
@@ -78,7 +78,7 @@ def _ipv6(u8, w, at, length, s, l3, tags):
     # Hop-by-hop, routing, fragment, AH, destination options, mobility, HIP, shim6 (IANA's extension header types).
     while proto in (0, 43, 44, 51, 60, 135, 139, 140):
         if end < l4 + 8:
-            return verdicts.OTHER
+            return transports.OTHER
         size = 8 + byte(u8, at + l4 + 1) * 8
         if proto == 44:
             size = 8
@@ -93,7 +93,7 @@ def _ipv6(u8, w, at, length, s, l3, tags):
         if fragmented:
             break
         if end < l4:
-            return verdicts.OTHER
+            return transports.OTHER
     return _transport(u8, w, at, s, proto, l4, fragmented)
 
 
@@ -106,13 +106,13 @@ def _transport(u8, w, at, s, proto, l4, fragmented):
     end = w[s + parsed.END]
     w[s + parsed.DATA_LEN] = end - l4
     if fragmented:
-        return verdicts.FRAGMENT
+        return transports.FRAGMENT
     if proto == 6:
         if end < l4 + 20:
-            return verdicts.OTHER
+            return transports.OTHER
         header = (byte(u8, at + l4 + 12) >> 4) * 4
         if header < 20 or end < l4 + header:
-            return verdicts.OTHER
+            return transports.OTHER
         w[s + parsed.PORTS] |= be32(u8, at + l4)
         w[s + parsed.SEQ] = be32(u8, at + l4 + 4)
         w[s + parsed.ACK] = be32(u8, at + l4 + 8)
@@ -120,17 +120,17 @@ def _transport(u8, w, at, s, proto, l4, fragmented):
         w[s + parsed.WINDOW] = be16(u8, at + l4 + 14)
         w[s + parsed.DATA] = l4 + header
         w[s + parsed.DATA_LEN] = end - l4 - header
-        return verdicts.TCP
+        return transports.TCP
     if proto == 17:
         if end < l4 + 8:
-            return verdicts.OTHER
+            return transports.OTHER
         w[s + parsed.PORTS] |= be32(u8, at + l4)
         w[s + parsed.DATA] = l4 + 8
         w[s + parsed.DATA_LEN] = end - l4 - 8
-        return verdicts.UDP
+        return transports.UDP
     if proto == 1 or proto == 58:
-        return verdicts.ICMP
-    return verdicts.IP
+        return transports.ICMP
+    return transports.IP
 
 
 @hot

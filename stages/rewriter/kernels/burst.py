@@ -20,7 +20,7 @@ from stages.packets.kernels.parse import parse, reverse_key
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import find, touch
 from stages.packets.kernels.tcp_options import move, move_sack, move_timestamp
-from stages.packets.layout import parsed, rows, tcp, verdicts
+from stages.packets.layout import parsed, rows, tcp, transports
 from stages.rewriter.kernels.connections import change, current, end_connection
 from stages.rewriter.kernels.handshake import establish, handshake, header
 from stages.rewriter.kernels.icmp_errors import rewrite_error
@@ -54,7 +54,7 @@ def note_fins(w, row, c, wire, seen, acked, own, other):
 
 
 @hot
-def settle(u8, tcp_at, delta, partial):
+def mend_checksum(u8, tcp_at, delta, partial):
     """Put the change of the sum into the TCP checksum; a partial one covers only the pseudo-header."""
     if not partial:
         put_be16(u8, tcp_at + _CHECKSUM, updated(be16(u8, tcp_at + _CHECKSUM), delta))
@@ -72,7 +72,7 @@ def move_in(u8, w, row, c, at, partial):
         delta = fold(move(u8, tcp_at, _ACK, offset) + move_sack(u8, tcp_at, size, offset))
     if ts_offset != 0:
         delta = fold(delta + move_timestamp(u8, tcp_at, size, _TSECR, ts_offset))
-    settle(u8, tcp_at, delta, partial)
+    mend_checksum(u8, tcp_at, delta, partial)
     return counters.REWRITTEN_IN
 
 
@@ -148,7 +148,7 @@ def outward(u8, w, row, c, at, partial):
         delta = move(u8, tcp_at, _SEQ, -offset)
     if ts_offset != 0:
         delta = fold(delta + move_timestamp(u8, tcp_at, size, _TSVAL, -ts_offset))
-    settle(u8, tcp_at, delta, partial)
+    mend_checksum(u8, tcp_at, delta, partial)
     return counters.REWRITTEN_OUT
 
 
@@ -177,13 +177,15 @@ def first_fragment(u8, w, at):
 @hot
 def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
     """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under."""
-    verdict = parse(u8, w, at, length, tables.SCRATCH_AT)
-    if verdict == verdicts.FRAGMENT:
+    transport = parse(u8, w, at, length, tables.SCRATCH_AT)
+    if transport == transports.FRAGMENT:
         if not first_fragment(u8, w, at):
             return counters.PASSED_FRAGMENT
-    elif verdict != verdicts.TCP:
+    elif transport != transports.TCP:
         return (
-            rewrite_error(u8, w, row, at, partial) if inbound and verdict == verdicts.ICMP else counters.PASSED_NOT_TCP
+            rewrite_error(u8, w, row, at, partial)
+            if inbound and transport == transports.ICMP
+            else counters.PASSED_NOT_TCP
         )
     if not inbound:
         reverse_key(w, tables.SCRATCH_AT)

@@ -9,7 +9,7 @@ from stages.compare.layout import conns, options
 from stages.compare.layout import scalars as scalar_words
 from stages.compare.layout import slots as slot_words
 from stages.packets.layout import rows as table_rows
-from stages.packets.layout import table, verdicts
+from stages.packets.layout import table, transports
 from tests.rig import Rig
 
 
@@ -36,7 +36,7 @@ def audit(rig: Rig) -> None:
     for c in rows:
         _connection(w, c, slot, held, c in work)
         if c in grace:
-            assert w[c + conns.VERDICT] != verdicts.TCP
+            assert w[c + conns.TRANSPORT] != transports.TCP
             assert w[c + conns.HEAD + conns.PACKETS] != 0 and w[c + conns.HEAD + conns.SECONDARY] != 0
     for side in range(2):
         line = _by_arrival(w, scalars, side, slot)
@@ -79,7 +79,7 @@ def _connection(w: Any, c: int, slot: Any, held: dict[int, int], working: bool) 
             before, n = n, int(w[x + slot_words.NEXT])
         assert int(w[c + conns.TAIL + which]) == before and int(w[c + conns.COUNT + which]) == len(members)
         total += len(members)
-        if which == conns.PACKETS and w[c + conns.VERDICT] == verdicts.TCP:
+        if which == conns.PACKETS and w[c + conns.TRANSPORT] == transports.TCP:
             _cursor(w, c, members, slot)
     assert int(w[c + table_rows.PINNED]) == total + working
 
@@ -87,7 +87,7 @@ def _connection(w: Any, c: int, slot: Any, held: dict[int, int], working: bool) 
 def _parts(w: Any, n: int, which: int, held: dict[int, int], slot: Any) -> list[int]:
     """Slots of the fragments that a held packet stands for; the first of a group is the held packet itself."""
     x = slot(n)
-    gathering = int(w[w[x + slot_words.CONN] + conns.VERDICT]) == verdicts.FRAGMENT
+    gathering = int(w[w[x + slot_words.CONN] + conns.TRANSPORT]) == transports.FRAGMENT
     found: list[int] = []
     part = int(w[x + slot_words.PARTS])
     while part:

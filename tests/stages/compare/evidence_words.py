@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.compare.finding import build
 from stages.compare.layout import events, history, kept, reasons, records
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 from tests.packets import P_TCP, P_UDP, PSH, SYN, Packet, read, tcp_frame, udp_frame
 
 SERVER, CLIENT = "10.0.0.2", "10.0.0.1"
@@ -57,8 +57,8 @@ class Found:
             e[first : first + 4].view(np.uint8)[: len(cut)] = list(cut)
         if flow := self.of or (read(self.packets[0].frame) if self.packets else None):
             e[events.CONN] = 4711
-            kinds = {P_TCP: verdicts.TCP, P_UDP: verdicts.UDP, 1: verdicts.ICMP, 58: verdicts.ICMP}
-            e[events.VERDICT] = verdicts.FRAGMENT if flow.fragment else kinds.get(flow.proto, verdicts.IP)
+            kinds = {P_TCP: transports.TCP, P_UDP: transports.UDP, 1: transports.ICMP, 58: transports.ICMP}
+            e[events.TRANSPORT] = transports.FRAGMENT if flow.fragment else kinds.get(flow.proto, transports.IP)
             e[events.KEY : events.KEY + parsed.KEY_WORDS] = key(flow)
         return e
 

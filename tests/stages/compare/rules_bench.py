@@ -58,7 +58,7 @@ class Bench:
         """Number + 1 of the rule that the connection of a frame falls under."""
         if frame is not None:
             self.u8[BYTES : BYTES + len(frame)] = np.frombuffer(frame, np.uint8)
-            self.w[C + conns.VERDICT] = parse(self.u8, self.w, BYTES, len(frame), S)
+            self.w[C + conns.TRANSPORT] = parse(self.u8, self.w, BYTES, len(frame), S)
             self.w[C + rows.KEY : C + rows.KEY + 6] = self.w[S : S + 6]
         assert kernel.stale(self.w, self.row, C)
         kernel.classify(self.w, self.row, C)
@@ -78,10 +78,10 @@ class Bench:
         agreed = int(kernel.agree_stream(self.u8, self.w, C, x, y, len(a), offset))
         return agreed & 0xFFFFFFFF, agreed >> 32
 
-    def datagram(self, a: bytes, b: bytes, verdict: int) -> tuple[int, int]:
+    def datagram(self, a: bytes, b: bytes, transport: int) -> tuple[int, int]:
         """Two IP payloads: how many bytes agree, how many were forgiven."""
         x, y = self.place(a, b)
-        self.w[C + conns.VERDICT] = verdict
+        self.w[C + conns.TRANSPORT] = transport
         agreed = int(kernel.agree_datagram(self.u8, self.w, C, x, y, len(a)))
         return agreed & 0xFFFFFFFF, agreed >> 32
 

@@ -13,7 +13,7 @@ from stages.compare.kernels import rules as kernel
 from stages.compare.layout import conns
 from stages.compare.layout import rules as rule_words
 from stages.compare.rules.rule_set import from_table
-from stages.packets.layout import verdicts
+from stages.packets.layout import transports
 from tests.oracle.rules import Flow, Mask, agreeing, either, matches, one, star, then
 from tests.packets import P_TCP, P_UDP
 from tests.stages.compare.rules_bench import Bench, C, frame_of, mask
@@ -104,34 +104,34 @@ def test_datagrams_agree_where_every_byte_is_equal_masked_or_in_a_range(
     BENCH.classify(frame_of(Flow("10.0.0.1", "10.0.0.2", P_UDP, 80, 4711)))
     expected = agreeing(a, b, masks, True, ranges)
     state = BENCH.w[C + conns.PRIMARY_MASK], BENCH.w[C + conns.SECONDARY_MASK]
-    assert BENCH.datagram(b"headerAA" + a, b"headerAA" + b, verdicts.UDP)[0] == 8 + expected
-    same, forgiven = BENCH.datagram(b"headerAA" + a, b"headerBB" + b, verdicts.UDP)
+    assert BENCH.datagram(b"headerAA" + a, b"headerAA" + b, transports.UDP)[0] == 8 + expected
+    same, forgiven = BENCH.datagram(b"headerAA" + a, b"headerBB" + b, transports.UDP)
     assert same == (8 + expected if forgiven or expected < len(a) else 6)
     assert forgiven == sum(x != y for x, y in zip(a[:expected], b[:expected], strict=True))
-    assert BENCH.datagram(b"heXderAA" + a, b"headerAA" + b, verdicts.UDP) == (2, 0)
-    assert BENCH.datagram(a, b, verdicts.IP)[0] == expected
+    assert BENCH.datagram(b"heXderAA" + a, b"headerAA" + b, transports.UDP) == (2, 0)
+    assert BENCH.datagram(a, b, transports.IP)[0] == expected
     assert (BENCH.w[C + conns.PRIMARY_MASK], BENCH.w[C + conns.SECONDARY_MASK]) == state
 
 
 @pytest.mark.parametrize(
-    ("verdict", "first", "second", "expected"),
+    ("transport", "first", "second", "expected"),
     [
-        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1X34", (12, 1)),
-        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1234", (2, 0)),
-        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiXs1X34", (2, 0)),
-        (verdicts.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss12X4", (10, 0)),
-        (verdicts.UDP, b"ports__", b"ports_X", (6, 0)),
-        (verdicts.FRAGMENT, b"0123456789", b"012345678X", (9, 0)),
+        (transports.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1X34", (12, 1)),
+        (transports.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss1234", (2, 0)),
+        (transports.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiXs1X34", (2, 0)),
+        (transports.ICMP, b"\0\0AAiiss1234", b"\0\0BBiiss12X4", (10, 0)),
+        (transports.UDP, b"ports__", b"ports_X", (6, 0)),
+        (transports.FRAGMENT, b"0123456789", b"012345678X", (9, 0)),
     ],
 )
 def test_a_checksum_may_differ_only_with_what_is_masked(
-    verdict: int, first: bytes, second: bytes, expected: tuple[int, int]
+    transport: int, first: bytes, second: bytes, expected: tuple[int, int]
 ) -> None:
     """ICMP and UDP, with a mask of byte 1 of the payload; a fragment is compared as it is."""
     bench = Bench()
     bench.use(mask(bytes="1"))
     bench.classify(frame_of(Flow("10.0.0.1", "10.0.0.2", P_UDP, 80, 4711)))
-    assert bench.datagram(first, second, verdict) == expected
+    assert bench.datagram(first, second, transport) == expected
 
 
 def test_a_date_and_a_cookie_are_masked_and_nothing_else() -> None:

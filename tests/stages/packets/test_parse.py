@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ring.hot import JIT
 from stages.packets.kernels.parse import parse, reverse_key
-from stages.packets.layout import parsed, verdicts
+from stages.packets.layout import parsed, transports
 from tests.packets import (
     MOD,
     P_FRAGMENT,
@@ -37,7 +37,7 @@ from tests.packets import (
 AT = 24  # where frames lie in the array
 V4 = ("10.1.2.3", "192.168.200.250")
 V6 = ("fd00::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")
-VERDICTS = {6: verdicts.TCP, 17: verdicts.UDP, 1: verdicts.ICMP, 58: verdicts.ICMP}
+TRANSPORTS = {6: transports.TCP, 17: transports.UDP, 1: transports.ICMP, 58: transports.ICMP}
 
 
 class Guarded:
@@ -87,8 +87,8 @@ def test_tcp_fields(
         *pair, sport, dport, seq=seq, ack=ack, flags=flags, payload=payload, options=opt_timestamp(1, 2), vlans=vlans,
         window=4321, pad=pad, **more,
     )  # fmt: skip
-    verdict, w = scan(frame)
-    assert verdict == verdicts.TCP
+    transport, w = scan(frame)
+    assert transport == transports.TCP
     assert list(w[parsed.SRC : parsed.SRC + 4]) == halves(pair[0]) + halves(pair[1])
     assert w[parsed.PORTS] == 6 << 32 | sport << 16 | dport
     version = 6 if ":" in pair[0] else 4
@@ -106,8 +106,8 @@ def test_tcp_fields(
 def test_udp_fields(pair: tuple[str, str], sport: int, dport: int, data: bytes, vlans: list[int], pad: bool) -> None:
     """Ports and payload of a datagram."""
     frame = udp_frame(*pair, sport, dport, data, vlans=vlans, pad=pad)
-    verdict, w = scan(frame)
-    assert verdict == verdicts.UDP
+    transport, w = scan(frame)
+    assert transport == transports.UDP
     assert w[parsed.PORTS] == 17 << 32 | sport << 16 | dport
     assert frame[w[parsed.DATA] : w[parsed.DATA] + w[parsed.DATA_LEN]] == data
 
@@ -115,10 +115,10 @@ def test_udp_fields(pair: tuple[str, str], sport: int, dport: int, data: bytes, 
 @pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
 def test_other_protocols(pair: tuple[str, str]) -> None:
     """ICMP and what else runs over IP have a key by address and protocol."""
-    assert scan(icmp_frame(*pair))[0] == verdicts.ICMP
-    verdict, w = scan(ip_frame(*pair, 47, b"gre?"))
-    assert (verdict, w[parsed.PORTS], w[parsed.DATA_LEN]) == (verdicts.IP, 47 << 32, 4)
-    assert scan(ip_frame(*pair, 59, b""))[0] == verdicts.IP
+    assert scan(icmp_frame(*pair))[0] == transports.ICMP
+    transport, w = scan(ip_frame(*pair, 47, b"gre?"))
+    assert (transport, w[parsed.PORTS], w[parsed.DATA_LEN]) == (transports.IP, 47 << 32, 4)
+    assert scan(ip_frame(*pair, 59, b""))[0] == transports.IP
 
 
 def test_what_has_no_key() -> None:
@@ -129,7 +129,7 @@ def test_what_has_no_key() -> None:
         frame[:14] + b"\x65" + frame[15:], frame[:14] + b"\x44" + frame[15:], ether(b"", 0x8100),
         ether(b"\0" * 4, 0x8100),
     ):  # fmt: skip
-        assert scan(other)[0] == verdicts.OTHER
+        assert scan(other)[0] == transports.OTHER
 
 
 @pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
@@ -139,8 +139,8 @@ def test_fragments(pair: tuple[str, str]) -> None:
     keys = set()
     frames = fragments(*pair, 17, body, 64, ident=0x1234, vlans=(9,))
     for i, frame in enumerate(frames):
-        verdict, w = scan(frame)
-        assert verdict == verdicts.FRAGMENT
+        transport, w = scan(frame)
+        assert transport == transports.FRAGMENT
         assert (w[parsed.IP_ID], w[parsed.FRAG]) == (0x1234, 64 * i << 1 | (i < len(frames) - 1))
         assert frame[w[parsed.L4] : w[parsed.END]] == body[64 * i : 64 * i + 64]
         assert w[parsed.DATA_LEN] == len(body[64 * i : 64 * i + 64])
@@ -152,8 +152,8 @@ def test_fragments(pair: tuple[str, str]) -> None:
 def test_an_atomic_fragment_is_a_whole_datagram() -> None:
     """RFC 6946: offset 0, no more to come."""
     frame = udp_frame(*V6, 5, 6, b"whole", extensions=[hop_by_hop(), fragment_header(0, False, 3)])
-    verdict, w = scan(frame)
-    assert (verdict, w[parsed.PORTS]) == (verdicts.UDP, 17 << 32 | 5 << 16 | 6)
+    transport, w = scan(frame)
+    assert (transport, w[parsed.PORTS]) == (transports.UDP, 17 << 32 | 5 << 16 | 6)
     assert P_FRAGMENT in frame[14 + 40 : 14 + 48]
 
 
@@ -168,9 +168,9 @@ def test_an_atomic_fragment_is_a_whole_datagram() -> None:
 )
 def test_cut_anywhere_it_is_other(frame: bytes) -> None:
     """A frame shorter than its headers or its IP length say is never read beyond its end."""
-    assert scan(frame)[0] != verdicts.OTHER
+    assert scan(frame)[0] != transports.OTHER
     for size in range(len(frame)):
-        assert scan(frame[:size])[0] == verdicts.OTHER
+        assert scan(frame[:size])[0] == transports.OTHER
 
 
 @pytest.mark.parametrize("total", range(60))
@@ -178,12 +178,12 @@ def test_an_ip_length_that_cuts_the_tcp_header_is_other(total: int) -> None:
     """The frame is long enough, the datagram is not."""
     frame = bytearray(ether(ipv4(*V4, 6, tcp(*V4, 1, 2, options=b"\1" * 20)), 0x0800))
     frame[16:18] = total.to_bytes(2, "big")
-    assert scan(bytes(frame))[0] == verdicts.OTHER
+    assert scan(bytes(frame))[0] == transports.OTHER
 
 
 @given(st.binary(max_size=120), st.sampled_from([b"\x08\x00", b"\x86\xdd", b"\x81\x00\0\5\x08\x00", b"\x88\xa8", b""]))
 def test_garbage_is_read_within_its_bounds(data: bytes, kind: bytes) -> None:
-    """Any bytes: a verdict, and every offset inside the frame."""
+    """Any bytes: a transport, and every offset inside the frame."""
     garbage(b"\2" * 12 + kind + data if kind else data)
 
 
@@ -207,15 +207,22 @@ def test_damaged_frames_are_read_within_their_bounds(data: st.DataObject) -> Non
 
 
 def garbage(frame: bytes) -> None:
-    """Whatever the verdict, what it says lies inside the frame."""
-    verdict, w = scan(frame)
-    assert verdict in (verdicts.OTHER, verdicts.TCP, verdicts.UDP, verdicts.ICMP, verdicts.IP, verdicts.FRAGMENT)
-    if verdict == verdicts.OTHER:
+    """Whatever the transport, what it says lies inside the frame."""
+    transport, w = scan(frame)
+    assert transport in (
+        transports.OTHER,
+        transports.TCP,
+        transports.UDP,
+        transports.ICMP,
+        transports.IP,
+        transports.FRAGMENT,
+    )
+    if transport == transports.OTHER:
         return
     assert 14 <= w[parsed.L3] < w[parsed.L4] <= w[parsed.DATA] <= w[parsed.END] <= len(frame)
     assert w[parsed.DATA] + w[parsed.DATA_LEN] == w[parsed.END]
-    if verdict != verdicts.FRAGMENT:
-        assert VERDICTS.get(int(w[parsed.PROTO]), verdicts.IP) == verdict
+    if transport != transports.FRAGMENT:
+        assert TRANSPORTS.get(int(w[parsed.PROTO]), transports.IP) == transport
 
 
 @given(hosts, ports, ports)

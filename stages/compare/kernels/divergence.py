@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from ring.hot import hot
-from ring.kernels.ledger import count, put, scalar
+from ring.kernels.ledger import count, put
 from stages.compare.kernels.checkpoint_requests import ask, count_difference
-from stages.compare.layout import conns, counters, options, reasons, scalars
-from stages.packets.layout import rows, verdicts
-
-
-@hot
-def queue_work(w, row, c):
-    """Put a connection on the work list: it can go on, but for want of room or of undo log it did not."""
-    if w[c + conns.FLAGS] & conns.CF_WORK == 0:
-        put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_WORK)
-        put(w, c + rows.PINNED, w[c + rows.PINNED] + 1)  # a row on the list is not evicted, even with nothing held
-        put(w, c + conns.WORK_NEXT, w[scalar(row, scalars.WORK)])
-        w[scalar(row, scalars.WORK)] = c
+from stages.compare.kernels.work_list import queue_work
+from stages.compare.layout import conns, counters, options, reasons
+from stages.packets.layout import transports
 
 
 @hot
@@ -37,6 +28,6 @@ def diverge(u8, w, row, c, reason, now):
     differs(u8, w, row, reason, now)
     if w[options.LOCAL] == 0:
         put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_DIVERGED)
-    elif w[c + conns.VERDICT] == verdicts.TCP:
+    elif w[c + conns.TRANSPORT] == transports.TCP:
         put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_PASS)
         queue_work(w, row, c)

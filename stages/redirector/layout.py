@@ -1,10 +1,13 @@
-"""Counters of a filter-redirector."""
+"""Ports and counters of a filter-redirector."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from stages.kind import Counters
+
+TX_IN, RX_IN, INDEV = range(3)
+TX_OUT, RX_OUT, OUTDEV = range(3)
 
 _OWN = Counters()
 PASSED_ON: Final = _OWN.counter(

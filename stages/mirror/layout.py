@@ -1,16 +1,27 @@
-"""Options of a filter-mirror, and what its kernel notes of outdev.
+"""Ports, counters and options of a filter-mirror, and what its kernel notes of outdev.
 
-The notes are not committed: a new incarnation begins with zeros.
+The notes are not committed: a new process of the stage begins with zeros.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from ring import layout
 from ring.fields import Words
+from ring.layout import OPTIONS
+from stages.kind import Counters
 
-_OPTIONS = Words("worker", start=layout.OPTIONS)
+TX_IN, RX_IN = range(2)
+TX_OUT, RX_OUT, OUTDEV = range(3)
+
+_OWN = Counters()
+DROPPED_NO_PEER: Final = _OWN.counter("dropped_no_peer", "copies not made because outdev had no peer connected")
+DROPPED_STALLED: Final = _OWN.counter(
+    "dropped_stalled", "copies not made because outdev was full and took nothing for stall_timeout"
+)
+COUNTERS: Final = _OWN.listed
+
+_OPTIONS = Words("worker", start=OPTIONS)
 STALL_NS: Final = _OPTIONS.word("stall_ns", "ns of stall_timeout, 0: wait for ever")
 
 _NOTES = Words("kernels", start=_OPTIONS.end)

@@ -1,6 +1,0 @@
-"""Ports of a filter-mirror, by their index in the kernels."""
-
-from __future__ import annotations
-
-TX_IN, RX_IN = range(2)
-TX_OUT, RX_OUT, OUTDEV = range(3)

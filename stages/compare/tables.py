@@ -74,13 +74,13 @@ def _put_together(w: Any, slot: Sequence[int]) -> bool:
 
 
 _FRAGMENT_ROWS: Final = {
-    **dict.fromkeys(("settled", "settled_at"), _of_fragments),
+    **dict.fromkeys(("given_up", "given_up_at"), _of_fragments),
     **dict.fromkeys(("primary_isn", "secondary_isn", "primary_max_ack", "secondary_max_ack"), _of_connection),
 }
 _FRAGMENT_SLOTS: Final = {
     **dict.fromkeys(("ident", "place", "here", "whole", "last"), _fragment),
     **dict.fromkeys(("seq", "end", "ack", "flags", "life"), _segment),
-    "verdict": _put_together,
+    "transport": _put_together,
 }
 
 
@@ -186,7 +186,7 @@ TABLES: Final = (
         conns.WORDS,
         {"flags": conns.FLAG_NAMES, "transport": transports.NAMES},
         ("seen", "count", "flags", "compared", "primary_next", "primary_max_ack", "secondary_max_ack", "rule"),
-        parts=_BY_LIST | dict.fromkeys(("settled", "settled_at"), SIDES),
+        parts=_BY_LIST | dict.fromkeys(("given_up", "given_up_at"), SIDES),
         shown={"rule": _show_tag},
         holds=_FRAGMENT_ROWS,
     ),

@@ -249,9 +249,9 @@ def test_a_row_of_fragments_has_words_of_its_own(inspect: Any) -> None:
         rig.run(now=2)
         row = json.loads(inspect(name, "it", "connections", "0", "--json")[1])
         assert row["shown"]["key"] == "udp in fragments 10.0.0.2 > 10.0.0.1"
-        assert row["shown"]["primary_isn"] == "" and row["shown"]["settled"] != ""
+        assert row["shown"]["primary_isn"] == "" and row["shown"]["given_up"] != ""
         text = inspect(name, "it", "connections", "0")[1]
-        assert "settled_at" in text and "primary_isn" not in text
+        assert "given_up_at" in text and "primary_isn" not in text
         slot = json.loads(inspect(name, "it", "slots", "--json")[1])["rows"][0]
         assert slot["shown"]["seq"] == "" and slot["shown"].get("ident") != ""
 
@@ -310,8 +310,8 @@ def test_an_offset_is_a_signed_number(inspect: Any) -> None:
         (["flags!=-"], [0, 1]),
         (["live=yes"], [0, 1]),
         (["closed=true"], []),
-        (["verdict=tcp"], [0, 1]),
-        (["verdict=1"], [0, 1]),
+        (["transport=tcp"], [0, 1]),
+        (["transport=1"], [0, 1]),
         (["rule=-"], [0, 1]),
         (["cursor=-"], [1]),
         (["head.packets=-", "key=4711"], [1]),
@@ -324,7 +324,7 @@ def test_an_offset_is_a_signed_number(inspect: Any) -> None:
         (["seen=1"], [1]),
         (["grace_since=-"], [0, 1]),
         (["work_next=-"], [0, 1]),
-        (["settled_at<1h"], []),
+        (["given_up_at<1h"], []),
     ],
     ids=str,
 )
@@ -371,7 +371,7 @@ def test_rows_of_other_tables(table: str, condition: str, found: int, compare: t
         ("lives=1", "connections has no field 'lives'; known: key, hash, live"),
         ("flags=SYNCD", "no flag 'SYNCD'; known: SYNCED, P_SYN"),
         ("flags>SYNCED", "only = and != mean something"),
-        ("verdict=tpc", "'tpc' is no value of verdict; known: other, tcp"),
+        ("transport=tpc", "'tpc' is no value of transport; known: other, tcp"),
         ("count.slots=1", "count has no part 'slots'; known: packets, acks, secondary"),
         ("hash.1=1", "hash has no part '1'; known: 0 to 0"),
         ("key=10.0.0", "'10.0.0' is no address, port or protocol"),

@@ -11,7 +11,7 @@ from stages.capture import files
 from stages.capture.layout import recording
 from stages.dump import layout
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Claim, Kind, options_table, scalars_table
+from stages.kind import FILTER, Balance, Claim, Kind, Qemu, options_table, scalars_table
 from stages.schema import FILE, MEMORY, Mistake, integer, key
 
 
@@ -70,5 +70,5 @@ KIND: Final = Kind(
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,
-    qemu=("netdev", "queue", "status", "position", "insert", "file", "maxlen"),
+    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "file", "maxlen"), part=False),
 )

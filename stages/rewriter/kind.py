@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Headline, Kind, Table, scalars_table
+from stages.kind import FILTER, Balance, Headline, Kind, Qemu, Table, scalars_table
 from stages.packets.layout import table
 from stages.packets.tables import connections, scratch
 from stages.rewriter.layout import conns, counters, scalars, tables
@@ -95,5 +95,5 @@ KIND: Final = Kind(
     deaf=("checkpoint", "failover"),  # two counts do not say which came first, and after a failover none is of use
     mistakes=_mistakes,
     headlines=(Headline("checkpoints", ("checkpoints",), once=True),),
-    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"),
+    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"), side="secondary"),
 )

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Final
 
-from stages.kind import FILTER
+from stages.kind import FILTER, VARIANT_KEYS
 from stages.schema import FILE
 from tools.from_qemu import endpoints
 from tools.from_qemu.endpoints import Names, switch, whole
 from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
 from tools.from_qemu.options import Option, keys, options
 from tools.from_qemu.properties import (
-    COMPARE,
-    FILTERS,
     KINDS,
     LINKS,
     OTHERS,
@@ -31,6 +29,7 @@ from tools.from_qemu.words import CommandLine, Trouble, show
 
 PRIMARY: Final = "primary"
 SECONDARY: Final = "secondary"
+_COMPARE: Final = "colo-compare"  # by its name, as others below, only where there is advice about it alone
 
 
 def colo_objects(line: CommandLine) -> list[str]:
@@ -41,7 +40,7 @@ def colo_objects(line: CommandLine) -> list[str]:
 
 def side_of(kinds: Iterable[str]) -> str:
     """Which side has objects of these types."""
-    return PRIMARY if {COMPARE, "filter-mirror"} & set(kinds) else SECONDARY
+    return PRIMARY if any(kind in KINDS and KINDS[kind].qemu.side == PRIMARY for kind in kinds) else SECONDARY
 
 
 def _order(note: Note) -> int:
@@ -74,7 +73,8 @@ class _Conversion:
 
     def run(self) -> Converted:
         if not any(o.kind in PARTS for o in self.ours):
-            raise Trouble("", f"no {', '.join(FILTERS)} or {COMPARE} in the command line", "give one that has them")
+            missing = f"no {', '.join(PARTS[:-1])} or {PARTS[-1]} in the command line"
+            raise Trouble("", missing, "give one that has them")
         self._unknown_properties()
         wanted = {v: None for o in self.ours for k, v in o.values.items() if k in LINKS and v}
         used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
@@ -85,22 +85,22 @@ class _Conversion:
         for name in chardevs.keys() - rings.keys():
             self._resolve(addresses[name], chardevs[name])
         names = self._stage_names(addresses, rings)
-        filters = {o.id: self._filter(o, names) for o in self.ours if KINDS[o.kind].table == FILTER}
-        compares = {o.id: self._compare(o, names) for o in self.ours if o.kind == COMPARE}
+        filters_first = sorted(self.ours, key=lambda thing: KINDS[thing.kind].table != FILTER)
+        objects: dict[tuple[str, ...], Table] = {}
+        for thing in filters_first:
+            objects[KINDS[thing.kind].table, thing.id] = self._object(thing, names)
         netdevs = {name: self._netdev(name) for name in self._filtered()}
-        self._missing_parts(compares)
+        self._missing_parts()
         tables: dict[tuple[str, ...], Table] = {("pipeline",): {"name": self.name, "runtime_dir": self.asked.runtime}}
         for name in used:
             if rings.get(name, name) == name:
                 tables["chardev", names[name]] = {"backend": "ring"} if name in rings else addresses[name]
         tables |= {("netdev", name): table for name, table in netdevs.items()}
-        tables |= {("filter", name): table for name, table in filters.items()}
-        tables |= {("compare", name): table for name, table in compares.items()}
+        tables |= objects
         for name in sorted(self.asked.hosts.keys() - self.names.replaced):
             self._note("note", "--replace-host", f"no host {show(name)} in what is carried over")
         qemu, notes = self.remains.options(self.netdevs)
-        places: dict[tuple[str, ...], str] = {("filter", name): self.objects[name].place for name in filters}
-        places |= {("compare", name): self.objects[name].place for name in compares}
+        places: dict[tuple[str, ...], str] = {path: self.objects[path[1]].place for path in objects}
         places |= {("netdev", name): self.netdevs[name].place for name in netdevs if name in self.netdevs}
         places |= {("chardev", names[name]): chardevs[name].place for name in used if name in chardevs}
         return Converted(self.side, tables, sorted(self.notes + notes, key=_order), qemu, places)
@@ -153,8 +153,10 @@ class _Conversion:
     def _side(self, place: str) -> str:
         """Whose command line it is.  Raises `Trouble` where its objects are the other side's than what is asked for."""
         found = side_of(o.kind for o in self.ours)
-        primary = [o for kind in (COMPARE, "filter-mirror") for o in self.ours if o.kind == kind]
-        secondary = [o for o in self.ours if o.kind == "filter-rewriter"]
+        told_first = sorted(self.ours, key=lambda thing: KINDS[thing.kind].table == FILTER)  # of a side that has both
+        primary, secondary = (
+            [o for o in told_first if KINDS[o.kind].qemu.side == side] for side in (PRIMARY, SECONDARY)
+        )
         if self.asked.side in (None, found) or bool(primary) == bool(secondary):  # both: one that has taken over
             return self.asked.side or found
         shown = (primary or secondary)[0]
@@ -233,14 +235,21 @@ class _Conversion:
 
     # --- objects --------------------------------------------------------------------------------------------------
 
-    def _filter(self, thing: Thing, names: Mapping[str, str]) -> Table:
-        table = {"type": thing.kind, **self._properties(thing, names)}
+    def _object(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        kind, table = KINDS[thing.kind], self._properties(thing, names)
+        if kind.variant:
+            table = {VARIANT_KEYS[kind.table]: kind.variant, **table}
         position = table.get("position", "")
         if position.startswith("id=") and position[3:] not in {o.id for o in self.ours}:
             del table["position"]
             table.pop("insert", None)
             text = f"position={position}: that filter is not in the pipeline; it stands at the tail"
             self._note("lost", thing.place, text)
+        if thing.kind == _COMPARE and "notify_dev" not in table:
+            table["checkpoint"] = "local"
+            text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
+            text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
+            self._note("lost", thing.place, f"{text} with notify_dev")
         return table
 
     def _properties(self, thing: Thing, names: Mapping[str, str]) -> Table:
@@ -248,7 +257,7 @@ class _Conversion:
         self._known(thing)
         kind, table = KINDS[thing.kind], Table()
         checks = {f.name: f for f in fields(kind.config)}
-        for key in kind.qemu:
+        for key in kind.qemu.properties:
             value, usual = thing.values.get(key, ""), checks[key].default
             if isinstance(usual, bool):
                 if switch(thing.values, key, False, thing.place):
@@ -270,15 +279,6 @@ class _Conversion:
             return path
         return f"{self.asked.folder}/{path}"
 
-    def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
-        place, table = thing.place, self._properties(thing, names)
-        if "notify_dev" not in table:
-            table["checkpoint"] = "local"
-            text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
-            text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
-            self._note("lost", place, f"{text} with notify_dev")
-        return table
-
     def _unknown_properties(self) -> None:
         for thing in self.ours:
             for key in unknown(thing):
@@ -292,7 +292,7 @@ class _Conversion:
         if near is not None:
             raise Trouble(thing.place, f"{key}={show(value)[1:-1]}: there is none of that id", f"{near}, perhaps")
 
-    def _missing_parts(self, compares: Mapping[str, Table]) -> None:
+    def _missing_parts(self) -> None:
         for thing in self.ours:
             thread = thing.values.get("iothread", "")
             if thread and thread not in self.objects:
@@ -311,11 +311,11 @@ class _Conversion:
         if self.side == SECONDARY and "filter-rewriter" not in kinds:
             text = "no filter-rewriter: sequence numbers of the two guests differ, so every TCP connection will be a"
             self._note("do", "", f"{text} difference; add one with queue=all behind them")
-        compare = next((o for o in self.ours if o.kind == COMPARE), None)
+        compare = next((o for o in self.ours if o.kind == _COMPARE), None)
         if compare is not None and "filter-mirror" not in kinds:
             text = "no filter-mirror: the secondary's guest gets none of the packets that clients send; add one"
             self._note("do", compare.place, f"{text} with queue=tx and outdev=")
-        if self.side == PRIMARY and not compares:
+        if self.side == PRIMARY and compare is None:
             self._note("note", "", "no colo-compare in this command line: nothing is compared here")
         for thing in self.objects.values():
             if thing.kind in OTHERS:

@@ -67,7 +67,10 @@ class _Conversion:
         self._collect()
         self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
         self.names.used |= set(asked.taps.values())
-        self.ours = [o for o in self.objects.values() if o.kind in KINDS]
+        found = [o for o in self.objects.values() if o.kind in KINDS]
+        self.ours = [o for o in found if KINDS[o.kind].qemu.part]
+        extras = self._extras([o for o in found if o not in self.ours])
+        self.ours = [o for o in found if o in self.ours or o in extras]
         self.side = self._side(line.place)
         self.name = self._name()
 
@@ -235,6 +238,16 @@ class _Conversion:
 
     # --- objects --------------------------------------------------------------------------------------------------
 
+    def _extras(self, found: Iterable[Thing]) -> list[Thing]:
+        """Those of the objects that are no part of COLO which go along with the parts on their netdev."""
+        netdevs, along = self._filtered(), []
+        for thing in found:
+            if thing.values.get("netdev", "") in netdevs:
+                along.append(thing)
+            else:
+                self._note("note", thing.place, "no part of COLO is on its netdev: it stays in QEMU")
+        return along
+
     def _object(self, thing: Thing, names: Mapping[str, str]) -> Table:
         kind, table = KINDS[thing.kind], self._properties(thing, names)
         if kind.variant:
@@ -321,6 +334,10 @@ class _Conversion:
             if thing.kind in OTHERS:
                 text = "it has no counterpart: it stays in QEMU, between the guest and the pipeline"
                 self._note("lost", thing.place, text)
+            position = thing.values.get("position", "")
+            if thing not in self.ours and any(position == f"id={o.id}" for o in self.ours):
+                text = f"position={position}: that filter is not in QEMU any more, which will refuse this one: take its"
+                self._note("do", thing.place, f"{text} position and insert out")
 
     # --- netdevs --------------------------------------------------------------------------------------------------
 

@@ -188,13 +188,15 @@ class Qemu(NamedTuple):
     ``properties``: QEMU's names for those that stand in config.toml as they are, empty: QEMU has no such object;
     ``ignored``: those that nothing here needs.  ``side``: whose command line it is that has one (``primary``,
     ``secondary``), empty: it may be either's.  ``part``: it is a part of COLO; what is none is carried over only beside
-    a part on its netdev, and stays in QEMU where it cannot be.
+    a part on its netdev, and stays in QEMU where it cannot be.  ``most``: of a property, beyond which more changes
+    nothing here and is not taken.
     """
 
     properties: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     side: str = ""
     part: bool = True
+    most: Mapping[str, int] = {}
 
 
 class Table(NamedTuple):

@@ -70,5 +70,9 @@ KIND: Final = Kind(
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,
-    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "file", "maxlen"), part=False),
+    qemu=Qemu(
+        ("netdev", "queue", "status", "position", "insert", "file", "maxlen"),
+        part=False,
+        most={"maxlen": MAX_FRAME},
+    ),
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from stages.kind import FILTER, VARIANT_KEYS
-from stages.schema import FILE
+from stages.kind import FILTER, VARIANT_KEYS, Claim, Kind
+from stages.schema import FILE, ID, IDENT, Mistake, Reader
 from tools.from_qemu import endpoints
 from tools.from_qemu.endpoints import Names, switch, whole
 from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
@@ -47,6 +48,13 @@ def _order(note: Note) -> int:
     """The number of a note's line or word; what has none stands last."""
     m = re.match(r"(?:process \d+, )?(?:line|word) (\d+)", note.place)
     return int(m[1]) if m else 1 << 30
+
+
+class _Trial(NamedTuple):
+    """What is wrong with an object for its kind, and what it takes."""
+
+    mistakes: Sequence[str] = ()
+    claims: Sequence[Claim] = ()
 
 
 def convert(line: CommandLine, asked: Asked) -> Converted:
@@ -238,15 +246,58 @@ class _Conversion:
 
     # --- objects --------------------------------------------------------------------------------------------------
 
-    def _extras(self, found: Iterable[Thing]) -> list[Thing]:
+    def _extras(self, found: Sequence[Thing]) -> list[Thing]:
         """Those of the objects that are no part of COLO which go along with the parts on their netdev."""
         netdevs, along = self._filtered(), []
+        beside = {thing.id: thing.values.get("netdev", "") in netdevs for thing in found}
+        trials = {thing.id: self._trial(thing, beside[thing.id]) for thing in found}
         for thing in found:
-            if thing.values.get("netdev", "") in netdevs:
-                along.append(thing)
-            else:
+            wrong = [*trials[thing.id].mistakes, *self._taken(thing.id, trials)]
+            if not beside[thing.id]:
                 self._note("note", thing.place, "no part of COLO is on its netdev: it stays in QEMU")
+            elif wrong:
+                text = "it stays in QEMU, between the guest and the pipeline"
+                self._note("lost", thing.place, "; ".join([*wrong, text]))
+            else:
+                along.append(thing)
         return along
+
+    def _trial(self, thing: Thing, beside: bool) -> _Trial:
+        """What its kind says of an object: what is right for QEMU, perhaps on another host, may be wrong here.
+
+        Raises `Trouble` for what QEMU would refuse of one that stands ``beside`` a part of COLO.
+        """
+        try:
+            self._known(thing)
+        except Trouble as trouble:
+            return _Trial([str(trouble).removeprefix(f"{thing.place}: ")])
+        kind, told = KINDS[thing.kind], len(self.notes)
+        try:
+            unknown(thing)
+            table, mistakes = self._read(kind, self._properties(thing, {}))
+        except Trouble:
+            if beside:
+                raise
+            return _Trial()
+        del self.notes[told:]
+        mistakes += kind.mistakes(table, "", not mistakes)
+        if not re.fullmatch(ID, thing.id):
+            mistakes.append(Mistake(".id", show(thing.id), IDENT.expected))
+        return _Trial([str(mistake).removeprefix(".") for mistake in mistakes], list(kind.claims(table, "")))
+
+    def _taken(self, name: str, trials: Mapping[str, _Trial]) -> Iterable[str]:
+        """What others take, too.  Also what stays in QEMU takes it, so then both stay there."""
+        for claim in trials[name].claims:
+            others = (n for n, t in trials.items() if n != name and any(c.what == claim.what for c in t.claims))
+            for other in others:
+                taken = self.objects[other].place
+                found, expected = claim.found.format(taken=taken), claim.expected.format(taken=taken)
+                yield str(Mistake(claim.path, found, expected)).removeprefix(".")
+
+    def _read(self, kind: Kind, table: Table) -> tuple[Any, list[Mistake]]:
+        """A table as its kind's class, and what is wrong with its keys."""
+        reader = Reader(Path(self.asked.base).absolute(), [])
+        return reader.read(kind.config, table, ""), reader.mistakes
 
     def _object(self, thing: Thing, names: Mapping[str, str]) -> Table:
         kind, table = KINDS[thing.kind], self._properties(thing, names)
@@ -277,12 +328,19 @@ class _Conversion:
                     table[key] = True
             elif isinstance(usual, int):
                 if key in thing.values:
-                    table[key] = whole(value, key, thing.place)
+                    table[key] = self._number(thing, kind, key)
             elif value and checks[key].metadata["check"] is FILE:
                 table[key] = self._path(value, thing.place, key)
             elif value:
                 table[key] = names[value] if key in LINKS else value
         return table
+
+    def _number(self, thing: Thing, kind: Kind, key: str) -> int:
+        value = whole(thing.values[key], key, thing.place)
+        most = kind.qemu.most.get(key, value)
+        if value > most:
+            self._note("note", thing.place, f"{key}={value} is {most} here: more would change nothing")
+        return min(value, most)
 
     def _path(self, path: str, place: str, key: str) -> str:
         """Relative paths start from the folder that QEMU runs in."""

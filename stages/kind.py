@@ -189,7 +189,7 @@ class Qemu(NamedTuple):
     ``ignored``: those that nothing here needs.  ``side``: whose command line it is that has one (``primary``,
     ``secondary``), empty: it may be either's.  ``part``: it is a part of COLO; what is none is carried over only beside
     a part on its netdev, and stays in QEMU where it cannot be.  ``most``: of a property, beyond which more changes
-    nothing here and is not taken.
+    nothing here and is not taken.  ``differs(table)``: what comes out otherwise here than with QEMU, each in words.
     """
 
     properties: tuple[str, ...] = ()
@@ -197,6 +197,7 @@ class Qemu(NamedTuple):
     side: str = ""
     part: bool = True
     most: Mapping[str, int] = {}
+    differs: Callable[[Any], Iterable[str]] = lambda table: ()
 
 
 class Table(NamedTuple):

@@ -142,3 +142,13 @@ def test_what_qemu_refuses_of_a_dump_is_refused_here_unless_it_stays_there(run, 
     done = run(f"{LINE} -netdev user,id=u0 {away}")
     assert done.status == 0
     assert away in done.qemu
+
+
+@pytest.mark.parametrize(("name", "pcapng"), [("a", True), ("a.pcapng", True), ("a.pcap", False), ("a.cap", False)])
+def test_it_is_told_what_of_a_dump_is_otherwise_than_with_qemu(run, name: str, pcapng: bool) -> None:
+    done = run(f"{LINE} {dump(0, f'/tmp/{name}')}")
+    assert done.status == 0
+    note = "line 1, filter-dump d0: 8 files of 64MiB are kept at most, the oldest are removed (files, file_size)"
+    assert f"{note}: QEMU's grows for ever" in done.told.partition("To know:")[2]
+    assert ("d0: it is written as pcapng, because its name ends neither in .pcap nor in .cap" in done.told) == pcapng
+    assert "grows for ever" not in run(f"{LINE} {dump(0, f'/none/here/{name}')}").told  # it stays QEMU's

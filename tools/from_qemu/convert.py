@@ -301,6 +301,10 @@ class _Conversion:
 
     def _object(self, thing: Thing, names: Mapping[str, str]) -> Table:
         kind, table = KINDS[thing.kind], self._properties(thing, names)
+        made, mistakes = self._read(kind, table)
+        if not mistakes:
+            for text in kind.qemu.differs(made):
+                self._note("note", thing.place, text)
         if kind.variant:
             table = {VARIANT_KEYS[kind.table]: kind.variant, **table}
         position = table.get("position", "")

@@ -203,6 +203,24 @@ class Annex(NamedTuple):
     module: str
 
 
+class Qemu(NamedTuple):
+    """QEMU's object of a kind, for `tools.from_qemu`.
+
+    ``properties``: QEMU's names for those that stand in config.toml as they are, empty: QEMU has no such object;
+    ``ignored``: those that nothing here needs.  ``side``: whose command line it is that has one (``primary``,
+    ``secondary``), empty: it may be either's.  ``part``: it is a part of COLO; what is none is carried over only beside
+    a part on its netdev, and stays in QEMU where it cannot be.  ``most``: of a property, beyond which more changes
+    nothing here and is not taken.  ``differs(table)``: what comes out otherwise here than with QEMU, each in words.
+    """
+
+    properties: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    side: str = ""
+    part: bool = True
+    most: Mapping[str, int] = {}
+    differs: Callable[[Any], Iterable[str]] = lambda table: ()
+
+
 class Table(NamedTuple):
     """A table in a stage's segment, for `tools.inspect`: its fields, and where its rows are.
 
@@ -280,8 +298,7 @@ class Kind:
     joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
-    line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: QEMU's names for those of its properties
-    that stand in config.toml as they are; empty: QEMU has no such object.
+    line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
     """
 
     name: str
@@ -323,7 +340,7 @@ class Kind:
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None
     annex: Annex | None = None
-    qemu: tuple[str, ...] = field(default=())
+    qemu: Qemu = field(default=Qemu())
 
     def __post_init__(self) -> None:
         """Raises ValueError where the kind says what cannot be."""

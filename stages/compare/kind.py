@@ -10,7 +10,7 @@ from stages.compare import tables
 from stages.compare.config import Compare, Rule
 from stages.compare.layout import arming, memory
 from stages.compare.layout import counters as own
-from stages.kind import Annex, Balance, ChardevKey, Headline, Kind, Shown
+from stages.kind import Annex, Balance, ChardevKey, Headline, Kind, Qemu, Shown
 from stages.schema import Mistake, show
 
 RELEASES: Final = (
@@ -110,14 +110,18 @@ KIND: Final = Kind(
     ),
     summary=_summary,
     annex=Annex("rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex"),
-    qemu=(
-        "primary_in",
-        "secondary_in",
-        "outdev",
-        "notify_dev",
-        "compare_timeout",
-        "expired_scan_cycle",
-        "max_queue_size",
-        "vnet_hdr_support",
+    qemu=Qemu(
+        (
+            "primary_in",
+            "secondary_in",
+            "outdev",
+            "notify_dev",
+            "compare_timeout",
+            "expired_scan_cycle",
+            "max_queue_size",
+            "vnet_hdr_support",
+        ),
+        ignored=("iothread",),
+        side="primary",
     ),
 )

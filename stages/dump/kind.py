@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ring.layout import MAX_FRAME
+from ring.sizes import show_size
 from stages.capture import files
 from stages.capture.layout import recording
+from stages.capture.writer import is_classic
 from stages.dump import layout
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Claim, Kind, options_table, scalars_table
+from stages.kind import FILTER, Balance, Claim, Kind, Qemu, options_table, scalars_table
 from stages.schema import FILE, MEMORY, Mistake, integer, key
 
 
@@ -42,6 +44,13 @@ def _claims(table: Dump, path: str) -> Iterable[Claim]:
         yield files.writes(table.file, f"{path}.file")
 
 
+def _differs(table: Dump) -> Iterable[str]:
+    kept = f"{table.files} files of {show_size(table.file_size)} are kept at most, the oldest are removed"
+    yield f"{kept} (files, file_size): QEMU's grows for ever"
+    if not is_classic(table.file):
+        yield "it is written as pcapng, because its name ends neither in .pcap nor in .cap: QEMU writes pcap"
+
+
 KIND: Final = Kind(
     name="filter-dump",
     type="filter-dump",
@@ -70,5 +79,10 @@ KIND: Final = Kind(
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,
-    qemu=("netdev", "queue", "status", "position", "insert", "file", "maxlen"),
+    qemu=Qemu(
+        ("netdev", "queue", "status", "position", "insert", "file", "maxlen"),
+        part=False,
+        most={"maxlen": MAX_FRAME},
+        differs=_differs,
+    ),
 )

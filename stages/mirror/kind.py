@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, ChardevKey, Kind, options_table
+from stages.kind import FILTER, Balance, ChardevKey, Kind, Qemu, options_table
 from stages.mirror import layout
 from stages.schema import DAY_MS, IDENT, integer, key
 
@@ -40,5 +40,5 @@ KIND: Final = Kind(
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),
     hears=("status",),
-    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "outdev"),
+    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "outdev"), side="primary"),
 )

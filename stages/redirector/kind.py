@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, ChardevKey, Kind
+from stages.kind import FILTER, Balance, ChardevKey, Kind, Qemu
 from stages.redirector import layout
 from stages.schema import IDENT, Mistake, key, show
 
@@ -52,5 +52,5 @@ KIND: Final = Kind(
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
     hears=("status",),
     mistakes=_mistakes,
-    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "indev", "outdev"),
+    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "indev", "outdev")),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Table, scalars_table
+from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, Table, scalars_table
 from stages.packets.layout import table
 from stages.packets.tables import connections, scratch
 from stages.rewriter.layout import conns, counters, scalars, tables
@@ -96,5 +96,5 @@ KIND: Final = Kind(
     deaf=(Deaf("checkpoint", "failover"),),
     mistakes=_mistakes,
     headlines=(Headline("checkpoints", ("checkpoints",), once=True),),
-    qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"),
+    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"), side="secondary"),
 )

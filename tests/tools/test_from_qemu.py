@@ -368,7 +368,8 @@ PIECES = [
     ";", "|", ">", "<", "(", "x=(", "+", "- ", "--", "host=", "port=9", "path=/p", "path=", "server", "nowait", "on",
     "reconnect=1", "reconnect-ms=", "9" * 30, "queue=tx", "position=id=", "vnet_hdr_support", "primary_in=",
     "secondary_in=", "notify_dev=c0", "iothread=i", "addr.type=unix", "addr.path=", "\u2028", "\x7f", "é", "😀", "\x1b",
-    NETDEV, CHARDEV, MIRROR, LINE,
+    "filter-dump", "-object filter-dump,id=d0,netdev=hn0,file=/tmp/d", "file=", "maxlen=", "/none/", NETDEV, CHARDEV,
+    MIRROR, LINE,
 ]  # fmt: skip
 
 

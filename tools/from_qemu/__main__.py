@@ -110,6 +110,7 @@ def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str,
         running=running or (),
         hidden=running is None,
         folder=folder,
+        base=os.path.dirname(asked.output or ""),
     )
     return source, line, more
 

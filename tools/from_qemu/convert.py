@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from stages.kind import FILTER
-from stages.schema import FILE
+from stages.kind import FILTER, VARIANT_KEYS, Claim, Kind
+from stages.schema import FILE, ID, IDENT, Mistake, Reader
 from tools.from_qemu import endpoints
 from tools.from_qemu.endpoints import Names, switch, whole
 from tools.from_qemu.model import Asked, Converted, Note, Table, Thing
 from tools.from_qemu.options import Option, keys, options
 from tools.from_qemu.properties import (
-    COMPARE,
-    FILTERS,
     KINDS,
     LINKS,
     OTHERS,
@@ -31,6 +30,7 @@ from tools.from_qemu.words import CommandLine, Trouble, show
 
 PRIMARY: Final = "primary"
 SECONDARY: Final = "secondary"
+_COMPARE: Final = "colo-compare"  # by its name, as others below, only where there is advice about it alone
 
 
 def colo_objects(line: CommandLine) -> list[str]:
@@ -41,13 +41,20 @@ def colo_objects(line: CommandLine) -> list[str]:
 
 def side_of(kinds: Iterable[str]) -> str:
     """Which side has objects of these types."""
-    return PRIMARY if {COMPARE, "filter-mirror"} & set(kinds) else SECONDARY
+    return PRIMARY if any(kind in KINDS and KINDS[kind].qemu.side == PRIMARY for kind in kinds) else SECONDARY
 
 
 def _order(note: Note) -> int:
     """The number of a note's line or word; what has none stands last."""
     m = re.match(r"(?:process \d+, )?(?:line|word) (\d+)", note.place)
     return int(m[1]) if m else 1 << 30
+
+
+class _Trial(NamedTuple):
+    """What is wrong with an object for its kind, and what it takes."""
+
+    mistakes: Sequence[str] = ()
+    claims: Sequence[Claim] = ()
 
 
 def convert(line: CommandLine, asked: Asked) -> Converted:
@@ -68,13 +75,17 @@ class _Conversion:
         self._collect()
         self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
         self.names.used |= set(asked.taps.values())
-        self.ours = [o for o in self.objects.values() if o.kind in KINDS]
+        found = [o for o in self.objects.values() if o.kind in KINDS]
+        self.ours = [o for o in found if KINDS[o.kind].qemu.part]
+        extras = self._extras([o for o in found if o not in self.ours])
+        self.ours = [o for o in found if o in self.ours or o in extras]
         self.side = self._side(line.place)
         self.name = self._name()
 
     def run(self) -> Converted:
         if not any(o.kind in PARTS for o in self.ours):
-            raise Trouble("", f"no {', '.join(FILTERS)} or {COMPARE} in the command line", "give one that has them")
+            missing = f"no {', '.join(PARTS[:-1])} or {PARTS[-1]} in the command line"
+            raise Trouble("", missing, "give one that has them")
         self._unknown_properties()
         wanted = {v: None for o in self.ours for k, v in o.values.items() if k in LINKS and v}
         used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
@@ -85,22 +96,22 @@ class _Conversion:
         for name in chardevs.keys() - rings.keys():
             self._resolve(addresses[name], chardevs[name])
         names = self._stage_names(addresses, rings)
-        filters = {o.id: self._filter(o, names) for o in self.ours if KINDS[o.kind].table == FILTER}
-        compares = {o.id: self._compare(o, names) for o in self.ours if o.kind == COMPARE}
+        filters_first = sorted(self.ours, key=lambda thing: KINDS[thing.kind].table != FILTER)
+        objects: dict[tuple[str, ...], Table] = {}
+        for thing in filters_first:
+            objects[KINDS[thing.kind].table, thing.id] = self._object(thing, names)
         netdevs = {name: self._netdev(name) for name in self._filtered()}
-        self._missing_parts(compares)
+        self._missing_parts()
         tables: dict[tuple[str, ...], Table] = {("pipeline",): {"name": self.name, "runtime_dir": self.asked.runtime}}
         for name in used:
             if rings.get(name, name) == name:
                 tables["chardev", names[name]] = {"backend": "ring"} if name in rings else addresses[name]
         tables |= {("netdev", name): table for name, table in netdevs.items()}
-        tables |= {("filter", name): table for name, table in filters.items()}
-        tables |= {("compare", name): table for name, table in compares.items()}
+        tables |= objects
         for name in sorted(self.asked.hosts.keys() - self.names.replaced):
             self._note("note", "--replace-host", f"no host {show(name)} in what is carried over")
         qemu, notes = self.remains.options(self.netdevs)
-        places: dict[tuple[str, ...], str] = {("filter", name): self.objects[name].place for name in filters}
-        places |= {("compare", name): self.objects[name].place for name in compares}
+        places: dict[tuple[str, ...], str] = {path: self.objects[path[1]].place for path in objects}
         places |= {("netdev", name): self.netdevs[name].place for name in netdevs if name in self.netdevs}
         places |= {("chardev", names[name]): chardevs[name].place for name in used if name in chardevs}
         return Converted(self.side, tables, sorted(self.notes + notes, key=_order), qemu, places)
@@ -153,8 +164,10 @@ class _Conversion:
     def _side(self, place: str) -> str:
         """Whose command line it is.  Raises `Trouble` where its objects are the other side's than what is asked for."""
         found = side_of(o.kind for o in self.ours)
-        primary = [o for kind in (COMPARE, "filter-mirror") for o in self.ours if o.kind == kind]
-        secondary = [o for o in self.ours if o.kind == "filter-rewriter"]
+        told_first = sorted(self.ours, key=lambda thing: KINDS[thing.kind].table == FILTER)  # of a side that has both
+        primary, secondary = (
+            [o for o in told_first if KINDS[o.kind].qemu.side == side] for side in (PRIMARY, SECONDARY)
+        )
         if self.asked.side in (None, found) or bool(primary) == bool(secondary):  # both: one that has taken over
             return self.asked.side or found
         shown = (primary or secondary)[0]
@@ -233,14 +246,78 @@ class _Conversion:
 
     # --- objects --------------------------------------------------------------------------------------------------
 
-    def _filter(self, thing: Thing, names: Mapping[str, str]) -> Table:
-        table = {"type": thing.kind, **self._properties(thing, names)}
+    def _extras(self, found: Sequence[Thing]) -> list[Thing]:
+        """Those of the objects that are no part of COLO which go along with the parts on their netdev."""
+        netdevs, along = self._filtered(), []
+        beside = {thing.id: thing.values.get("netdev", "") in netdevs for thing in found}
+        trials = {thing.id: self._trial(thing, beside[thing.id]) for thing in found}
+        for thing in found:
+            wrong = [*trials[thing.id].mistakes, *self._taken(thing.id, trials)]
+            if not beside[thing.id]:
+                self._note("note", thing.place, "no part of COLO is on its netdev: it stays in QEMU")
+            elif wrong:
+                text = "it stays in QEMU, between the guest and the pipeline"
+                self._note("lost", thing.place, "; ".join([*wrong, text]))
+            else:
+                along.append(thing)
+        return along
+
+    def _trial(self, thing: Thing, beside: bool) -> _Trial:
+        """What its kind says of an object: what is right for QEMU, perhaps on another host, may be wrong here.
+
+        Raises `Trouble` for what QEMU would refuse of one that stands ``beside`` a part of COLO.
+        """
+        try:
+            self._known(thing)
+        except Trouble as trouble:
+            return _Trial([str(trouble).removeprefix(f"{thing.place}: ")])
+        kind, told = KINDS[thing.kind], len(self.notes)
+        try:
+            unknown(thing)
+            table, mistakes = self._read(kind, self._properties(thing, {}))
+        except Trouble:
+            if beside:
+                raise
+            return _Trial()
+        del self.notes[told:]
+        mistakes += kind.mistakes(table, "", not mistakes)
+        if not re.fullmatch(ID, thing.id):
+            mistakes.append(Mistake(".id", show(thing.id), IDENT.expected))
+        return _Trial([str(mistake).removeprefix(".") for mistake in mistakes], list(kind.claims(table, "")))
+
+    def _taken(self, name: str, trials: Mapping[str, _Trial]) -> Iterable[str]:
+        """What others take, too.  Also what stays in QEMU takes it, so then both stay there."""
+        for claim in trials[name].claims:
+            others = (n for n, t in trials.items() if n != name and any(c.what == claim.what for c in t.claims))
+            for other in others:
+                taken = self.objects[other].place
+                found, expected = claim.found.format(taken=taken), claim.expected.format(taken=taken)
+                yield str(Mistake(claim.path, found, expected)).removeprefix(".")
+
+    def _read(self, kind: Kind, table: Table) -> tuple[Any, list[Mistake]]:
+        """A table as its kind's class, and what is wrong with its keys."""
+        reader = Reader(Path(self.asked.base).absolute(), [])
+        return reader.read(kind.config, table, ""), reader.mistakes
+
+    def _object(self, thing: Thing, names: Mapping[str, str]) -> Table:
+        kind, table = KINDS[thing.kind], self._properties(thing, names)
+        made, mistakes = self._read(kind, table)
+        if not mistakes:
+            for text in kind.qemu.differs(made):
+                self._note("note", thing.place, text)
+        if kind.variant:
+            table = {VARIANT_KEYS[kind.table]: kind.variant, **table}
         position = table.get("position", "")
         if position.startswith("id=") and position[3:] not in {o.id for o in self.ours}:
             del table["position"]
             table.pop("insert", None)
             text = f"position={position}: that filter is not in the pipeline; it stands at the tail"
             self._note("lost", thing.place, text)
+        if thing.kind == _COMPARE and "notify_dev" not in table:
+            table["checkpoint"] = "local"
+            text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
+            text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
+            self._note("lost", thing.place, f"{text} with notify_dev")
         return table
 
     def _properties(self, thing: Thing, names: Mapping[str, str]) -> Table:
@@ -248,19 +325,26 @@ class _Conversion:
         self._known(thing)
         kind, table = KINDS[thing.kind], Table()
         checks = {f.name: f for f in fields(kind.config)}
-        for key in kind.qemu:
+        for key in kind.qemu.properties:
             value, usual = thing.values.get(key, ""), checks[key].default
             if isinstance(usual, bool):
                 if switch(thing.values, key, False, thing.place):
                     table[key] = True
             elif isinstance(usual, int):
                 if key in thing.values:
-                    table[key] = whole(value, key, thing.place)
+                    table[key] = self._number(thing, kind, key)
             elif value and checks[key].metadata["check"] is FILE:
                 table[key] = self._path(value, thing.place, key)
             elif value:
                 table[key] = names[value] if key in LINKS else value
         return table
+
+    def _number(self, thing: Thing, kind: Kind, key: str) -> int:
+        value = whole(thing.values[key], key, thing.place)
+        most = kind.qemu.most.get(key, value)
+        if value > most:
+            self._note("note", thing.place, f"{key}={value} is {most} here: more would change nothing")
+        return min(value, most)
 
     def _path(self, path: str, place: str, key: str) -> str:
         """Relative paths start from the folder that QEMU runs in."""
@@ -269,15 +353,6 @@ class _Conversion:
                 self._note("do", place, f"{key}={path} is relative: it starts from the config's folder now")
             return path
         return f"{self.asked.folder}/{path}"
-
-    def _compare(self, thing: Thing, names: Mapping[str, str]) -> Table:
-        place, table = thing.place, self._properties(thing, names)
-        if "notify_dev" not in table:
-            table["checkpoint"] = "local"
-            text = "it asked the COLO frame inside QEMU for checkpoints, which a pipeline cannot reach: a difference is"
-            text += ' logged and that connection goes on uncompared (checkpoint = "local") until you join a COLO frame'
-            self._note("lost", place, f"{text} with notify_dev")
-        return table
 
     def _unknown_properties(self) -> None:
         for thing in self.ours:
@@ -292,7 +367,7 @@ class _Conversion:
         if near is not None:
             raise Trouble(thing.place, f"{key}={show(value)[1:-1]}: there is none of that id", f"{near}, perhaps")
 
-    def _missing_parts(self, compares: Mapping[str, Table]) -> None:
+    def _missing_parts(self) -> None:
         for thing in self.ours:
             thread = thing.values.get("iothread", "")
             if thread and thread not in self.objects:
@@ -311,16 +386,20 @@ class _Conversion:
         if self.side == SECONDARY and "filter-rewriter" not in kinds:
             text = "no filter-rewriter: sequence numbers of the two guests differ, so every TCP connection will be a"
             self._note("do", "", f"{text} difference; add one with queue=all behind them")
-        compare = next((o for o in self.ours if o.kind == COMPARE), None)
+        compare = next((o for o in self.ours if o.kind == _COMPARE), None)
         if compare is not None and "filter-mirror" not in kinds:
             text = "no filter-mirror: the secondary's guest gets none of the packets that clients send; add one"
             self._note("do", compare.place, f"{text} with queue=tx and outdev=")
-        if self.side == PRIMARY and not compares:
+        if self.side == PRIMARY and compare is None:
             self._note("note", "", "no colo-compare in this command line: nothing is compared here")
         for thing in self.objects.values():
             if thing.kind in OTHERS:
                 text = "it has no counterpart: it stays in QEMU, between the guest and the pipeline"
                 self._note("lost", thing.place, text)
+            position = thing.values.get("position", "")
+            if thing not in self.ours and any(position == f"id={o.id}" for o in self.ours):
+                text = f"position={position}: that filter is not in QEMU any more, which will refuse this one: take its"
+                self._note("do", thing.place, f"{text} position and insert out")
 
     # --- netdevs --------------------------------------------------------------------------------------------------
 

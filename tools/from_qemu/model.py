@@ -37,6 +37,7 @@ class Asked:
     running: Sequence[str] = ()  # TAP devices that a process has open
     hidden: bool = False  # whether they could not be looked up
     folder: str | None = None
+    base: str = ""  # the config's folder, from which its relative paths start
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,21 @@ from tools.from_qemu.options import Option, keys
 from tools.from_qemu.words import Trouble, show
 
 KINDS: Final[Mapping[str, Kind]] = {
-    kind.name: kind for kind in sorted(catalog.kinds(), key=lambda kind: kind.table != FILTER) if kind.qemu
+    kind.name: kind for kind in sorted(catalog.kinds(), key=lambda kind: kind.table != FILTER) if kind.qemu.properties
 }
 """The kinds of stages that QEMU has, too, by QEMU's name for them: filters first."""
 
-COMPARE: Final = "colo-compare"
-PARTS: Final = tuple(name for name, kind in KINDS.items() if kind.chardevs or "failover" in kind.hears)
+PARTS: Final = tuple(name for name, kind in KINDS.items() if kind.qemu.part)
 """Those without which a command line has nothing to do with COLO."""
 
-FILTERS: Final = tuple(name for name in PARTS if KINDS[name].table == FILTER)
-OTHERS: Final = tuple(name for name in ("filter-buffer", "filter-dump", "filter-replay") if name not in KINDS)
+OTHERS: Final = ("filter-buffer", "filter-replay")
 """QEMU's filters that are no kind of stage."""
 
-LINKS: Final = frozenset(link.key for kind in KINDS.values() for link in kind.chardevs)
+LINKS: Final = tuple(dict.fromkeys(link.key for kind in KINDS.values() for link in kind.chardevs))
+"""The properties that name chardevs, in an order that is the same in every run: the first is the one that is told."""
 
 _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
-    name: (*kind.qemu, *(["iothread"] if name == COMPARE else [])) for name, kind in KINDS.items()
+    name: (*kind.qemu.properties, *kind.qemu.ignored) for name, kind in KINDS.items()
 }
 _ALIKE: Final = 0.75  # of difflib's ratio: "filter-miror" has 0.96, "filter-dump" and "filter-mirror" 0.67
 

@@ -1,4 +1,4 @@
-"""What every stage has: attachment to its segments, one kernel call a duty cycle, and hooks.
+"""What every stage has: attachment to its segments, one kernel call a duty cycle, and eight hooks.
 
 A shell is cold code around kernels: it opens sockets and files, reacts to events and reads options.  `do_work` makes
 one compiled call a burst and looks at no packet.
@@ -64,8 +64,8 @@ def _no_burst(*_: object) -> int:
 class Stage:
     """One stage in a process.  A kind with a shell of its own subclasses it and overrides hooks.
 
-    A stage that time alone gives work has ``next_deadline(now)``, too (monotonic ns, 0: none): the process that sleeps
-    is awake by then.
+    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_event`, `on_close`; and, of a stage that
+    time alone gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
     """
 
     extra = 0

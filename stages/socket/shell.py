@@ -26,7 +26,6 @@ _FLUSH_S: Final = 1.0
 _LINGER_S: Final = 0.2
 _SIOCOUTQ: Final = 0x5411  # bytes that the peer has not acknowledged, tcp(7)
 _WORK: Final = (1 << outcomes.SHIFT) - 1
-_EVENTS: Final = outcomes.ENDED | outcomes.FAILED | outcomes.BAD
 
 
 class SocketStage(Stage):

@@ -25,7 +25,13 @@ from stages.kind import STATUS
 SHM: Final = Path("/dev/shm")
 LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_LAYOUTS: Final = ("ring/fields.py", "ring/layout.py", "stages/**/layout.py", "stages/**/layout/*.py")
+_LAYOUTS: Final = (
+    "ring/fields.py",
+    "ring/layout.py",
+    "stages/**/layout.py",
+    "stages/**/layout/*.py",
+    "stages/packets/kernels/table.py",  # the hash of a key: another one looks in other buckets
+)
 
 
 class InUse(Exception):

@@ -12,7 +12,8 @@ So the constant that a kernel uses, the place that a tool reads and the sentence
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class Field(NamedTuple):
@@ -99,3 +100,33 @@ class Bits:
         """The value of a new bit."""
         self._meanings[name] = meaning
         return 1 << len(self._meanings) - 1
+
+
+class Table(NamedTuple):
+    """A table in a stage's segment, for `tools.inspect`: its fields, and where its rows are.
+
+    Functions take the segment's words, which they must not keep, and raise ValueError with the reason where they cannot
+    be read.  ``start``: word of row 0; ``rows``: how many there are, 0: it is not laid out yet; ``row_words``: from one
+    row to the next, 0: what the fields take.  ``live``: a field that is not 0 in rows that are in use, or a function
+    that gives the numbers of those rows, in the order in which they are to be seen; empty: all are.
+
+    ``names``, by field: what each bit (unit ``flags``) or each value is called, as `Bits` and `Values` list them;
+    ``parts``, by field of several words: what each is called; ``shown``, by field: its words as text, from those of the
+    segment and its own; ``holds``, by field: whether its words have that meaning in a row, from the words of both;
+    ``which``: what a row is called beside its number.  ``columns``: the fields that people want
+    to see first; a terminal that is narrow has no room for the others.
+    """
+
+    name: str
+    meaning: str
+    fields: tuple[Field, ...]
+    start: Callable[[Any], int]
+    rows: Callable[[Any], int] = lambda w: 1
+    row_words: int = 0
+    live: str | Callable[[Any], Iterable[int]] = ""
+    names: Mapping[str, tuple[str, ...]] = {}
+    parts: Mapping[str, tuple[str, ...]] = {}
+    shown: Mapping[str, Callable[[Any, Sequence[int]], str]] = {}
+    holds: Mapping[str, Callable[[Any, Sequence[int]], bool]] = {}
+    which: Callable[[Any, int], str] | None = None
+    columns: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ A *stage segment* holds what one stage must not lose when its process dies::
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from ring.fields import Words
 
@@ -143,6 +143,9 @@ OPTIONS: Final = _PARAMETERS.word("options", "options: what they mean, the stage
 # A row: cursors, scalars and counters of a stage, as of one burst.
 SCALARS: Final = 64
 COUNTERS: Final = 80
+OWN_COUNTERS: Final = 2 * PORTS
+"""Counters 0 to 7 are frames taken from each input, 8 to 15 frames put into each output; a kind's own follow."""
+
 _ROW = Words("kernels")
 ROW_HEADS: Final = _ROW.word("row_heads", "byte position up to which each input was read", size=PORTS)
 ROW_TAILS: Final = _ROW.word("row_tails", "byte position up to which each output was written", size=PORTS)
@@ -170,3 +173,36 @@ STAGE_FIELDS: Final = (
     *_PARAMETERS.fields,
     *_BURSTS.fields,
 )
+
+
+def true_row(w: Any) -> int:
+    """Word index of the committed row of a stage's segment, for what is not compiled (`ring.kernels.ledger` has it)."""
+    return ROWS + (int(w[COMMITTED]) & 1) * ROW_WORDS
+
+
+# --- a kind's counters ------------------------------------------------------------------------------------------
+class Counter(NamedTuple):
+    """A counter's name and one sentence that says what it counts."""
+
+    name: str
+    sentence: str
+
+
+class Counters:
+    """Counters of a kind in the making: each `counter` takes the next index of a row's counters.
+
+    One line a counter is its constant, its name and its sentence: ``SENT: Final = _OWN.counter("sent", "frames ...")``.
+    """
+
+    def __init__(self) -> None:
+        self._listed: list[Counter] = []
+
+    def counter(self, name: str, sentence: str) -> int:
+        """The index of a new counter."""
+        self._listed.append(Counter(name, sentence))
+        return OWN_COUNTERS + len(self._listed) - 1
+
+    @property
+    def listed(self) -> tuple[Counter, ...]:
+        """Those made so far, in the order of their indices."""
+        return tuple(self._listed)

@@ -1,4 +1,4 @@
-"""What every stage has: attachment to its segments, one kernel call a duty cycle, and four hooks.
+"""What every stage has: attachment to its segments, one kernel call a duty cycle, and eight hooks.
 
 A shell is cold code around kernels: it opens sockets and files, reacts to events and reads options.  `do_work` makes
 one compiled call a burst and looks at no packet.
@@ -64,8 +64,8 @@ def _no_burst(*_: object) -> int:
 class Stage:
     """One stage in a process.  A kind with a shell of its own subclasses it and overrides hooks.
 
-    A stage that time alone gives work has ``next_deadline(now)``, too (monotonic ns, 0: none): the process that sleeps
-    is awake by then.
+    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_event`, `on_close`; and, of a stage that
+    time alone gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
     """
 
     extra = 0
@@ -94,7 +94,7 @@ class Stage:
         self.u8, self.w = self.arena.u8, self.arena.w
         self.arena.map_plain(opened[0])  # at word 0: indices in the undo log hold for every incarnation
         channel.check_header(self.spec.segment, self.w, opened[0].nbytes, layout.STAGE_MAGIC)
-        self.w[layout.INPUTS : layout.OPTIONS + 48] = 0
+        self.w[layout.INPUTS : layout.OPTIONS + layout.OPTION_WORDS] = 0
         self.w[layout.UNDO_CAPACITY] = self.kind.undo_entries
         self.w[layout.BLOCKED] = 0
         self.rings: dict[str, int] = {}
@@ -170,15 +170,11 @@ class Stage:
 
     def counter(self, index: int) -> int:
         """Committed value of a counter."""
-        return int(self.w[self._true_row() + layout.ROW_COUNTERS + index])
+        return int(self.w[layout.true_row(self.w) + layout.ROW_COUNTERS + index])
 
     def scalar(self, index: int) -> int:
         """Committed value of a scalar."""
-        return int(self.w[self._true_row() + layout.ROW_SCALARS + index])
-
-    def _true_row(self) -> int:
-        # Not the kernel of that name: compiled code called from here would be loaded by each process on its own.
-        return layout.ROWS + (int(self.w[layout.COMMITTED]) & 1) * layout.ROW_WORDS
+        return int(self.w[layout.true_row(self.w) + layout.ROW_SCALARS + index])
 
     def detach(self) -> None:
         """Leave all segments."""

@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from ring.fields import Field
-from ring.layout import COMMITTED, COUNTERS, PORTS, ROW_A, ROW_SCALARS, ROW_WORDS, UNDO
+from ring.fields import Field, Table
+from ring.layout import COUNTERS, PORTS, ROW_SCALARS, UNDO, Counter, true_row
 from stages.replies import Later, Reply
 from stages.schema import Mistake
 
 if TYPE_CHECKING:
     from ring.ledger import StageSegment
-
-OWN_COUNTERS: Final = 2 * PORTS
-"""Counters 0 to 7 are frames taken from each input, 8 to 15 frames put into each output; a kind's own follow."""
 
 CHARDEV: Final = "chardev"
 NETDEV: Final = "netdev"
@@ -41,33 +38,6 @@ CHECKPOINT: Final = "checkpoint"
 FAILOVER: Final = "failover"
 STATUS: Final = "status"
 """What a stage can be told: a checkpoint was made, one host of the pair is gone, it is switched on or off."""
-
-
-class Counter(NamedTuple):
-    """A counter's name and one sentence that says what it counts."""
-
-    name: str
-    sentence: str
-
-
-class Counters:
-    """Counters of a kind in the making: each `counter` takes the next index of a row's counters.
-
-    One line a counter is its constant, its name and its sentence: ``SENT: Final = _OWN.counter("sent", "frames ...")``.
-    """
-
-    def __init__(self) -> None:
-        self._listed: list[Counter] = []
-
-    def counter(self, name: str, sentence: str) -> int:
-        """The index of a new counter."""
-        self._listed.append(Counter(name, sentence))
-        return OWN_COUNTERS + len(self._listed) - 1
-
-    @property
-    def listed(self) -> tuple[Counter, ...]:
-        """Those made so far, in the order of their indices."""
-        return tuple(self._listed)
 
 
 class Balance(NamedTuple):
@@ -219,41 +189,6 @@ class Qemu(NamedTuple):
     part: bool = True
     most: Mapping[str, int] = {}
     differs: Callable[[Any], Iterable[str]] = lambda table: ()
-
-
-class Table(NamedTuple):
-    """A table in a stage's segment, for `tools.inspect`: its fields, and where its rows are.
-
-    Functions take the segment's words, which they must not keep, and raise ValueError with the reason where they cannot
-    be read.  ``start``: word of row 0; ``rows``: how many there are, 0: it is not laid out yet; ``row_words``: from one
-    row to the next, 0: what the fields take.  ``live``: a field that is not 0 in rows that are in use, or a function
-    that gives the numbers of those rows, in the order in which they are to be seen; empty: all are.
-
-    ``names``, by field: what each bit (unit ``flags``) or each value is called, as `Bits` and `Values` list them;
-    ``parts``, by field of several words: what each is called; ``shown``, by field: its words as text, from those of the
-    segment and its own; ``holds``, by field: whether its words have that meaning in a row, from the words of both;
-    ``which``: what a row is called beside its number.  ``columns``: the fields that people want
-    to see first; a terminal that is narrow has no room for the others.
-    """
-
-    name: str
-    meaning: str
-    fields: tuple[Field, ...]
-    start: Callable[[Any], int]
-    rows: Callable[[Any], int] = lambda w: 1
-    row_words: int = 0
-    live: str | Callable[[Any], Iterable[int]] = ""
-    names: Mapping[str, tuple[str, ...]] = {}
-    parts: Mapping[str, tuple[str, ...]] = {}
-    shown: Mapping[str, Callable[[Any, Sequence[int]], str]] = {}
-    holds: Mapping[str, Callable[[Any, Sequence[int]], bool]] = {}
-    which: Callable[[Any, int], str] | None = None
-    columns: tuple[str, ...] = ()
-
-
-def true_row(w: Any) -> int:
-    """Word index of the committed row of a stage's segment."""
-    return ROW_A + (int(w[COMMITTED]) & 1) * ROW_WORDS
 
 
 def scalars_table(fields: tuple[Field, ...], **more: Any) -> Table:

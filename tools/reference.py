@@ -1,7 +1,8 @@
 """The tables of keys in docs/config.md, made from the code: ``python -m tools.reference [--write]``.
 
 Each key's sentence and default stand with the key (`stages.schema.key`); what stands around the tables is written by
-hand.  Without ``--write`` it says which tables differ and exits with 1 where one does.
+hand.  Without ``--write`` it says which tables differ and exits with 1 where one does; 2: a heading, or the table under
+it, is missing.
 """
 
 from __future__ import annotations
@@ -103,7 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.reference", description="Tables of keys in docs/config.md.")
     parser.add_argument("--write", action="store_true", help="write them, instead of saying which differ")
     given: Any = parser.parse_args(arguments)
-    text, changed = updated(PAGE.read_text())
+    try:
+        text, changed = updated(PAGE.read_text())
+    except LookupError as error:
+        print(f"tools.reference: {error.args[0]}", file=sys.stderr)
+        return 2
     if given.write:
         PAGE.write_text(text)
     for title in changed:

@@ -127,8 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--modules", action="store_true", help="a room for each module, not for each folder")
     parser.add_argument("--arrows", action="store_true", help="name the rooms that each imports")
     given = parser.parse_args(arguments)
-    folder = ROOT / given.folder
-    if not folder.is_dir():
+    folder = (ROOT / given.folder).resolve()
+    if not folder.is_dir() or ROOT not in folder.parents:
         print(
             f"{given.folder}: found no folder; expected a package of this repository, such as stages", file=sys.stderr
         )

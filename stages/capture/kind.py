@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ring import layout
+from ring.fields import Table
 from stages.capture import files
 from stages.capture import reader as captures
 from stages.capture.layout import counters, flows, options, recording, scalars
-from stages.kind import NETDEV, Balance, Claim, Derived, Kind, Table, options_table, scalars_table
+from stages.kind import NETDEV, Balance, Claim, Derived, Kind, options_table, scalars_table
 from stages.schema import DAY_MS, FILE, Mistake, integer, key, one_of, positive, show
 
 

@@ -39,7 +39,7 @@ class Recorder:
             keep = captures.whole_length(path) if stage.spec.epoch > 1 and os.path.exists(path) else 0
         self._writer = Writer(path, [stage.spec.id], keep)
         if self._writer.lost:
-            stage.log.warning("the capture was cut or removed while it was written: begun anew", path=path)
+            stage.log.warning("the capture was cut or removed while it was written: it begins again", path=path)
         self._wall = time.time_ns() - time.monotonic_ns()
         self._kernel: Callable[[Any, Any, int], int] = record_span
         stage.w[recording.RECORDER] = at

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from ring.fields import Words
-from ring.layout import ROW_SCALARS
+from ring.fields import Table, Words
+from ring.layout import ROW_SCALARS, true_row
 from stages.compare.layout import (
     arming,
     checkpoints,
@@ -21,7 +21,7 @@ from stages.compare.layout import (
     scalars,
     slots,
 )
-from stages.kind import Table, options_table, scalars_table, true_row
+from stages.kind import options_table, scalars_table
 from stages.packets import tables
 from stages.packets.layout import parsed, rows, tcp, transports
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ring.layout import Counter
 from stages.capture import files
 from stages.capture.layout import recording
 from stages.device.layout import counters, options
-from stages.kind import NETDEV, Balance, Claim, Counter, Kind, options_table
+from stages.kind import NETDEV, Balance, Claim, Kind, options_table
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
 
 _RECORD: Final = "a pcapng file into which everything that passes is written"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ring.fields import Words
-from ring.layout import OPTIONS
-from stages.kind import Counters
+from ring.layout import OPTIONS, Counters
 
 TX, RX = range(2)
 """Both directions: the input of a direction and the output that it leads to have the same index."""

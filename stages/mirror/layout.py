@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ring.fields import Words
-from ring.layout import OPTIONS
-from stages.kind import Counters
+from ring.layout import OPTIONS, Counters
 
 TX_IN, RX_IN = range(2)
 TX_OUT, RX_OUT, OUTDEV = range(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import Counters
+from ring.layout import Counters
 
 SEND: Final = 0
 

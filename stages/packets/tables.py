@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from ring.fields import Field
-from stages.kind import Table
+from ring.fields import Field, Table
 from stages.packets.flow import describe_key
 from stages.packets.layout import parsed, rows, table, tcp
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import Counters
+from ring.layout import Counters
 
 TX_IN, RX_IN, INDEV = range(3)
 TX_OUT, RX_OUT, OUTDEV = range(3)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ring.fields import Table
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, Table, scalars_table
+from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, scalars_table
 from stages.packets.layout import table
 from stages.packets.tables import connections, scratch
 from stages.rewriter.layout import conns, counters, scalars, tables

@@ -14,7 +14,6 @@ from ring.atomics import be32, store_release
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room, true_row
-from stages.kind import OWN_COUNTERS
 from stages.packets.kernels.system_calls import sys_read, sys_write
 from stages.socket.layout import counters, memory, options, outcomes, ports
 
@@ -139,7 +138,7 @@ def link_change(u8, w, now):
     """A connection began or ended: positions go back to frame boundaries, tallies are counted, link words turned."""
     row = begin(w)
     for i in range(options.TALLIES):
-        count(w, row, OWN_COUNTERS + i, w[options.TALLY + i])
+        count(w, row, layout.OWN_COUNTERS + i, w[options.TALLY + i])
     result = commit(w, row, now, 1)
     for i in range(options.TALLIES):
         w[options.TALLY + i] = 0

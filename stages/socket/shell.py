@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from ring import layout
 from stages.base import Context, Stage, StageSpec
-from stages.kind import OWN_COUNTERS
 from stages.socket.diagnose import ENOUGH, diagnose
 from stages.socket.dial import Address, Client, Dialer, Server, tune
 from stages.socket.layout import counters, options, outcomes, ports
@@ -27,7 +26,6 @@ _FLUSH_S: Final = 1.0
 _LINGER_S: Final = 0.2
 _SIOCOUTQ: Final = 0x5411  # bytes that the peer has not acknowledged, tcp(7)
 _WORK: Final = (1 << outcomes.SHIFT) - 1
-_EVENTS: Final = outcomes.ENDED | outcomes.FAILED | outcomes.BAD
 
 
 class SocketStage(Stage):
@@ -175,7 +173,7 @@ class SocketStage(Stage):
         self._sock = None
 
     def _tally(self, counter: int, n: int = 1) -> None:
-        self.w[options.TALLY + counter - OWN_COUNTERS] += n
+        self.w[options.TALLY + counter - layout.OWN_COUNTERS] += n
 
     def _change(self) -> None:
         """Let the kernel count and turn the link words, and tell both neighbours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +12,21 @@ from typing import Any
 import pytest
 
 from pipeline import segments
-from ring import fields, layout
+from ring import fields, hot, layout
 from ring.fields import Field
+from ring.layout import OWN_COUNTERS, Counter
+from stages import catalog
 from stages.capture.layout import recording
 from stages.compare.layout import conns, events, kept, records, rules, slots
 from stages.device.layout import counters as device_counters
-from stages.kind import OWN_COUNTERS, Counter
 from stages.packets.layout import table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LAYOUTS = sorted(path for path in ROOT.glob("stages/**/layout/*.py") if path.name != "__init__.py")
+LAYOUTS = sorted(
+    path
+    for path in ROOT.glob("stages/**/*.py")
+    if path.name == "layout.py" or (path.parent.name == "layout" and path.name != "__init__.py")
+)
 KERNELS = sorted(
     path
     for package in ("ring", "stages")
@@ -79,7 +85,12 @@ def _module(path: Path) -> ModuleType:
 
 
 def _tables(module: ModuleType) -> dict[str, tuple[Field, ...]]:
-    return {name: value for name, value in vars(module).items() if name == "FIELDS" or name.endswith("_FIELDS")}
+    """Tables of fields that a module has: FIELDS, SCALARS, .._FIELDS."""
+    return {name: value for name, value in vars(module).items() if _all_are(Field, value)}
+
+
+def _all_are(kind: type, value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(one, kind) for one in value)
 
 
 TABLES = [
@@ -122,16 +133,27 @@ def test_every_module_with_a_table_was_looked_at() -> None:
     """A table that the tests above would not find: its fields are in no FIELDS."""
     for module in map(_module, LAYOUTS):
         made = [value for value in vars(module).values() if isinstance(value, fields.Words)]
+        assert {name for name in vars(module) if name.endswith("FIELDS")} <= set(_tables(module)), module.__name__
         listed = {field for table in _tables(module).values() for field in table}
         for words in made:
             assert set(words.fields) <= listed, module.__name__
 
 
-@pytest.mark.parametrize("path", [path for path in LAYOUTS if path.name == "counters.py"], ids=str)
-def test_a_counters_constant_is_its_name_in_capitals(path: Path) -> None:
+COUNTED = [module for module in map(_module, LAYOUTS) if hasattr(module, "COUNTERS")]
+
+
+def test_the_counters_of_every_kind_are_looked_at() -> None:
+    """Each kind's counters are those of a layout."""
+    listed = [module.COUNTERS for module in COUNTED]
+    for kind in catalog.kinds():
+        assert any(kind.counters == one[: len(kind.counters)] for one in listed), kind.name
+
+
+@pytest.mark.parametrize("module", COUNTED, ids=lambda module: str(module.__name__))
+def test_a_counters_constant_is_its_name_in_capitals(module: ModuleType) -> None:
     """So the index, the name and the sentence cannot be swapped."""
-    module = _module(path)
     counters: tuple[Counter, ...] = module.COUNTERS
+    assert _all_are(Counter, counters)
     assert [getattr(module, c.name.upper()) for c in counters] == list(
         range(OWN_COUNTERS, OWN_COUNTERS + len(counters))
     )
@@ -140,19 +162,27 @@ def test_a_counters_constant_is_its_name_in_capitals(path: Path) -> None:
 
 def test_a_tap_device_has_the_first_counters_of_an_interface() -> None:
     """They share their kernels, and so the indices."""
-    tap = [counter.name for counter in device_counters.TAP_COUNTERS]
-    assert tap == [counter.name for counter in device_counters.COUNTERS][: len(tap)]
+    tap = device_counters.TAP_COUNTERS
+    assert [counter.name for counter in tap] == ["sent", "dropped_refused"]
+    assert tap == device_counters.COUNTERS[: len(tap)]
 
 
 def test_tables_fit_where_they_lie() -> None:
     """Options, scalars, rows and records have the room that is reserved for them."""
-    for module in map(_module, LAYOUTS):
-        name = module.__name__.rsplit(".", 1)[1]
-        end = max((f.offset + f.size for t in _tables(module).values() for f in t), default=0)
-        if name == "options":
-            assert layout.OPTIONS < end <= recording.RECORDER < layout.OPTIONS + layout.OPTION_WORDS
-        if name == "scalars":
-            assert end <= layout.SCALARS
+    seen = set()
+    for path, module in zip(LAYOUTS, map(_module, LAYOUTS), strict=True):
+        for name, fields_of_it in _tables(module).items():
+            end = max(f.offset + f.size for f in fields_of_it)
+            if path.stem == "options" or (path.stem, name) == ("layout", "FIELDS"):
+                assert layout.OPTIONS <= fields_of_it[0].offset < end <= recording.RECORDER, module
+                seen.add("options")
+            elif path.stem == "scalars" or (path.stem, name) == ("layout", "SCALARS"):
+                assert end <= layout.SCALARS, module
+                seen.add("scalars")
+            else:
+                assert path.stem != "layout", f"{module}.{name}: where it lies, this test does not know"
+    assert seen == {"options", "scalars"}
+    assert recording.RECORDER < layout.OPTIONS + layout.OPTION_WORDS
     assert recording.FIELDS[-1].offset < recording.WORDS
     assert table.FIELDS[-1].offset + table.SECRETS <= table.DESCRIPTOR
     assert max(f.offset + f.size for f in events.FIELDS) <= events.WORDS
@@ -213,3 +243,55 @@ def test_the_digest_of_a_plan_has_all_layouts_in_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "read_bytes", noting)
     segments.plan_digest(1)
     assert {*LAYOUTS, ROOT / "ring/layout.py", ROOT / "ring/fields.py"} <= set(read)
+    assert ROOT / "stages/packets/kernels/table.py" in read  # where a key is looked for: its hash
+
+
+# --- digests cover what they are about ----------------------------------------------------------------------------
+def _imported(path: Path) -> set[Path]:
+    """Files of this repository that a file imports, wherever in it that stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {(alias.name, "") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {(node.module, alias.name) for alias in node.names}
+    return {found for module, name in names if (found := _file_of(module, name))}
+
+
+def _file_of(module: str, name: str) -> Path | None:
+    """The file of ``module.name`` if that is a module, else that of ``module``; None: it is none of ours."""
+    folder = ROOT.joinpath(*module.split("."))
+    places = (folder / f"{name}.py", folder / name / "__init__.py") if name else ()
+    return next((p for p in (*places, folder.with_suffix(".py"), folder / "__init__.py") if p.is_file()), None)
+
+
+def _closure(paths: Iterable[Path]) -> set[Path]:
+    todo, found = list(paths), set()
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += _imported(path)
+    return found
+
+
+def _covered(patterns: Iterable[str]) -> set[Path]:
+    return {path for pattern in patterns for path in ROOT.glob(pattern)}
+
+
+def test_what_layouts_are_made_of_is_in_the_digest_of_a_plan() -> None:
+    """No number of a layout comes from a file whose change would go unnoticed."""
+    assert _closure(LAYOUTS) <= _covered(segments._LAYOUTS)
+
+
+def test_what_kernels_are_made_of_is_in_the_digest_of_the_cache() -> None:
+    """Machine code of other sources is never loaded: all that layouts and kernels import is in the digest."""
+    assert _closure([*LAYOUTS, *KERNELS]) <= _covered(hot._SOURCES)
+
+
+def test_an_import_is_followed() -> None:
+    """Through a module, a name in it, a package, and a function's body."""
+    here = _imported(Path(__file__))
+    assert {ROOT / "ring/fields.py", ROOT / "ring/layout.py", ROOT / "stages/catalog.py"} <= here
+    assert not any("pytest" in str(path) for path in here)
+    assert ROOT / "ring/kernels/ledger.py" in _closure([ROOT / "stages/null/kernels.py"])

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from pipeline.columns import columns
 from ring import layout
-from ring.fields import Field
+from ring.fields import Field, Table
 from ring.sizes import show_size
-from stages.kind import Table
 from tools.inspect.memory import Found, Memory, NotShownError, Owner, opened
 from tools.inspect.tables import Looked, Row, View, fill, look
 from tools.inspect.values import NONE, Shower, age

@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ring import layout
-from ring.fields import Field, Words
+from ring.fields import Field, Table, Words
+from ring.layout import true_row
 from ring.ledger import percentile
 from stages import catalog
-from stages.kind import Kind, Table, true_row
+from stages.kind import Kind
 from tools.inspect.memory import Found, Memory, NotShownError, opened
 from tools.inspect.values import duration
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ring.fields import Field
-from stages.kind import Table
+from ring.fields import Field, Table
 
 NONE: Final = "-"
 MASK: Final = 0xFFFFFFFF

@@ -86,7 +86,6 @@ MIDDLE: Final = 1  # state somewhere in a stream of which nothing is known
 CLASSES: Final = 256
 ENTRY_BYTES: Final = 2
 MAX_STATES: Final = 4096
-MAX_POSITION: Final = 0xFFFF  # the last byte of a stream that a range can name
 
 # --- all of it ----------------------------------------------------------------------------------------------------
 WORDS: Final = 1 << 17  # 1 MiB

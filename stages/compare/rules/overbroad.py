@@ -1,6 +1,6 @@
 """Rules that leave nothing to compare: what to tell the user, who may want just that.  Pure.
 
-A rule is told of if every packet falls under it, and it lets them pass or masks all that they say.
+A rule is reported where every packet falls under it, and it lets them pass or masks all that they say.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class RuleSet:
         return replace(self, kept=tuple(one for one in self.kept if one.name != name))
 
     def renewed(self) -> RuleSet:
-        """The same rules with new serials: masks begin anew in all connections."""
+        """The same rules with new serials: masks begin at the start again, in all connections."""
         kept = tuple(replace(one, serial=self.serial + i) for i, one in enumerate(self.kept))
         return RuleSet(kept, self.serial + len(kept))
 

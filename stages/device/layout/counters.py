@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import Counters
+from ring.layout import Counters
 
 _OWN = Counters()
 SENT: Final = _OWN.counter("sent", "frames that the device took")
 DROPPED_REFUSED: Final = _OWN.counter(
-    "dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"
+    "dropped_refused",
+    "frames that the device refused: it is down or full, or they are too long for it, or no Ethernet frames",
 )
+TAP_COUNTERS: Final = _OWN.listed
 DROPPED_BY_KERNEL: Final = _OWN.counter(
     "dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"
 )
@@ -27,8 +29,3 @@ RECEIVED_OVER_MTU: Final = _OWN.counter(
     "received_over_mtu", "frames longer than the MTU: segments that the system had put together"
 )
 COUNTERS: Final = _OWN.listed
-
-_TAP = Counters()
-_TAP.counter("sent", "frames that the device took")
-_TAP.counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame")
-TAP_COUNTERS: Final = _TAP.listed

@@ -40,7 +40,8 @@ ANSWERED: Final = _STATE.value("answered")  # the secondary's ISN is known, from
 ESTABLISHED: Final = _STATE.value("established")  # seq_offset is known
 OPENING: Final = _STATE.value("opening")  # the secondary's ISN is known, from its own SYN
 STATE_NAMES: Final = _STATE.names
-# From, to: why.
+# From, to: why.  There is no other move: an inbound SYN alone proves nothing of an established connection, as it may be
+# late, or forged (the guest's answer decides); and without the secondary's ISN none becomes established.
 STATE_MOVES: Final = {
     (SYN_SEEN, ANSWERED): "outbound SYN+ACK",
     (SYN_SEEN, OPENING): "outbound SYN: the guest opens the connection; both SYNs crossed (simultaneous open)",
@@ -58,13 +59,6 @@ STATE_MOVES: Final = {
     (OPENING, LEFT_ALONE): "the same",
     (LEFT_ALONE, ANSWERED): "outbound SYN+ACK, before any failover",
     (LEFT_ALONE, OPENING): "outbound SYN without data, before any failover",
-}
-STATE_PROHIBITED: Final = {
-    (
-        ESTABLISHED,
-        SYN_SEEN,
-    ): "an inbound SYN alone proves nothing: it may be late, or forged; the guest's answer decides",
-    (SYN_SEEN, ESTABLISHED): "without the secondary's ISN there is no offset",
 }
 
 _FIN = Bits()

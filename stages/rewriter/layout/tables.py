@@ -13,8 +13,6 @@ from ring import layout
 from ring.fields import Words
 from stages.packets.layout import parsed
 
-MAX_CONNECTIONS: Final = 16_384
-
 # --- room for a burst -------------------------------------------------------------------------------------------
 PACKET_PUTS: Final = 80  # entries of the undo log that a packet needs at most, without moving others in the table
 MOVE_PUTS: Final = 512  # the most that may move when a row is evicted

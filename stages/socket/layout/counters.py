@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stages.kind import Counters
+from ring.layout import Counters
 
 _OWN = Counters()
 RECEIVED_BYTES: Final = _OWN.counter("received_bytes", "bytes received in whole frames, length words included")

@@ -6,7 +6,6 @@ from typing import Final
 
 from ring import layout
 from ring.fields import Words
-from stages.kind import OWN_COUNTERS
 from stages.socket.layout import counters
 
 _NOTES = Words("kernels", start=layout.OPTIONS)
@@ -24,6 +23,6 @@ TALLY: Final = _NOTES.word(
     "tally", "what cold code wants added to the kind's own counters, in their order", size=TALLIES, writer="worker"
 )
 UNREAD: Final = _NOTES.again(
-    "unread", TALLY + counters.UNREAD_BYTES - OWN_COUNTERS, "of those: bytes of a link that nothing here reads"
+    "unread", TALLY + counters.UNREAD_BYTES - layout.OWN_COUNTERS, "of those: bytes of a link that nothing here reads"
 )
 FIELDS: Final = _NOTES.fields

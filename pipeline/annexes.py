@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.tables import Config
 from stages import catalog
-from stages.kind import Annex, AnnexCode, AnnexLive, Kind, LiveStage
+from stages.kind import Annex, AnnexClient, AnnexCode, AnnexLive, Kind, LiveStage
 
 if TYPE_CHECKING:
     from pipeline.graph import Graph
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 def code(annex: Annex) -> AnnexCode:
     """The code of an annex; imported here, so only where there is something to be done."""
     found: AnnexCode = import_module(annex.module)
+    return found
+
+
+def client(annex: Annex) -> AnnexClient:
+    """The command line's part of an annex."""
+    found: AnnexClient = import_module(annex.client)
     return found
 
 

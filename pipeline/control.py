@@ -15,9 +15,11 @@ from typing import Any, Final
 
 import msgpack
 
+from pipeline.annexes import client
 from pipeline.columns import columns
 from pipeline.config import default_runtime_dir
 from pipeline.stdout import show
+from stages import catalog
 
 TIMEOUT_S: Final = 30.0
 
@@ -28,9 +30,8 @@ COMMANDS: Final = {
     "stop": "stop a stage's process; without an ID: drain and stop the whole pipeline",
     "start": "start a stage's process that was stopped",
     "set": "set ID status=on|off: a filter that is off is transparent",
-    "rule": "list rules of the compares, add one or delete one, while it runs (docs/rules.md)",
-    "checkpoint": "tell rewriters and compares that a checkpoint was made",
-    "failover": "tell rewriters that the primary is gone, and compares that the secondary is",
+    "checkpoint": "say that a checkpoint was made: both guests are equal",
+    "failover": "say that one host of the pair is gone: the other serves alone",
 }
 
 
@@ -127,15 +128,6 @@ def show_profile(reply: dict[str, Any]) -> str:
     return f"over the last {reply['seconds']:g} s\n{table(stages)}\n\nsince the start\n{table(rings)}"
 
 
-def show_rules(reply: dict[str, Any]) -> str:
-    """``rule list`` for people: in the order in which they are tried."""
-    rows = [["RULE", "ACTION", "COMPARE", "CONNECTIONS", "HITS", "MATCH", "MASKS"]]
-    for r in reply["rules"]:
-        masks = " and ".join(r["masks"]) or "-"
-        rows.append([r["name"], r["action"], r["compare"], str(r["connections"]), str(r["hits"]), r["match"], masks])
-    return table(rows) if reply["rules"] else "no rules"
-
-
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The command line, and the request's arguments."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.control", description="Talk to a running pipeline.")
@@ -152,11 +144,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
             sub.add_argument("id", nargs="?", help="a stage's id, or a process's name; none: the pipeline")
         if name == "set":
             sub.add_argument("setting", metavar="status=on|off")
-        if name == "rule":
-            sub.add_argument("what", choices=("list", "add", "del"))
-            sub.add_argument("rule", nargs="?", metavar="NAME")
-            sub.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="as in [rule.NAME]; before=NAME: its place")
-            sub.add_argument("--json", action="store_true", help="with list: for programs")
+    annexes = {annex.table: client(annex) for _, annex in catalog.annexes()}
+    for name, code in annexes.items():
+        code.arguments(commands.add_parser(name, help=code.HELP))
     given = parser.parse_args(argv)
     args = {"id": given.id} if getattr(given, "id", None) is not None else {}
     if given.command == "set":
@@ -164,29 +154,9 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
         if key != "status" or value not in ("on", "off"):
             parser.error(f"set takes status=on or status=off, not {given.setting!r}")
         args["status"] = value
-    if given.command == "rule":
-        args = _rule(parser, given)
+    if given.command in annexes:
+        args = annexes[given.command].request(parser, given)
     return given, args
-
-
-def _rule(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``rule``; a key that is given twice is a list."""
-    if given.what == "list" and given.rule is None:
-        return {"what": "list"}
-    if given.what == "list" or given.rule is None or (given.what == "del" and given.keys):
-        parser.error("rule list, rule del NAME, or rule add NAME KEY=VALUE ...")
-    table: dict[str, Any] = {}
-    for word in given.keys:
-        key, equals, value = word.partition("=")
-        if not equals:
-            parser.error(f"a rule has keys and values, such as protocol=tcp, not {word!r}")
-        table[key] = (
-            [*table[key], value]
-            if isinstance(table.get(key), list)
-            else ([table[key], value] if key in table else value)
-        )
-    before = table.pop("before", None)
-    return {"what": given.what, "name": given.rule} | ({"table": table, "before": before} if given.keys else {})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -216,10 +186,12 @@ def _text(given: argparse.Namespace, reply: dict[str, Any]) -> str:
         return json.dumps(reply, ensure_ascii=False)
     if given.command == "status":
         return show_status(reply)
-    if given.command == "rule" and given.what == "list":
-        return show_rules(reply)
     if given.command == "profile":
         return show_profile(reply)
+    for _, annex in catalog.annexes():
+        if given.command == annex.table:
+            shown = client(annex).listed(given, reply)
+            return shown if isinstance(shown, str) else "\n".join(columns(shown[1:], heads=shown[0]))
     return str(reply.get("text", "done"))
 
 

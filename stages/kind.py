@@ -16,6 +16,8 @@ from stages.replies import Later, Reply
 from stages.schema import Mistake
 
 if TYPE_CHECKING:
+    import argparse
+
     from ring.ledger import StageSegment
 
 CHARDEV: Final = "chardev"
@@ -160,17 +162,34 @@ class AnnexCode(Protocol):
         """The tables in a pipeline that starts; ``taken_over``: its segments are a dead one's."""
 
 
+class AnnexClient(Protocol):
+    """What a module named by `Annex.client` holds: the command of `pipeline.control`, as its user sees it."""
+
+    HELP: str
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what the command line takes."""
+
+    def request(self, parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, Any]:
+        """The request's arguments; ``parser.error`` where they make no sense."""
+
+    def listed(self, given: argparse.Namespace, reply: Mapping[str, Any]) -> str | Sequence[Sequence[str]]:
+        """What a reply says: a text, or rows behind their heads."""
+
+
 class Annex(NamedTuple):
     """Tables of config.toml about all stages of a kind together, such as ``[rule.NAME]``.
 
     ``table``: their name, and that of the control command; ``title``: their heading in `pipeline.graph`; ``config``:
-    the class of one; ``module``: an `AnnexCode`, not imported to read a config without such tables.
+    the class of one; ``module``: an `AnnexCode`, not imported to read a config without such tables; ``client``: an
+    `AnnexClient`.
     """
 
     table: str
     title: str
     config: ConfigClass
     module: str
+    client: str
 
 
 class Qemu(NamedTuple):

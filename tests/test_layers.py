@@ -93,10 +93,11 @@ def _words_of_kinds() -> frozenset[str]:
     for kind in catalog.kinds():
         words |= {kind.variant, *(link.key for link in kind.chardevs), *(counter.name for counter in kind.counters)}
         words |= {f.name for f in fields(kind.config)} - common - {f.name for cls in PIPELINE for f in fields(cls)}
+    words |= {annex.table for _, annex in catalog.annexes()}
     return frozenset(words - {"", *_OTHERS})
 
 
-_OTHERS = {"checkpoint", "connections"}
+_OTHERS = {"checkpoint"}
 """Words of kinds that have another meaning in pipeline/, too."""
 
 

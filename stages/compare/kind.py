@@ -109,7 +109,9 @@ KIND: Final = Kind(
         Headline("divergences", ("divergences",), warns=True),
     ),
     summary=_summary,
-    annex=Annex("rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex"),
+    annex=Annex(
+        "rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex", "stages.compare.rules.client"
+    ),
     qemu=Qemu(
         (
             "primary_in",

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ring.layout import MAX_FRAME
+from ring.layout import MAX_FRAME, UNDO
 from stages.capture import files
 from stages.capture.layout import recording
 from stages.dump import layout
+from stages.dump.files import Files
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Claim, Kind, options_table, scalars_table
+from stages.kind import FILTER, Balance, Claim, Kind, Table, options_table, scalars_table
 from stages.schema import FILE, MEMORY, Mistake, integer, key
 
 
@@ -29,7 +30,11 @@ class Dump(Filter):
         doc="a file of this size is put aside, `dump.pcapng` as `dump.1.pcapng` and so on, and a new one begins",
         shown='`"64MiB"`',
     )
-    files: int = key(integer(1, 10_000), 8, doc="files kept, the present one among them; the oldest are removed")
+    files: int = key(
+        integer(1, 10_000),
+        8,
+        doc="files kept, the present one among them; the oldest of that form are removed, whoever wrote them",
+    )
 
 
 def _mistakes(table: Dump, path: str, clean: bool) -> Iterable[Mistake]:
@@ -39,7 +44,7 @@ def _mistakes(table: Dump, path: str, clean: bool) -> Iterable[Mistake]:
 
 def _claims(table: Dump, path: str) -> Iterable[Claim]:
     if table.file:
-        yield files.writes(table.file, f"{path}.file")
+        yield files.writes(table.file, f"{path}.file", also=Files(table.file, table.files).has_form)
 
 
 KIND: Final = Kind(
@@ -55,6 +60,7 @@ KIND: Final = Kind(
     counters=layout.COUNTERS,
     tables=(
         scalars_table(layout.SCALARS),
+        Table("files", "the files of this run", layout.TABLE_FIELDS, lambda w: UNDO),
         options_table((*layout.FIELDS, *recording.OPTION_FIELDS), parts=dict.fromkeys(("from", "to"), ("tx", "rx"))),
     ),
     balances=(
@@ -67,6 +73,7 @@ KIND: Final = Kind(
     ),
     ways=WAYS,
     hears=("status",),
+    words_of=lambda params: len(layout.TABLE_FIELDS),
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,

@@ -89,6 +89,9 @@ class Checker:
         for claim in claims:
             if claim.shared and claim.what in owners:
                 self._taken(claim, owners[claim.what])
+            for other in claims:
+                if other.covers is not None and other.covers(claim.what):
+                    self._taken(claim, other.path)
 
     def _taken(self, claim: Claim, owner: str) -> None:
         if owner != claim.path:

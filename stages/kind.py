@@ -75,7 +75,8 @@ class Claim(NamedTuple):
 
     ``what``: equal for equal things.  ``shared``: it only looks at it, so others may look, too.  ``path``: what in the
     config says so, ``key``: of it the key to be named in a mistake.  ``found`` and ``expected`` are told where another
-    has it, with that one's path put in for ``{taken}``.
+    has it, with that one's path put in for ``{taken}``.  ``covers(what)``: whether it takes that as well, of things
+    that cannot be listed.
     """
 
     what: tuple[object, ...]
@@ -84,6 +85,7 @@ class Claim(NamedTuple):
     expected: str
     key: str = ""
     shared: bool = False
+    covers: Callable[[tuple[Any, ...]], bool] | None = None
 
 
 class Derived(NamedTuple):

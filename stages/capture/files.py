@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from stages.kind import Claim
 from stages.schema import Mistake, show
@@ -16,9 +16,10 @@ def folder_missing(file: str, path: str) -> Iterable[Mistake]:
         yield Mistake(path, f"no folder {show(folder)}", "a file in a folder that is there")
 
 
-def writes(file: str, path: str) -> Claim:
-    """That the key ``path`` has ``file`` written."""
-    return Claim(("file", file), path, show(file), "a file of its own; {taken} writes this one")
+def writes(file: str, path: str, also: Callable[[str], bool] | None = None) -> Claim:
+    """That the key ``path`` has ``file`` written; ``also``: and those of whose path this is true."""
+    covers = None if also is None else lambda what: what[0] == "file" and also(what[1])
+    return Claim(("file", file), path, show(file), "a file of its own; {taken} writes this one", covers=covers)
 
 
 def reads(file: str, path: str) -> Claim:

@@ -30,14 +30,17 @@ class Recorder:
 
     ``keep``: bytes of the file that are true (what the ledger committed); None: a live recording, which in a stage's
     first process begins a new file and in a later one goes on after the last whole record.  ``longest``: bytes kept of
-    a frame.
+    a frame.  ``beginning``: see `Writer`.
     """
 
-    def __init__(self, stage: Stage, at: int, path: str, keep: int | None = None, longest: int = MAX_FRAME) -> None:
+    def __init__(
+        self, stage: Stage, at: int, path: str, keep: int | None = None, longest: int = MAX_FRAME, *,
+        beginning: bytes = b"",
+    ) -> None:  # fmt: skip
         self._u8, self._w, self._bytes, self._at = stage.u8, stage.w, stage.arena.bytes, at
         if keep is None:
             keep = captures.whole_length(path) if stage.spec.epoch > 1 and os.path.exists(path) else 0
-        self._writer = Writer(path, [stage.spec.id], keep)
+        self._writer = Writer(path, [stage.spec.id], keep, beginning=beginning)
         if self._writer.lost:
             stage.log.warning("the capture was cut or removed while it was written: it begins again", path=path)
         self._wall = time.time_ns() - time.monotonic_ns()
@@ -82,7 +85,8 @@ class Recorder:
         self._w[self._at + recording.USED] = 0
         with contextlib.suppress(OSError):
             self._writer.truncate(length)
-        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
     def close(self) -> None:
         """Write the rest and close the file."""

@@ -43,11 +43,16 @@ def is_classic(path: str | os.PathLike[str]) -> bool:
 
 
 def header(
-    interfaces: Sequence[str], *, classic: bool = False, comment: str | Sequence[str] = "", application: str = ""
-) -> bytes:
-    """How a file of ours starts: little-endian, Ethernet, nanoseconds."""
+    interfaces: Sequence[str], *, classic: bool = False, comment: str | Sequence[str] = "", application: str = "",
+    mark: int = 0,
+) -> bytes:  # fmt: skip
+    """How a file of ours starts: little-endian, Ethernet, nanoseconds.
+
+    ``mark``: 32 bits by which a classic file can be known, where others have a comment; they stand in a field that
+    readers must ignore (draft-ietf-opsawg-pcap: Reserved2).
+    """
     if classic:
-        return LITTLE.u32.pack(PCAP_NS) + LITTLE.option.pack(2, 4) + LITTLE.four.pack(0, 0, SNAPLEN, ETHERNET)
+        return LITTLE.u32.pack(PCAP_NS) + LITTLE.option.pack(2, 4) + LITTLE.four.pack(0, mark, SNAPLEN, ETHERNET)
     texts = [(COMMENT, text) for text in ([comment] if isinstance(comment, str) else comment)]
     said = b"".join(_option(code, text.encode()) for code, text in [*texts, (APPLICATION, application)] if text)
     said += _option(END, b"") if said else b""
@@ -79,24 +84,29 @@ def record(
 class Writer:
     """A capture file that grows.  Its name says the format: ``.pcap`` (no directions, no comments), else pcapng.
 
-    ``keep``: bytes of an existing file to go on from; it is cut to that length.  0 starts anew.
+    ``keep``: bytes of an existing file to go on from; it is cut to that length.  0 starts anew.  ``beginning``: the
+    bytes that a new file starts with, where they are not just the `header` for the other parameters.
+    Raises `CaptureError` or OSError.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], interfaces: Sequence[str] = ("",), keep: int = 0, comment: str = ""
-    ) -> None:
+        self, path: str | os.PathLike[str], interfaces: Sequence[str] = ("",), keep: int = 0, comment: str = "",
+        beginning: bytes = b"",
+    ) -> None:  # fmt: skip
         self.path, self.classic = os.fspath(path), is_classic(path)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise CaptureError(path, 0, f"the file cannot be written ({error.strerror})") from None
-        size = os.fstat(self._fd).st_size
-        self.length = keep if 0 < keep <= size else 0
-        self.lost = keep > size  # what was written before is gone: somebody removed or cut the file
-        os.ftruncate(self._fd, self.length)
-        os.lseek(self._fd, self.length, os.SEEK_SET)
-        if self.length == 0:
-            self.append(header(interfaces, classic=self.classic, comment=comment))
+        try:
+            size = os.fstat(self._fd).st_size
+            self.lost = keep > size  # what was written before is gone: somebody removed or cut the file
+            self.truncate(keep if 0 < keep <= size else 0)
+            if self.length == 0:
+                self.append(beginning or header(interfaces, classic=self.classic, comment=comment))
+        except BaseException:
+            self.close()  # nobody else can: there is no writer
+            raise
 
     def append(self, data: bytes | memoryview) -> None:
         """Add whole records.  Raises `CaptureError` (a full disk)."""
@@ -124,8 +134,8 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # closed even where it fails: what was written late may be refused here
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self

@@ -26,7 +26,8 @@ def dump_open(u8, w, now):
         w[own.TO + way] = w[row + layout.ROW_HEADS + way]
     if work == 0:
         return 0
-    count(w, row, own.RECORDED if w[layout.CMD_STATUS] == 1 else own.PASSED_OFF, work)
+    w[own.RECORDING] = w[layout.CMD_STATUS]  # read once: the supervisor may write it before the shell looks
+    count(w, row, own.RECORDED if w[own.RECORDING] == 1 else own.PASSED_OFF, work)
     w[own.ROW] = row
     w[own.WORK] = work
     return work

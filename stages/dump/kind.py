@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ring.layout import MAX_FRAME
+from ring.fields import Table
+from ring.layout import MAX_FRAME, UNDO
 from ring.sizes import show_size
 from stages.capture import files
 from stages.capture.layout import recording
 from stages.capture.writer import is_classic
 from stages.dump import layout
+from stages.dump.files import Files
 from stages.filter import WAYS, Filter
 from stages.kind import FILTER, Balance, Claim, Kind, Qemu, options_table, scalars_table
 from stages.schema import FILE, MEMORY, Mistake, integer, key
@@ -31,7 +33,11 @@ class Dump(Filter):
         doc="a file of this size is put aside, `dump.pcapng` as `dump.1.pcapng` and so on, and a new one begins",
         shown='`"64MiB"`',
     )
-    files: int = key(integer(1, 10_000), 8, doc="files kept, the present one among them; the oldest are removed")
+    files: int = key(
+        integer(1, 10_000),
+        8,
+        doc="files kept, the present one among them; the oldest of that form are removed, whoever wrote them",
+    )
 
 
 def _mistakes(table: Dump, path: str, clean: bool) -> Iterable[Mistake]:
@@ -41,7 +47,7 @@ def _mistakes(table: Dump, path: str, clean: bool) -> Iterable[Mistake]:
 
 def _claims(table: Dump, path: str) -> Iterable[Claim]:
     if table.file:
-        yield files.writes(table.file, f"{path}.file")
+        yield files.writes(table.file, f"{path}.file", also=Files(table.file, table.files).has_form)
 
 
 def _differs(table: Dump) -> Iterable[str]:
@@ -64,6 +70,7 @@ KIND: Final = Kind(
     counters=layout.COUNTERS,
     tables=(
         scalars_table(layout.SCALARS),
+        Table("files", "the files of this run", layout.TABLE_FIELDS, lambda w: UNDO),
         options_table((*layout.FIELDS, *recording.OPTION_FIELDS), parts=dict.fromkeys(("from", "to"), ("tx", "rx"))),
     ),
     balances=(
@@ -76,6 +83,7 @@ KIND: Final = Kind(
     ),
     ways=WAYS,
     hears=("status",),
+    words_of=lambda params: len(layout.TABLE_FIELDS),
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,

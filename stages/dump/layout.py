@@ -18,12 +18,17 @@ COUNTERS: Final = _OWN.listed
 
 _SCALARS = Words("kernels")
 LENGTH: Final = _SCALARS.word("length", "bytes of the present file that count")
-NUMBER: Final = _SCALARS.word("number", "the number under which the present file will be put aside; 0: it is the first")
+SERIAL: Final = _SCALARS.word("serial", "which file of this run it is, from 1; 0: none was committed")
 SCALARS: Final = _SCALARS.fields
+
+_TABLE = Words("worker")
+RUN: Final = _TABLE.word("run", "what the beginnings of this run's files have in common; drawn once, before the first")
+TABLE_FIELDS: Final = _TABLE.fields
 
 _OPEN = Words("kernels", start=OPTIONS)
 ROW: Final = _OPEN.word("row", "row of the burst that `dump_open` began")
 WORK: Final = _OPEN.word("work", "frames that it moved")
 FROM: Final = _OPEN.word("from", "by direction: position in the input of the first frame that it moved", size=2)
 TO: Final = _OPEN.word("to", "by direction: position behind the last one", size=2)
+RECORDING: Final = _OPEN.word("recording", "the status, as it was when the burst was opened", "bool")
 FIELDS: Final = _OPEN.fields

@@ -136,3 +136,11 @@ def test_we_read_what_wireshark_writes(tmp_path: Path, kind: str) -> None:
     assert [p.ns for p in got] == [p.ns // unit * unit for p in some()[:2]]
     if kind == "pcapng":
         assert got == some()[:2]
+
+
+def test_a_writer_that_cannot_begin_leaves_nothing_open() -> None:
+    """Nobody could close it."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises((OSError, CaptureError)):
+        Writer("/dev/full")
+    assert os.listdir("/proc/self/fd") == before

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from ring import layout
 from stages.capture import reader as captures
+from stages.capture import writer
 from stages.capture.reader import INBOUND, OUTBOUND
+from stages.dump import files as dump_files
 from tests.rig import Rig
 
 PORTS = {"tx_in": ("tx_out", INBOUND), "rx_in": ("rx_out", OUTBOUND)}
+
+
+class Altered:
+    """The module ``os`` with other functions in it."""
+
+    def __init__(self, **functions: Any) -> None:
+        self.__dict__.update(functions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
 
 
 def rig(file: Path, **params: Any) -> Rig:
@@ -129,11 +146,11 @@ def test_a_file_that_cannot_be_written_costs_no_packet(tmp_path: Path) -> None:
     folder.mkdir()
     with rig(folder / "d.pcapng") as g, capture_logs() as logs:
         g.command(layout.CMD_STATUS, 1)
-        g.stage.log = __import__("structlog").get_logger()
+        g.stage.log = structlog.get_logger()
         g.feed("tx_in", b"first")
         g.run(now=1)
-        writer = g.stage._recorder._writer  # type: ignore[attr-defined]
-        os.dup2(os.open("/dev/full", os.O_WRONLY), writer._fd)
+        present = g.stage._recorder._writer  # type: ignore[attr-defined]
+        os.dup2(os.open("/dev/full", os.O_WRONLY), present._fd)
         for n in range(3):
             g.feed("tx_in", b"lost %d" % n)
             g.run(now=2 + n)
@@ -144,8 +161,144 @@ def test_a_file_that_cannot_be_written_costs_no_packet(tmp_path: Path) -> None:
         counters = balanced(g)
         assert (counters["recorded"], counters["unrecorded"]) == (2, 3)
     told = [line["event"] for line in logs if "dump" in line["event"]]
-    assert told == ["the dump cannot be written: packets pass without it", "the dump is written again"]
+    assert told == [
+        "the dump cannot be written: packets pass without it",
+        "the dump's file was cut, removed or replaced: a new one begins",
+        "the dump is written again",
+    ]
     assert recorded(folder / "d.pcapng") == [(b"again", INBOUND)]
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried again; that it is written is said when something was, and no descriptor is left."""
+    full = True
+
+    def write(fd: int, data: Any) -> int:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(fd, data)
+
+    with rig(tmp_path / "d.pcapng") as g, capture_logs() as logs:
+        g.stage.log = structlog.get_logger()
+        monkeypatch.setattr(writer, "os", Altered(write=write))
+        before = os.listdir("/proc/self/fd")
+        for n in range(8):
+            full = n < 5
+            g.feed("tx_in", b"frame %d" % n)
+            g.run(now=1 + n * 6_000_000_000)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+        counters = balanced(g)
+        assert (counters["recorded"], counters["unrecorded"]) == (3, 5)
+    told = [line["event"] for line in logs if "dump" in line["event"]]
+    assert told == ["the dump cannot be written: packets pass without it", "the dump is written again"]
+    assert recorded(tmp_path / "d.pcapng") == [(b"frame %d" % n, INBOUND) for n in (5, 6, 7)]
+
+
+def test_after_a_failed_start_the_older_file_is_put_aside_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is not tried before its time."""
+    file = tmp_path / "d.pcapng"
+    with rig(file) as g:
+        g.feed("tx_in", b"older")
+        g.run()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EACCES, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dump_files, "os", Altered(link=refuse, rename=refuse))
+        g = rig(file)
+    with g:
+        g.feed("tx_in", b"too early")
+        g.run()
+        assert balanced(g)["unrecorded"] == 1
+        g.feed("tx_in", b"newer")
+        g.run(now=time.monotonic_ns() + 6_000_000_000)
+        assert balanced(g)["recorded"] == 1
+    assert recorded(file) == [(b"newer", INBOUND)]
+    assert recorded(tmp_path / "d.1.pcapng") == [(b"older", INBOUND)]
+
+
+def _replaced(file: Path) -> None:
+    with rig(file.parent / f"other{file.suffix}") as g:
+        g.feed("tx_in", *[b"other" * 20] * 20)
+        g.run()
+    (file.parent / f"other{file.suffix}").replace(file)
+
+
+def _cut(file: Path) -> None:
+    os.truncate(file, os.path.getsize(file) - 3)
+
+
+@pytest.mark.parametrize("name", ["d.pcapng", "d.pcap"])
+@pytest.mark.parametrize("change", [_replaced, _cut], ids=["replaced", "cut"])
+def test_a_file_that_somebody_else_put_there_is_put_aside(tmp_path: Path, name: str, change: Any) -> None:
+    """While no process of the dump ran: a longer file is not taken for its own, and not a byte of it is written."""
+    file = tmp_path / name
+    with rig(file) as g, capture_logs() as logs:
+        g.feed("tx_in", b"first", b"second")
+        g.run()
+        change(file)
+        there = file.read_bytes()
+        g.restart()
+        g.feed("tx_in", b"third")
+        g.run()
+        g.restart()
+    (aside,) = tmp_path.glob("d.1.*")
+    assert aside.read_bytes() == there
+    assert [data for data, _ in recorded(file)] == [b"third"]
+    assert [line["event"] for line in logs if "dump" in line["event"]] == [
+        "the dump's file was cut, removed or replaced: a new one begins"
+    ]
+
+
+def test_its_own_file_is_known_whatever_its_inode(tmp_path: Path) -> None:
+    """A copy in its place, as a restored backup is, is gone on with."""
+    file = tmp_path / "d.pcap"
+    with rig(file) as g:
+        g.feed("tx_in", b"first")
+        g.run()
+        shutil.copy(file, tmp_path / "copy")
+        (tmp_path / "copy").replace(file)
+        g.restart()
+        g.feed("tx_in", b"second")
+        g.run()
+    assert [data for data, _ in recorded(file)] == [b"first", b"second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["d.pcap"]
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_the_status_of_a_burst_is_read_once(tmp_path: Path, at_first: bool) -> None:
+    """Switched between the kernel and the shell: what is counted as recorded is in the file, and nothing else."""
+    with rig(tmp_path / "d.pcapng") as g:
+        g.command(layout.CMD_STATUS, int(at_first))
+        kernel = g.stage.kernel
+
+        def open_and_switch(u8: Any, w: Any, now: int) -> int:
+            moved = int(kernel.dump_open(u8, w, now))
+            w[layout.CMD_STATUS] = int(not at_first)
+            return moved
+
+        g.stage.kernel = SimpleNamespace(dump_open=open_and_switch, dump_commit=kernel.dump_commit)  # type: ignore[assignment]
+        g.feed("tx_in", b"one", b"two")
+        g.run(cycles=1)
+        assert balanced(g)["recorded"] == 2 * at_first
+    assert len(recorded(tmp_path / "d.pcapng")) == 2 * at_first
+
+
+def test_an_old_file_that_cannot_be_removed_is_told_once(tmp_path: Path) -> None:
+    """And keeps no other from being put aside or removed."""
+    (tmp_path / "d.1.pcapng").mkdir()
+    with rig(tmp_path / "d.pcapng", file_size=1, files=2) as g, capture_logs() as logs:
+        g.stage.log = structlog.get_logger()
+        for n in range(4):
+            g.feed("tx_in", b"%d" % n)
+            g.run()
+        assert balanced(g)["recorded"] == 4
+    assert [line["file"] for line in logs if "removed" in line["event"]] == [str(tmp_path / "d.1.pcapng")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.1.pcapng", "d.4.pcapng", "d.pcapng"]
+    assert recorded(tmp_path / "d.4.pcapng") == [(b"2", INBOUND)]
 
 
 @pytest.mark.parametrize(
@@ -183,3 +336,38 @@ def test_two_cannot_write_one_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as wrong:
         parse(text, tmp_path / "config.toml")
     assert {m.path for m in wrong.value.mistakes} == {"filter.d1.file", "netdev.n.network.read"}
+
+
+@pytest.mark.parametrize(
+    ("file", "side", "bad"),
+    [
+        ("d.1.pcapng", "", {"filter.d1.file"}),
+        ("sub/../d.20261128.pcapng", "", {"filter.d1.file"}),
+        ("x.pcapng", 'write = "d.3.pcapng"', {"netdev.n.network.write"}),
+        ("x.pcapng", 'read = "d.7.pcapng"', {"netdev.n.network.read"}),
+        ("d.01.pcapng", 'read = "d.7.pcap"', set()),
+        ("d.1.pcap", "", set()),
+    ],
+)
+def test_nobody_else_may_use_a_name_of_files_that_are_put_aside(
+    tmp_path: Path, file: str, side: str, bad: set[str]
+) -> None:
+    """They would be removed, or be in the way; other names beside them are free."""
+    from pipeline.config import ConfigError, parse
+
+    (tmp_path / "sub").mkdir()
+    for name in ("d.7.pcapng", "d.7.pcap"):
+        with writer.Writer(tmp_path / name) as out:
+            out.write(b"frame", 1)
+    network = f'network = {{ backend = "pcap", {side} }}' if side else ""
+    text = f'[pipeline]\nname = "t"\n[netdev.n]\n{network}\n' + "".join(
+        f'[filter.d{n}]\ntype = "filter-dump"\nnetdev = "n"\nfile = "{name}"\n'
+        for n, name in enumerate(("d.pcapng", file))
+    )
+    if not bad:
+        parse(text, tmp_path / "config.toml")
+        return
+    with pytest.raises(ConfigError) as wrong:
+        parse(text, tmp_path / "config.toml")
+    assert {m.path for m in wrong.value.mistakes} == bad
+    assert all("filter.d0.file" in m.expected + m.found for m in wrong.value.mistakes)

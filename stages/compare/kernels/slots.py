@@ -84,9 +84,10 @@ def finish_recycling(w, row):
 
 
 @hot
-def store_frame(u8, w, row, r, position, side, s, now):
-    """Copy the record at ``position`` of ring ``r`` into a slot with the fields parsed at ``s``; slot number or -1."""
-    at = index(w, r, position)
+def store_packet(u8, w, row, side, s, now):
+    """Copy the packet at hand (fields at ``s``) into a slot of ``side``; slot number or -1."""
+    r = w[s + parsed.RING]
+    at = index(w, r, w[s + parsed.POSITION])
     lead = prefix(w, r)
     nbytes = be32(u8, at)
     n = take_slot(w, row, side, nbytes)

@@ -100,16 +100,17 @@ def _matches(w, items, r, key):
 @hot
 def _in_ranges(w, items, field, value):
     """Whether ``value`` is in one of the ranges of the list at ``field``, or the list is empty."""
-    at, n = items + w[field], w[field + 1]
+    at, n = items + w[field + rules.LIST_FIRST], w[field + rules.LIST_COUNT]
     for i in range(n):
-        if w[at + i * rules.RANGE_WORDS] <= value <= w[at + i * rules.RANGE_WORDS + 1]:
+        one = at + i * rules.RANGE_WORDS
+        if w[one + rules.RANGE_FIRST] <= value <= w[one + rules.RANGE_LAST]:
             return True
     return n == 0
 
 
 @hot
 def _in_nets(w, items, field, version, hi, lo):
-    at, n = items + w[field], w[field + 1]
+    at, n = items + w[field + rules.LIST_FIRST], w[field + rules.LIST_COUNT]
     for i in range(n):
         net = at + i * rules.NET_WORDS
         if (
@@ -223,8 +224,9 @@ def _run(u8, w, r, a, b, length, mine, theirs):
     """
     copy = _copy(w)
     p, position, s = mine & rules.STATE, mine >> rules.POSITION, theirs
-    classes = copy * 8 + w[r + rules.RULE_AUTOMATON]
-    table, stride = classes + rules.CLASSES, w[r + rules.RULE_CLASSES] * rules.ENTRY_BYTES
+    automaton = copy * 8 + w[r + rules.RULE_AUTOMATON]
+    classes, table = automaton + rules.AUTOMATON_CLASSES * 8, automaton + rules.AUTOMATON_TABLE * 8
+    stride = w[r + rules.RULE_CLASSES] * rules.ENTRY_BYTES
     forgiven = n = 0
     while n < length:
         x, y = byte(u8, a + n), byte(u8, b + n)
@@ -250,6 +252,5 @@ def _keep(w, i, value):
 @hot
 def _in_bytes(w, items, r, position, n):
     """Whether byte ``n`` from ``position`` on lies in a byte range of the rule."""
-    return (
-        position >= 0 and w[r + rules.RULE_BYTES + 1] != 0 and _in_ranges(w, items, r + rules.RULE_BYTES, position + n)
-    )
+    field = r + rules.RULE_BYTES
+    return position >= 0 and w[field + rules.LIST_COUNT] != 0 and _in_ranges(w, items, field, position + n)

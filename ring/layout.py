@@ -163,7 +163,12 @@ ROWS: Final = ROW_A
 
 BUCKETS: Final = 128  # log-linear, four to an octave, of nanoseconds
 HISTOGRAMS: Final = _BURSTS.word("histograms", "time that samples spent in each input ring", size=PORTS * BUCKETS)
-UNDO: Final = 2048  # the undo log: (index, old value) pairs
+UNDO: Final = 2048  # the undo log: entries
+_ENTRY = Words("kernels")
+UNDO_WORD: Final = _ENTRY.word("undo_word", "index of the word that was changed")
+UNDO_BEFORE: Final = _ENTRY.word("undo_before", "its value before that")
+UNDO_FIELDS: Final = _ENTRY.fields
+UNDO_ENTRY: Final = _ENTRY.end  # words of an entry
 
 STAGE_FIELDS: Final = (
     *_STAGE.fields,

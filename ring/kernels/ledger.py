@@ -44,8 +44,9 @@ def begin(w):
 def put(w, i, value):
     """Change word ``i`` of a table within the open burst: the old value goes into the undo log first."""
     n = w[layout.UNDO_N]
-    w[layout.UNDO + 2 * n] = i
-    w[layout.UNDO + 2 * n + 1] = w[i]
+    e = layout.UNDO + n * layout.UNDO_ENTRY
+    w[e + layout.UNDO_WORD] = i
+    w[e + layout.UNDO_BEFORE] = w[i]
     fence_order()  # the entry before it counts
     w[layout.UNDO_N] = n + 1
     fence_order()  # it counts before the table changes
@@ -178,7 +179,8 @@ def recover(u8, w, now):
     if w[layout.UNDO_BURST] == w[layout.COMMITTED] + 1:
         undone = int(w[layout.UNDO_N])
         for k in range(undone - 1, -1, -1):
-            w[w[layout.UNDO + 2 * k]] = w[layout.UNDO + 2 * k + 1]
+            e = layout.UNDO + k * layout.UNDO_ENTRY
+            w[w[e + layout.UNDO_WORD]] = w[e + layout.UNDO_BEFORE]
         fence_order()
         w[layout.UNDO_N] = 0
     publish(w, true_row(w), 0)

@@ -43,8 +43,10 @@ def flow_limit(directions: list[int]) -> int:
 def _words(params: Mapping[str, Any]) -> int:
     path = params["read"]
     if not path:
-        return 1
-    return 1 + flows.WORDS * flow_limit([span.direction for span in captures.walk(captures.load(path), path)])
+        return flows.STATES
+    return flows.STATES + flows.WORDS * flow_limit(
+        [span.direction for span in captures.walk(captures.load(path), path)]
+    )
 
 
 def _mistakes(table: Pcap, path: str, clean: bool) -> Iterable[Mistake]:
@@ -76,7 +78,7 @@ def _address(params: Mapping[str, Any]) -> str:
 
 
 _UNDO_ENTRIES: Final = 1024
-_START: Final = layout.UNDO + 2 * _UNDO_ENTRIES
+_START: Final = layout.UNDO + _UNDO_ENTRIES * layout.UNDO_ENTRY
 
 
 def _flows(w: Any) -> int:

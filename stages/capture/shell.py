@@ -11,7 +11,7 @@ from ring import layout
 from stages.base import Stage
 from stages.capture import reader as captures
 from stages.capture.layout import columns as column_words
-from stages.capture.layout import memory, options, recording, scalars
+from stages.capture.layout import flows, memory, options, recording, scalars
 from stages.capture.reader import CaptureError
 from stages.capture.recorder import Recorder
 from stages.packets.kernels.table import make_secret
@@ -46,7 +46,7 @@ class Pcap(Stage):
             options.BASE: self.extra,
             options.PACKETS: len(self._spans),
             options.MASK: self._slots - 1,
-            options.FLOWS: self.kind.tables_at + 1,
+            options.FLOWS: self.kind.tables_at + flows.STATES,
             options.PATIENCE: int(self.params["patience_ms"]) * 1_000_000,
             options.ASAP: int(self.params["pace"] == "asap"),
             options.BOTH: int(self.params["record"] == "both"),
@@ -95,8 +95,8 @@ class Pcap(Stage):
         }
         for column, values in columns.items():
             w[first + column * n : first + (column + 1) * n] = np.array(values, np.int64)
-        flows = int(self.kernel.replay_index(self.u8, w, 0))
-        self.log.info("capture loaded", path=path, packets=n, flows=flows)
+        waiting = int(self.kernel.replay_index(self.u8, w, 0))
+        self.log.info("capture loaded", path=path, packets=n, flows=waiting)
 
     def _due(self, ns: int) -> int:
         """When a frame of the capture's time ``ns`` is due, in ns of the pipeline's clock."""
@@ -104,7 +104,7 @@ class Pcap(Stage):
 
     def _check_fingerprint(self, path: str) -> None:
         """The positions in the segment belong to one capture: refuse another that came under its name."""
-        at, mark = self.kind.tables_at, zlib.crc32(self._data) + 1
+        at, mark = self.kind.tables_at + flows.FINGERPRINT, zlib.crc32(self._data) + 1
         found = int(self.w[at])
         if found not in (0, mark):
             raise CaptureError(

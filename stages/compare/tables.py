@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from ring.fields import Table, Words
+from ring.fields import Field, Table, Words
 from ring.layout import ROW_SCALARS, true_row
 from stages.compare.layout import (
     arming,
@@ -13,8 +13,10 @@ from stages.compare.layout import (
     conns,
     events,
     history,
+    kept,
     memory,
     options,
+    queues,
     reasons,
     records,
     rules,
@@ -33,8 +35,6 @@ _BY_QUEUE: Final = dict.fromkeys(("queue_head", "queue_tail"), QUEUES)
 
 _FLUSHES: Final = ("no", "checkpoint", "secondary lost")  # scalars.FLUSH_..
 
-_ENTRY = Words("kernels")
-_ENTRY.word("slot", "number of a slot")
 _RULE_NUMBER = Words("supervisor")
 _RULE_NUMBER.word("number", "number + 1 of a rule")
 
@@ -148,6 +148,18 @@ def _history(w: Any) -> Iterator[int]:
             yield side * history.COUNT + n
 
 
+def _kept(w: Any) -> Iterator[int]:
+    """Where in the records a packet lies, of the newest record first: frames have any length."""
+    for n in _newest(_scalar(w, scalars.RECORDS), records.COUNT):
+        first = n * records.WORDS
+        at = first + records.HEADER
+        record = int(w[options.RECORDS]) + first
+        end = first + min(int(w[record + records.USED]), records.WORDS) - kept.HEADER
+        while at <= end:
+            yield at
+            at += kept.HEADER + max(0, int(w[int(w[options.RECORDS]) + at + kept.BYTES]) + 7) // 8
+
+
 # --- rules --------------------------------------------------------------------------------------------------------
 def _copy(w: Any) -> int:
     """The copy of the rules in force."""
@@ -173,6 +185,56 @@ def _show_tag(w: Any, words: Sequence[int]) -> str:
 
 def _show_rule(w: Any, words: Sequence[int]) -> str:
     return (_rule_name(w, words[0]) or str(words[0])) if words[0] else "-"
+
+
+def _records(w: Any) -> Iterator[tuple[int, int]]:
+    """Numbers + 1 of the rules in force, and where their records are."""
+    for number in range(1, rules.RULES + 1):
+        r = _copy(w) + rules.COPY_RECORDS + (number - 1) * rules.RECORD_WORDS
+        if w[r + rules.RULE_TAG]:
+            yield number, r
+
+
+def _items(lists: tuple[str, ...], words: int) -> Callable[[Any], dict[int, str]]:
+    """Items of such lists: where in the items each begins, and whose it is."""
+
+    def found(w: Any) -> dict[int, str]:
+        items: dict[int, str] = {}
+        for number, r in _records(w) if w[options.RULES] else ():
+            for field in (field for field in rules.RULE_FIELDS if field.name in lists):
+                first = int(w[r + field.offset + rules.LIST_FIRST])
+                count = min(int(w[r + field.offset + rules.LIST_COUNT]), rules.ITEM_WORDS)
+                whose = f"{_rule_name(w, number)} {field.name.removeprefix('rule_')}"
+                items |= {first + i * words: whose for i in range(count)}
+        return items
+
+    return found
+
+
+def _automata(w: Any) -> dict[int, str]:
+    """Automata: where in the copy each begins, and whose it is."""
+    found: dict[int, str] = {}
+    for number, r in _records(w) if w[options.RULES] else ():
+        if w[r + rules.RULE_STATES]:
+            at = int(w[r + rules.RULE_AUTOMATON]) // 8
+            found[at] = f"{found[at]}, {_rule_name(w, number)}" if at in found else _rule_name(w, number)
+    return found
+
+
+def _scattered(
+    name: str, meaning: str, fields: tuple[Field, ...], at: int, words: int, found: Callable[[Any], dict[int, str]]
+) -> Table:
+    """Things that lie anywhere in ``words`` words of the copy in force, from word ``at`` on.  A row's number: where."""
+    return Table(
+        name,
+        meaning,
+        fields,
+        lambda w: _copy(w) + at,
+        _if_rules(words),
+        1,
+        live=lambda w: iter(found(w)),
+        which=lambda w, n: found(w).get(n, ""),
+    )
 
 
 def _if_rules(rows: int) -> Callable[[Any], int]:
@@ -249,6 +311,17 @@ TABLES: Final = (
         live=lambda w: _newest(_scalar(w, scalars.RECORDS), records.COUNT),
     ),
     Table(
+        "kept",
+        "packets in records, by the word at which they begin; the frame's bytes follow",
+        kept.FIELDS,
+        _at(options.RECORDS),
+        _if_there(options.RECORDS, records.COUNT * records.WORDS),
+        1,
+        live=_kept,
+        names={"side": SIDES, "kind": kept.KIND_NAMES},
+        which=lambda w, n: f"record {n // records.WORDS}",
+    ),
+    Table(
         "rules",
         "rules in force, by number",
         rules.RULE_FIELDS,
@@ -256,9 +329,33 @@ TABLES: Final = (
         _if_rules(rules.RULES),
         rules.RECORD_WORDS,
         live="rule_tag",
-        parts=dict.fromkeys((f.name for f in rules.RULE_FIELDS if f.size == 2), ("first", "count")),
+        parts=dict.fromkeys((*rules.NETWORK_LISTS, *rules.RANGE_LISTS), ("first", "count")),
         shown={"rule_tag": _show_tag},
         columns=("rule_name", "rule_tag"),
+    ),
+    _scattered(
+        "rule_networks",
+        "networks that rules in force name, by the word of the items at which they begin",
+        rules.NET_FIELDS,
+        rules.COPY_ITEMS,
+        rules.ITEM_WORDS,
+        _items(rules.NETWORK_LISTS, rules.NET_WORDS),
+    ),
+    _scattered(
+        "rule_ranges",
+        "ranges that rules in force name, by the word of the items at which they begin",
+        rules.RANGE_FIELDS,
+        rules.COPY_ITEMS,
+        rules.ITEM_WORDS,
+        _items(rules.RANGE_LISTS, rules.RANGE_WORDS),
+    ),
+    _scattered(
+        "rule_automata",
+        "automata of masks in force, by the word of the copy at which they begin",
+        rules.AUTOMATON_FIELDS,
+        0,
+        rules.COPY_WORDS,
+        _automata,
     ),
     Table(
         "rule_order",
@@ -293,7 +390,7 @@ TABLES: Final = (
     Table(
         "queues",
         "slots that are free",
-        _ENTRY.fields,
+        queues.FIELDS,
         _at(options.QUEUES),
         _queue_words,
         live=_free_entries,
@@ -302,7 +399,7 @@ TABLES: Final = (
     Table(
         "recycle",
         "slots taken and given back in one burst",
-        _ENTRY.fields,
+        queues.FIELDS,
         _at(options.RECYCLE),
         lambda w: _queue_words(w) // 2,
         live=_recycled,

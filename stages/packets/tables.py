@@ -15,6 +15,7 @@ Holds = Callable[[Any, Sequence[int]], bool]
 KEY: Final[Mapping[str, Show]] = {"key": lambda w, words: describe_key(words)}
 """`Table.shown` of a table with a key."""
 
+_BUCKET: Final = tuple(field._replace(offset=0) for field in table.BUCKET_FIELDS)  # a table of its own
 DESCRIPTOR: Final = tuple(field for field in table.FIELDS if field.name != "secret")  # it is one
 
 
@@ -27,7 +28,7 @@ def connections(
     parts: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     shown: Mapping[str, Show] = MappingProxyType({}),
     holds: Mapping[str, Holds] = MappingProxyType({}),
-) -> tuple[Table, Table]:
+) -> tuple[Table, Table, Table]:
     """The tables of a connection table at word ``at``, 0: nobody knows yet where it lies."""
 
     def capacity(w: Any) -> int:
@@ -58,6 +59,14 @@ def connections(
             DESCRIPTOR,
             at,
             lambda w: int(at(w) > 0),
+        ),
+        Table(
+            "buckets",
+            "where a key is looked for: buckets that have a row, in the order of hashes",
+            _BUCKET,
+            lambda w: at(w) + table.BUCKET,
+            lambda w: int(w[at(w) + table.BUCKETS]) if at(w) else 0,
+            live="bucket",
         ),
     )
 

@@ -45,7 +45,7 @@ def test_every_field_has_a_writer_and_a_meaning(fields: tuple[Field, ...]) -> No
         assert field.meaning
 
 
-@pytest.mark.parametrize("fields", [layout.RING_FIELDS, layout.STAGE_FIELDS, layout.ROW_FIELDS])
+@pytest.mark.parametrize("fields", [layout.RING_FIELDS, layout.STAGE_FIELDS, layout.ROW_FIELDS, layout.UNDO_FIELDS])
 def test_every_constant_is_its_field(fields: tuple[Field, ...]) -> None:
     """A field's name in capitals is the constant that says where it lies."""
     for field in fields:

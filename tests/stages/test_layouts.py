@@ -194,6 +194,36 @@ def test_tables_fit_where_they_lie() -> None:
     assert max(f.offset + f.size for f in rules.RULE_FIELDS) <= rules.RECORD_WORDS
 
 
+UNSHOWN = {
+    "stages.packets.layout.table.FIELDS": {"secret"},
+    "stages.rewriter.layout.tables.FIELDS": {"scratch_at"},  # a table of its own
+    "stages.compare.layout.rules.LIST_FIELDS": {"list_first", "list_count"},  # parts of a rule's fields
+    "stages.compare.layout.rules.AREA_FIELDS": {"now", "copies"},  # private to a burst; tables of their own
+    "stages.compare.layout.rules.COPY_FIELDS": {
+        "copy_order",
+        "copy_records",
+        "copy_items",
+        "copy_automata",
+    },  # the same
+}
+PRIVATE = ("capture.layout.columns", "capture.layout.memory", "capture.layout.recording", "device.layout.memory",
+           "device.layout.message")  # fmt: skip
+"""Layouts of memory that ends with a process, and that nobody else can read."""
+
+
+def test_every_word_of_a_segment_can_be_looked_at() -> None:
+    """What a layout says of a stage's segment is in a table that a kind declares for tools.inspect."""
+    shown = {(f.name, f.meaning) for kind in catalog.kinds() for shows in kind.tables for f in shows.fields}
+    unshown: dict[str, set[str]] = {}
+    for module in map(_module, LAYOUTS):
+        for name, one in _tables(module).items():
+            if (module.__name__.removeprefix("stages."), name) in {(private, "FIELDS") for private in PRIVATE}:
+                continue
+            if missing := {f.name for f in one if (f.name, f.meaning) not in shown}:
+                unshown[f"{module.__name__}.{name}"] = missing
+    assert unshown == UNSHOWN
+
+
 def test_flags_have_names() -> None:
     """A viewer names each bit; no two constants share one."""
     bits = {name: value for name, value in vars(conns).items() if name.startswith("CF_")}

@@ -22,7 +22,8 @@ import ring
 from ring import layout
 from ring.ledger import StageSegment
 from stages import catalog
-from stages.compare.layout import conns, options, scalars
+from stages.compare.layout import conns, options, rules, scalars
+from stages.compare.rules.rule_set import RuleSet, from_table
 from stages.packets.layout import parsed, rows, table
 from tests.interpreter import fresh_python
 from tests.packets import ACK, P_UDP, PSH, fragments, tcp_frame, udp
@@ -238,6 +239,59 @@ def test_slots_are_in_use_or_free(compare: tuple[Rig, str]) -> None:
     assert len(held) == 3
     assert not held & free and held | free == set(range(views["slots"].count))
     assert {views["queues"].row(n).which for n in views["queues"].live()[:1]} == {"primary_256"}
+
+
+def test_buckets_lead_to_rows(compare: tuple[Rig, str]) -> None:
+    """As many as there are connections, each with the number + 1 of another row."""
+    _, name = compare
+    views = looked(name).views
+    assert sorted(views["buckets"].row(n).words[0] for n in views["buckets"].live()) == [1, 2]
+
+
+def test_packets_that_explain_a_difference(compare: tuple[Rig, str], inspect: Any) -> None:
+    """Each packet of a record, whatever the length of those before it."""
+    rig, name = compare
+    assert looked(name).views["kept"].live() == []
+    rig.feed("secondary_in", seg(1001, b"eno", PSH | ACK))
+    rig.run(now=1_000_000_001)
+    data = json.loads(inspect(name, "it", "kept", "--json")[1])
+    record = json.loads(inspect(name, "it", "records", "0", "--json")[1])
+    assert data["found"] == record["fields"]["packets"] == len(data["rows"]) > 4
+    assert [row["shown"]["side"] for row in data["rows"][:2]] == ["primary", "secondary"]
+    assert [row["fields"]["at"] for row in data["rows"][:3]] == [54, 54, -1]
+    assert {row["shown"]["kind"] for row in data["rows"]} == {"held", "passed"}
+    assert {row["which"] for row in data["rows"]} == {"record 0"}
+
+
+def test_what_rules_are_made_of(compare: tuple[Rig, str], inspect: Any) -> None:
+    """Networks, ranges and automata, with the rules that they belong to."""
+    rig, name = compare
+    one, wrong = from_table(
+        "one", {"action": "mask", "source": "10.0.0.0/8", "source_port": [80, "90-99"], "regex": "a(b)"}, ["it"]
+    )
+    two, also = from_table(
+        "two", {"action": "pass", "destination": ["fd00::/8", "10.1.0.0/16"], "protocol": "tcp"}, ["it"]
+    )
+    assert not wrong and not also
+    w = rig.segment.w
+    at = int(w[options.RULES]) + rules.COPIES + rules.COPY_WORDS
+    w[at : at + rules.COPY_WORDS] = RuleSet().extended({"one": one, "two": two}).words("it")
+    w[layout.CMD_RULES] += 1
+    rig.run(now=1_000_000_001)
+
+    def told(table: str) -> list[tuple[str, ...]]:
+        data = json.loads(inspect(name, "it", table, "--json")[1])
+        return [(row["which"], *(str(v) for v in row["fields"].values())) for row in data["rows"]]
+
+    assert [row[:2] for row in told("rule_networks")] == [
+        ("one source", "4"), ("two destination", "6"), ("two destination", "4"),
+    ]  # fmt: skip
+    assert told("rule_ranges") == [
+        ("one source_port", "80", "80"), ("one source_port", "90", "99"), ("two protocol", "6", "6"),
+    ]  # fmt: skip
+    assert [row[0] for row in told("rule_automata")] == ["one"]
+    _, out, _ = inspect(name, "it", "rules", "0")
+    assert "first 0, count 1" in out
 
 
 def test_a_row_of_fragments_has_words_of_its_own(inspect: Any) -> None:

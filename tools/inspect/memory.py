@@ -152,10 +152,11 @@ class Memory:
     def _undone(self, marks: tuple[int, int, int]) -> Any:
         """The undo log of a burst that is open, (word, value before it) pairs; None: none is, or it changed nothing."""
         committed, burst, count = marks
-        if burst != committed + 1 or not 0 < count <= (len(self.w) - layout.UNDO) // 2:
+        if burst != committed + 1 or not 0 < count <= (len(self.w) - layout.UNDO) // layout.UNDO_ENTRY:
             return None
         if self._undo[0] != marks:
-            self._undo = marks, self.w[layout.UNDO : layout.UNDO + 2 * count].reshape(-1, 2).copy()
+            entries = self.w[layout.UNDO : layout.UNDO + count * layout.UNDO_ENTRY].reshape(-1, layout.UNDO_ENTRY)
+            self._undo = marks, entries[:, [layout.UNDO_WORD, layout.UNDO_BEFORE]]
         return self._undo[1]
 
 

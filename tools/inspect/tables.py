@@ -9,17 +9,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ring import layout
-from ring.fields import Field, Table, Words
+from ring.fields import Field, Table
 from ring.layout import true_row
 from ring.ledger import percentile
 from stages import catalog
 from stages.kind import Kind
 from tools.inspect.memory import Found, Memory, NotShownError, opened
 from tools.inspect.values import duration
-
-_UNDO_ENTRY: Final = Words("kernels")
-_UNDO_ENTRY.word("word", "index of the word that was changed")
-_UNDO_ENTRY.word("before", "its value before that")
 
 
 class Row(NamedTuple):
@@ -164,7 +160,7 @@ def common(kind: Kind, sizes: Mapping[str, int]) -> tuple[Table, ...]:
         Table(
             "undo_log",
             "what an open burst has changed in tables",
-            _UNDO_ENTRY.fields,
+            layout.UNDO_FIELDS,
             lambda w: layout.UNDO,
             lambda w: int(w[layout.UNDO_N]) if w[layout.UNDO_BURST] == w[layout.COMMITTED] + 1 else 0,
             live=lambda w: range(int(w[layout.UNDO_N])),

@@ -23,7 +23,7 @@ from stages.compare.kernels.evidence import note_packet
 from stages.compare.kernels.flush import flush
 from stages.compare.kernels.fragments import fragment
 from stages.compare.kernels.notify import checkpoint, hear, speak
-from stages.compare.kernels.release import release_record
+from stages.compare.kernels.release import release_packet
 from stages.compare.kernels.rules import rules_due, take_rules
 from stages.compare.kernels.slots import finish_recycling, start_recycling
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
@@ -31,7 +31,7 @@ from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_s
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
 from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
 from stages.packets.kernels.parse import finds_neighbours, parse
-from stages.packets.layout import rows, transports
+from stages.packets.layout import parsed, rows, transports
 
 _BURST = 256
 _MISSES = 8  # as many failures in a row, and the inputs are not in step: no more looks for twins in this burst
@@ -51,8 +51,13 @@ def take(u8, w, row, side, now):
     if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         count(w, row, counters.DROPPED_UNARMED, 1)
     else:
-        transport = parse(u8, w, frame, length, w[options.SCRATCH])
-        if not _dispatch(u8, w, row, r, position, side, transport, frame, length, now):
+        s = w[options.SCRATCH]
+        transport = parse(u8, w, frame, length, s)
+        w[s + parsed.RING] = r
+        w[s + parsed.POSITION] = position
+        w[s + parsed.FRAME] = frame
+        w[s + parsed.LENGTH] = length
+        if not _dispatch(u8, w, row, side, s, transport, now):
             return -1
     w[row + layout.ROW_HEADS + side] = position + frame + length - at
     count(w, row, side, 1)
@@ -60,41 +65,41 @@ def take(u8, w, row, side, now):
 
 
 @hot
-def _dispatch(u8, w, row, r, position, side, transport, frame, length, now):
-    """Take the packet at ``position`` of ring ``r``, whose Ethernet frame has ``length`` bytes at ``frame``; or not."""
-    s = w[options.SCRATCH]
+def _dispatch(u8, w, row, side, s, transport, now):
+    """Take the packet at hand, of ``side`` (fields at ``s``); False where it has to wait in its ring."""
+    frame = w[s + parsed.FRAME]
     if transport == transports.OTHER or (transport == transports.ICMP and finds_neighbours(u8, w, s, frame)):
         if side == ports.SECONDARY_IN:
             count(w, row, counters.DROPPED_UNCOMPARED, 1)
             return True
-        return _release_as(u8, w, row, r, position, counters.RELEASED_UNCOMPARED)
+        return _release_as(u8, w, row, s, counters.RELEASED_UNCOMPARED)
     if w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
-        return _unarmed(u8, w, row, r, position, s, transport, now)
+        return _unarmed(u8, w, row, s, transport, now)
     if transport == transports.FRAGMENT:
-        return fragment(u8, w, row, r, position, side, s, now)
+        return fragment(u8, w, row, side, s, now)
     c = connection(w, row, side, s, transport, now)
     if c == 0:
         return False
-    note_packet(u8, w, row, side, c, frame, length, now)
+    note_packet(u8, w, row, side, c, frame, w[s + parsed.LENGTH], now)
     if transport == transports.TCP:
         if side == ports.PRIMARY_IN:
-            return tcp_primary(u8, w, row, c, r, position, s, now)
-        return tcp_secondary(u8, w, row, c, r, position, s, now)
+            return tcp_primary(u8, w, row, c, s, now)
+        return tcp_secondary(u8, w, row, c, s, now)
     if w[c + conns.FLAGS] & conns.CF_RULE:
-        return _by_rule(u8, w, row, c, r, position, side, now)
-    return datagram(u8, w, row, c, r, position, side, s, now)
+        return _by_rule(u8, w, row, c, side, s, now)
+    return datagram(u8, w, row, c, side, s, now)
 
 
 @hot
-def _release_as(u8, w, row, r, position, counter):
-    if not release_record(u8, w, row, r, position):
+def _release_as(u8, w, row, s, counter):
+    if not release_packet(u8, w, row, s):
         return False
     count(w, row, counter, 1)
     return True
 
 
 @hot
-def _unarmed(u8, w, row, r, position, s, transport, now):
+def _unarmed(u8, w, row, s, transport, now):
     """No secondary is in step: the primary's packet leaves, and its numbers are noted for when one is."""
     if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
         put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
@@ -102,18 +107,18 @@ def _unarmed(u8, w, row, r, position, s, transport, now):
         c = connection(w, row, ports.PRIMARY_IN, s, transport, now)
         if c != 0 and not note_primary(w, row, c, s):
             return False
-    return _release_as(u8, w, row, r, position, counters.RELEASED_UNARMED)
+    return _release_as(u8, w, row, s, counters.RELEASED_UNARMED)
 
 
 @hot
-def _by_rule(u8, w, row, c, r, position, side, now):
+def _by_rule(u8, w, row, c, side, s, now):
     """A datagram of a connection that a rule lets pass; what was held of it leaves before it."""
     if side == ports.SECONDARY_IN:
         drop_counts(w, row, c, 1)
         return True
     if w[c + conns.HEAD + conns.PACKETS] != 0 and not service(u8, w, row, c, now):
         return False
-    if not release_record(u8, w, row, r, position):
+    if not release_packet(u8, w, row, s):
         return False
     release_counts(w, row, c, 1)
     return True
@@ -240,7 +245,7 @@ def _alternate(u8, w, row, now):
         if secondary == 1 and ahead != SECONDARY_AHEAD:
             secondary = take(u8, w, row, ports.SECONDARY_IN, now)
             taken += max(secondary, 0)
-        # One side alone is taken from only while that settles what the other has waiting.
+        # One side alone is taken from only while what the other has waiting becomes less by it.
         catch_up = catch_up and (ahead == 0 or _held(w, row) < held)
         if (primary != 1 and secondary != 1) or w[scalar(row, scalars.WORK)] != 0:
             break

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import blocked, count, scalar
 from stages.compare.kernels.divergence import diverge
 from stages.compare.kernels.events import event_bytes, write_event
 from stages.compare.kernels.evidence import keep_packets
 from stages.compare.kernels.grace import join, leave, watch
-from stages.compare.kernels.release import release_held, release_record
+from stages.compare.kernels.release import release_held, release_packet
 from stages.compare.kernels.rules import agree_datagram, hit
-from stages.compare.kernels.slots import emit_slot, fits_slot, link, slot, store_frame, unlink
+from stages.compare.kernels.slots import emit_slot, fits_slot, link, slot, store_packet, unlink
 from stages.compare.layout import conns, counters, options, ports, reasons, scalars, slots
 from stages.packets.layout import parsed
 
@@ -52,10 +51,10 @@ def equal_held(u8, w, c, which, payload, length):
 
 
 @hot
-def datagram(u8, w, row, c, r, position, side, s, now):
-    """Take a packet of ``side`` (0 primary, 1 secondary); False where it has to wait in the ring."""
+def datagram(u8, w, row, c, side, s, now):
+    """Take the packet at hand (fields at ``s``) of ``side`` (0 primary, 1 secondary); False where it has to wait."""
     length = w[s + parsed.END] - w[s + parsed.L4]
-    payload = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.L4]
+    payload = w[s + parsed.FRAME] + w[s + parsed.L4]
     which, other = (conns.SECONDARY, conns.PACKETS) if side else (conns.PACKETS, conns.SECONDARY)
     n = -1
     if w[c + conns.FLAGS] & conns.CF_DIVERGED == 0:
@@ -64,7 +63,7 @@ def datagram(u8, w, row, c, r, position, side, s, now):
         if side == 1 and not fits_slot(w, row, n):
             blocked(w, ports.OUTDEV)
             return False
-        if side == 0 and not release_record(u8, w, row, r, position):
+        if side == 0 and not release_packet(u8, w, row, s):
             return False
         x = slot(w, n)
         count_masked(u8, w, row, c, w[x + slots.BYTES] + w[x + slots.DATA], payload, length)
@@ -78,7 +77,7 @@ def datagram(u8, w, row, c, r, position, side, s, now):
     if w[c + conns.COUNT + which] >= w[options.MAX_QUEUE]:
         w[options.STUCK] |= 1 << side
         return False
-    n = store_frame(u8, w, row, r, position, side, s, now)
+    n = store_packet(u8, w, row, side, s, now)
     if n < 0:
         w[options.STUCK] |= 1 << side
         return False

@@ -75,7 +75,7 @@ def deadlines(u8, w, row, now):
             n = w[scalar(row, scalars.OLDEST + side)] - 1
             if n < 0 or not overdue(w, n, now):
                 break
-            more, goes_on = _settle_overdue(u8, w, row, side, n, now)
+            more, goes_on = _decide_overdue(u8, w, row, side, n, now)
             found += more
     return found + repeat_request(u8, w, row, now)
 
@@ -95,7 +95,7 @@ def _grace_deadlines(u8, w, row, now):
 
 
 @hot
-def _settle_overdue(u8, w, row, side, n, now):
+def _decide_overdue(u8, w, row, side, n, now):
     """The packet ``n``, the oldest of ``side``, has waited too long: (differences found, whether to look at the next).
 
     With checkpoints the first one is reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is

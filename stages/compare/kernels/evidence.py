@@ -61,19 +61,9 @@ def keep_packets(u8, w, row, c, e, p, p_at, s, s_at):
 def _keep_slot(u8, w, r, n, side, at):
     x = slot(w, n)
     start = w[x + slots.VNET]
-    where = w[x + slots.DATA] - start + at if at >= 0 else -1
-    _keep(
-        u8,
-        w,
-        r,
-        w[x + slots.TIME],
-        side,
-        kept.HELD,
-        w[x + slots.BYTES] + start,
-        w[x + slots.FRAME] - start,
-        kept.MOST_BYTES,
-        where,
-    )
+    k = _keep(u8, w, r, w[x + slots.TIME], side, kept.HELD, w[x + slots.BYTES] + start, w[x + slots.FRAME] - start)
+    if k != 0 and at >= 0:
+        w[k + kept.AT] = w[x + slots.DATA] - start + at
 
 
 @hot
@@ -98,39 +88,30 @@ def _keep_passed(u8, w, row, r, c, side):
     for back in range(min(taken + 1, history.COUNT)):  # the one that is being taken is noted, but not yet counted
         h = w[options.HISTORY] + (side * history.COUNT + (taken - back & history.COUNT - 1)) * history.WORDS
         if w[h + history.CONN] == c and w[h + history.HASH] == w[c + rows.HASH]:
-            length = w[h + history.LENGTH]
-            _keep(
-                u8,
-                w,
-                r,
-                w[h + history.TIME],
-                side,
-                kept.PASSED,
-                (h + history.BYTES) * 8,
-                length,
-                history.KEPT_BYTES,
-                -1,
-            )
+            at = (h + history.BYTES) * 8
+            _keep(u8, w, r, w[h + history.TIME], side, kept.PASSED, at, w[h + history.LENGTH])
             shown += 1
             if shown == kept.MOST_PASSED:
                 break
 
 
 @hot
-def _keep(u8, w, r, time, side, kind, at, length, most, where):
-    copied = min(length, most)
+def _keep(u8, w, r, time, side, kind, at, length):
+    """Copy the frame of ``length`` bytes at ``at`` into record ``r``; where it lies in it, 0: it found no room."""
+    copied = min(length, kept.MOST_BYTES if kind == kept.HELD else history.KEPT_BYTES)
     used = w[r + records.USED]
     size = kept.HEADER + (copied + 7) // 8
     if used + size > records.WORDS:
         w[r + records.LEFT_OUT] += 1
-        return
+        return 0
     k = r + used
     w[k + kept.TIME] = time
     w[k + kept.SIDE] = side
     w[k + kept.KIND] = kind
     w[k + kept.LENGTH] = length
     w[k + kept.BYTES] = copied
-    w[k + kept.AT] = where
+    w[k + kept.AT] = -1
     copy(u8, (k + kept.HEADER) * 8, at, copied)
     w[r + records.USED] = used + size
     w[r + records.PACKETS] += 1
+    return k

@@ -21,13 +21,13 @@ from __future__ import annotations
 from ring import layout
 from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import copied_size, frame_at, index
+from ring.kernels.frames import copied_size
 from ring.kernels.ledger import blocked, count, put, undo_left
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import count_masked, equal_held
 from stages.compare.kernels.grace import watch
 from stages.compare.kernels.reassembly import put_together
-from stages.compare.kernels.release import release_record
+from stages.compare.kernels.release import release_packet
 from stages.compare.kernels.slots import (
     count_held,
     detach,
@@ -37,7 +37,7 @@ from stages.compare.kernels.slots import (
     give_parts,
     link,
     slot,
-    store_frame,
+    store_packet,
     unlink,
 )
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
@@ -48,8 +48,8 @@ MOST = 128  # frames of a group: 65,535 bytes at the least MTU that anyone has (
 
 
 @hot
-def fragment(u8, w, row, r, position, side, s, now):
-    """Take the fragment of ``side`` at ``position`` of ring ``r`` (fields at ``s``); False where it has to wait."""
+def fragment(u8, w, row, side, s, now):
+    """Take the fragment at hand (fields at ``s``) of ``side``; False where it has to wait in its ring."""
     # The next header of IPv6 need not be the same in all fragments (RFC 8200, 4.5): it is no part of the key.
     w[s + parsed.PORTS] = conns.KEY_FRAGMENTS | (w[s + parsed.PROTO] if w[s + parsed.IPV] == 4 else 44) << 32
     c = connection(w, row, side, s, transports.FRAGMENT, now)
@@ -57,13 +57,13 @@ def fragment(u8, w, row, r, position, side, s, now):
         return False
     n = _group(w, c, conns.SECONDARY if side else conns.PACKETS, w[s + parsed.IP_ID])
     if n < 0 and _late(w, c, side, s, now):
-        return _follow(u8, w, row, r, position, side)
-    if n < 0 or not _has_room(u8, w, r, position, n):
-        return _begin(u8, w, row, c, r, position, side, s, now)
-    here = _joined(u8, w, r, position, n, s)
+        return _follow(u8, w, row, side, s)
+    if n < 0 or not _has_room(u8, w, n, s):
+        return _begin(u8, w, row, c, side, s, now)
+    here = _joined(u8, w, n, s)
     if here != slots.NEVER and here == _end(w, n, s):
-        return _complete(u8, w, row, c, r, position, side, n, s, now)
-    return _append(u8, w, row, r, position, side, n, s, here, now)
+        return _complete(u8, w, row, side, n, s, now)
+    return _append(u8, w, row, side, n, s, here, now)
 
 
 @hot
@@ -79,7 +79,7 @@ def remember_group(w, n, now):
 
 @hot
 def _late(w, c, side, s, now):
-    """Whether a fragment belongs to a datagram whose beginning was settled, and so can never be whole.
+    """Whether a fragment belongs to a datagram whose beginning has left or was dropped, and so can never be whole.
 
     Only for ``compare_timeout``: an identification is used again.  The first fragment always begins a datagram.
     After a checkpoint the secondary goes on where the primary was: it sends the rest of the primary's datagram, too.
@@ -96,10 +96,10 @@ def _late(w, c, side, s, now):
 
 
 @hot
-def _follow(u8, w, row, r, position, side):
+def _follow(u8, w, row, side, s):
     """Let a late fragment go where the rest of its datagram went."""
     if side == 0:
-        if not release_record(u8, w, row, r, position):
+        if not release_packet(u8, w, row, s):
             return False
         count(w, row, counters.RELEASED_AT_CHECKPOINT, 1)
     else:
@@ -117,11 +117,11 @@ def _group(w, c, which, ident):
 
 
 @hot
-def _has_room(u8, w, r, position, n):
+def _has_room(u8, w, n, s):
     """Whether the group may have one more frame: MOST of them, and outdev must be able to take them all at once."""
     x = slot(w, n)
     out = w[layout.OUTPUTS + ports.OUTDEV]
-    size = copied_size(u8, w, r, position, out)
+    size = copied_size(u8, w, w[s + parsed.RING], w[s + parsed.POSITION], out)
     return w[x + slots.FRAMES] < MOST and w[x + slots.EMIT] + size <= w[out + layout.SIZE]
 
 
@@ -132,7 +132,7 @@ def _end(w, n, s):
 
 
 @hot
-def _joined(u8, w, r, position, n, s):
+def _joined(u8, w, n, s):
     """Bytes that are here when the fragment at ``s`` has joined group ``n``, or slots.NEVER."""
     x = slot(w, n)
     here, end = w[x + slots.HERE], _end(w, n, s)
@@ -141,7 +141,7 @@ def _joined(u8, w, r, position, n, s):
         return slots.NEVER
     if end >= 0 and start + length > end:
         return slots.NEVER
-    payload = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.L4]
+    payload = w[s + parsed.FRAME] + w[s + parsed.L4]
     again = False
     part = w[x + slots.PARTS]
     while part != 0:
@@ -158,8 +158,8 @@ def _joined(u8, w, r, position, n, s):
 
 
 @hot
-def _store(u8, w, row, r, position, side, s, now):
-    m = store_frame(u8, w, row, r, position, side, s, now)
+def _store(u8, w, row, side, s, now):
+    m = store_packet(u8, w, row, side, s, now)
     if m < 0:
         w[options.STUCK] |= 1 << side
         return -1
@@ -170,13 +170,13 @@ def _store(u8, w, row, r, position, side, s, now):
 
 
 @hot
-def _begin(u8, w, row, c, r, position, side, s, now):
+def _begin(u8, w, row, c, side, s, now):
     """Begin a group with the fragment at ``s``."""
     which = conns.SECONDARY if side else conns.PACKETS
     if w[c + conns.COUNT + which] >= w[options.MAX_QUEUE]:
         w[options.STUCK] |= 1 << side
         return False
-    m = _store(u8, w, row, r, position, side, s, now)
+    m = _store(u8, w, row, side, s, now)
     if m < 0:
         return False
     x = slot(w, m)
@@ -189,9 +189,9 @@ def _begin(u8, w, row, c, r, position, side, s, now):
 
 
 @hot
-def _append(u8, w, row, r, position, side, n, s, here, now):
+def _append(u8, w, row, side, n, s, here, now):
     """Add the fragment at ``s`` to group ``n``, of which ``here`` bytes are then there."""
-    m = _store(u8, w, row, r, position, side, s, now)
+    m = _store(u8, w, row, side, s, now)
     if m < 0:
         return False
     x = slot(w, n)
@@ -206,10 +206,10 @@ def _append(u8, w, row, r, position, side, n, s, here, now):
 
 
 @hot
-def _complete(u8, w, row, c, r, position, side, n, s, now):
+def _complete(u8, w, row, side, n, s, now):
     """The last missing fragment of group ``n``: compare the datagram."""
     b = s + parsed.SCRATCH
-    m = _store(u8, w, row, r, position, side, s, now)
+    m = _store(u8, w, row, side, s, now)
     if m < 0:
         return False
     whole = put_together(u8, w, row, side, n, m, _end(w, n, s), b, now)
@@ -219,7 +219,7 @@ def _complete(u8, w, row, c, r, position, side, n, s, now):
         return False
     if whole < 0:
         give_back(w, row, m)
-        return _append(u8, w, row, r, position, side, n, s, slots.NEVER, now)
+        return _append(u8, w, row, side, n, s, slots.NEVER, now)
     x, y = slot(w, n), slot(w, whole)
     frames = w[x + slots.FRAMES] + 1
     w[y + slots.FRAMES] = frames
@@ -237,7 +237,7 @@ def _complete(u8, w, row, c, r, position, side, n, s, now):
     w[y + slots.PARTS] = n + 1
     detach(w, row, n)
     count(w, row, counters.FRAGMENTS, frames)
-    _settle(u8, w, row, d, side, whole, e)
+    _place_datagram(u8, w, row, d, side, whole, e)
     watch(w, row, d, now)
     return True
 
@@ -264,7 +264,7 @@ def _counterpart(u8, w, row, d, side, whole, now):
 
 
 @hot
-def _settle(u8, w, row, d, side, whole, e):
+def _place_datagram(u8, w, row, d, side, whole, e):
     """Release, drop or hold the datagram ``whole`` of connection ``d``; its equal is the held packet ``e``, or -1."""
     y = slot(w, whole)
     frames = w[y + slots.FRAMES]

@@ -8,6 +8,7 @@ from ring.kernels.frames import copied_size, copy_record
 from ring.kernels.ledger import blocked, count, room
 from stages.compare.kernels.slots import emit_slot, unlink
 from stages.compare.layout import counters, ports
+from stages.packets.layout import parsed
 
 
 @hot
@@ -22,6 +23,12 @@ def release_record(u8, w, row, r, position):
     )
     count(w, row, layout.PORTS + ports.OUTDEV, 1)
     return True
+
+
+@hot
+def release_packet(u8, w, row, s):
+    """Send the packet at hand (fields at ``s``) to outdev; False where there is no room."""
+    return release_record(u8, w, row, w[s + parsed.RING], w[s + parsed.POSITION])
 
 
 @hot

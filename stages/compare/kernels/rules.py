@@ -100,16 +100,17 @@ def _matches(w, items, r, key):
 @hot
 def _in_ranges(w, items, field, value):
     """Whether ``value`` is in one of the ranges of the list at ``field``, or the list is empty."""
-    at, n = items + w[field], w[field + 1]
+    at, n = items + w[field + rules.LIST_FIRST], w[field + rules.LIST_COUNT]
     for i in range(n):
-        if w[at + i * rules.RANGE_WORDS] <= value <= w[at + i * rules.RANGE_WORDS + 1]:
+        one = at + i * rules.RANGE_WORDS
+        if w[one + rules.RANGE_FIRST] <= value <= w[one + rules.RANGE_LAST]:
             return True
     return n == 0
 
 
 @hot
 def _in_nets(w, items, field, version, hi, lo):
-    at, n = items + w[field], w[field + 1]
+    at, n = items + w[field + rules.LIST_FIRST], w[field + rules.LIST_COUNT]
     for i in range(n):
         net = at + i * rules.NET_WORDS
         if (
@@ -155,15 +156,16 @@ def agree_stream(u8, w, c, a, b, length, offset):
     by the result: the mask goes on from there.  ``offset`` is that place from the SYN on, -1 where no SYN was seen; it
     counts only after `restart`.  Returns the number, | bytes forgiven << 32.
     """
-    p, s, position = (
-        w[c + conns.PRIMARY_MASK] & rules.STATE,
-        w[c + conns.SECONDARY_MASK],
-        w[c + conns.PRIMARY_MASK] >> rules.POSITION,
-    )
-    if w[c + conns.PRIMARY_MASK] == 0 and offset != 0:
-        p = s = rules.MIDDLE
-        position = offset if offset > 0 else -1
-    return _agree(u8, w, c, a, b, length, p, s, position, True)
+    r = _mask(w, c)
+    if r == 0:
+        return common_prefix(u8, a, b, length)
+    mine, theirs = w[c + conns.PRIMARY_MASK], w[c + conns.SECONDARY_MASK]
+    if mine == 0 and offset != 0:
+        mine, theirs = (offset if offset > 0 else -1) << rules.POSITION | rules.MIDDLE, rules.MIDDLE
+    n, forgiven, mine, theirs = _run(u8, w, r, a, b, length, mine, theirs)
+    _keep(w, c + conns.PRIMARY_MASK, mine)
+    _keep(w, c + conns.SECONDARY_MASK, theirs)
+    return n | forgiven << 32
 
 
 @hot
@@ -189,37 +191,56 @@ def agree_datagram(u8, w, c, a, b, length):
         n = common_prefix(u8, a + checksum + 2, b + checksum + 2, behind)
         if n < behind:
             return same
-    agreed = _agree(u8, w, c, a + header, b + header, length - header, rules.BEGIN, rules.BEGIN, 0, False)
+    agreed = _agree_behind(u8, w, c, a + header, b + header, length - header)
     if same < header and agreed == length - header:
         return same  # only the checksums differ
     return agreed + header
 
 
 @hot
-def _agree(u8, w, c, a, b, length, p, s, position, goes_on):
-    copy = _copy(w)
-    r = copy + rules.COPY_RECORDS + ((w[c + conns.RULE] & rules.NUMBER) - 1) * rules.RECORD_WORDS
+def _agree_behind(u8, w, c, a, b, length):
+    r = _mask(w, c)
+    if r == 0:
+        return common_prefix(u8, a, b, length)
+    n, forgiven, _, _ = _run(u8, w, r, a, b, length, rules.BEGIN, rules.BEGIN)
+    return n | forgiven << 32
+
+
+@hot
+def _mask(w, c):
+    """Record of the mask under which the connection is compared; 0: none, or one deleted since its last packet."""
+    r = _copy(w) + rules.COPY_RECORDS + ((w[c + conns.RULE] & rules.NUMBER) - 1) * rules.RECORD_WORDS
     if w[c + conns.RULE] & rules.MASKS == 0 or w[r + rules.RULE_TAG] != w[c + conns.RULE]:
-        return common_prefix(u8, a, b, length)  # no mask, or one that was deleted since its last packet
-    classes = copy * 8 + w[r + rules.RULE_AUTOMATON]
-    table, stride = classes + rules.CLASSES, w[r + rules.RULE_CLASSES] * rules.ENTRY_BYTES
+        return 0
+    return r
+
+
+@hot
+def _run(u8, w, r, a, b, length, mine, theirs):
+    """Run the automaton of the rule at ``r`` over both sides, from the states ``mine`` and ``theirs`` on.
+
+    These are words as conns.PRIMARY_MASK and conns.SECONDARY_MASK.  How many bytes agree, how many of them were
+    forgiven, and both words behind them.
+    """
+    copy = _copy(w)
+    p, position, s = mine & rules.STATE, mine >> rules.POSITION, theirs
+    automaton = copy * 8 + w[r + rules.RULE_AUTOMATON]
+    classes, table = automaton + rules.AUTOMATON_CLASSES * 8, automaton + rules.AUTOMATON_TABLE * 8
+    stride = w[r + rules.RULE_CLASSES] * rules.ENTRY_BYTES
     forgiven = n = 0
     while n < length:
         x, y = byte(u8, a + n), byte(u8, b + n)
-        mine = be16(u8, table + p * stride + rules.ENTRY_BYTES * byte(u8, classes + x))
-        theirs = be16(u8, table + s * stride + rules.ENTRY_BYTES * byte(u8, classes + y))
+        at_x = be16(u8, table + p * stride + rules.ENTRY_BYTES * byte(u8, classes + x))
+        at_y = be16(u8, table + s * stride + rules.ENTRY_BYTES * byte(u8, classes + y))
         if x != y:
-            if mine & theirs & 1 == 0 and not _in_bytes(w, copy + rules.COPY_ITEMS, r, position, n):
+            if at_x & at_y & 1 == 0 and not _in_bytes(w, copy + rules.COPY_ITEMS, r, position, n):
                 break
             forgiven += 1
-        p, s = mine >> 1, theirs >> 1
+        p, s = at_x >> 1, at_y >> 1
         n += 1
-    if goes_on:
-        if position >= 0:
-            position += n
-        _keep(w, c + conns.PRIMARY_MASK, position << rules.POSITION | p)
-        _keep(w, c + conns.SECONDARY_MASK, s)
-    return n | forgiven << 32
+    if position >= 0:
+        position += n
+    return n, forgiven, position << rules.POSITION | p, s
 
 
 @hot
@@ -231,6 +252,5 @@ def _keep(w, i, value):
 @hot
 def _in_bytes(w, items, r, position, n):
     """Whether byte ``n`` from ``position`` on lies in a byte range of the rule."""
-    return (
-        position >= 0 and w[r + rules.RULE_BYTES + 1] != 0 and _in_ranges(w, items, r + rules.RULE_BYTES, position + n)
-    )
+    field = r + rules.RULE_BYTES
+    return position >= 0 and w[field + rules.LIST_COUNT] != 0 and _in_ranges(w, items, field, position + n)

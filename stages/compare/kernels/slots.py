@@ -13,7 +13,7 @@ from ring.atomics import be32, copy, put_be32
 from ring.hot import hot
 from ring.kernels.frames import index, prefix, vnet_bytes
 from ring.kernels.ledger import count, put, room, scalar, true_row
-from stages.compare.layout import conns, counters, memory, options, ports, scalars, slots
+from stages.compare.layout import conns, counters, memory, options, ports, queues, scalars, slots
 from stages.packets.kernels.serial import diff
 from stages.packets.layout import parsed, rows, tcp
 
@@ -32,14 +32,33 @@ def take_slot(w, row, side, nbytes):
     size_class = 0 if nbytes <= _SMALL else (1 if nbytes <= _LARGE else 2)
     for g in range(side * 3 + size_class, side * 3 + 3):
         if w[options.RECYCLED + g] > 0:
-            w[options.RECYCLED + g] -= 1
-            return w[w[options.RECYCLE] + (w[options.QUEUES + g] - w[options.QUEUES]) // 2 + w[options.RECYCLED + g]]
+            return _unstack(w, g)
         head = w[scalar(row, scalars.QUEUE_HEAD + g)]
         # Only what was free before this burst: a slot given back in it may be needed again if the burst is undone.
         if head < w[scalar(true_row(w), scalars.QUEUE_TAIL + g)]:
             w[scalar(row, scalars.QUEUE_HEAD + g)] = head + 1
-            return w[w[options.QUEUES + g] + (head & w[options.MASKS + g])]
+            return w[_entry(w, g, head) + queues.SLOT]
     return -1
+
+
+@hot
+def _entry(w, g, position):
+    """Word index of an entry of free queue ``g``."""
+    return w[options.QUEUES + g] + (position & w[options.MASKS + g]) * queues.WORDS
+
+
+@hot
+def _stacked(w, g):
+    """Word index of the first entry above the recycle stack of queue ``g``, which is half as long as the queue."""
+    bottom = w[options.RECYCLE] + (w[options.QUEUES + g] - w[options.QUEUES]) // 2
+    return bottom + w[options.RECYCLED + g] * queues.WORDS
+
+
+@hot
+def _unstack(w, g):
+    """The slot on top of the recycle stack of queue ``g``, taken from it."""
+    w[options.RECYCLED + g] -= 1
+    return w[_stacked(w, g) + queues.SLOT]
 
 
 @hot
@@ -48,7 +67,7 @@ def give_slot(w, row, n):
     x = slot(w, n)
     g = w[x + slots.QUEUE]
     if w[x + slots.BURST] == w[layout.COMMITTED] + 1:
-        w[w[options.RECYCLE] + (w[options.QUEUES + g] - w[options.QUEUES]) // 2 + w[options.RECYCLED + g]] = n
+        w[_stacked(w, g) + queues.SLOT] = n
         w[options.RECYCLED + g] += 1
         return
     _enqueue(w, row, g, n)
@@ -58,7 +77,7 @@ def give_slot(w, row, n):
 def _enqueue(w, row, g, n):
     tail = w[scalar(row, scalars.QUEUE_TAIL + g)]
     # Written plainly: beyond the committed tail, and the queue is twice as long as there are slots.
-    w[w[options.QUEUES + g] + (tail & w[options.MASKS + g])] = n
+    w[_entry(w, g, tail) + queues.SLOT] = n
     w[scalar(row, scalars.QUEUE_TAIL + g)] = tail + 1
 
 
@@ -74,19 +93,14 @@ def finish_recycling(w, row):
     """Before the commit: slots taken and given back in this burst return to their queues."""
     for g in range(6):
         while w[options.RECYCLED + g] > 0:
-            w[options.RECYCLED + g] -= 1
-            _enqueue(
-                w,
-                row,
-                g,
-                w[w[options.RECYCLE] + (w[options.QUEUES + g] - w[options.QUEUES]) // 2 + w[options.RECYCLED + g]],
-            )
+            _enqueue(w, row, g, _unstack(w, g))
 
 
 @hot
-def store_frame(u8, w, row, r, position, side, s, now):
-    """Copy the record at ``position`` of ring ``r`` into a slot with the fields parsed at ``s``; slot number or -1."""
-    at = index(w, r, position)
+def store_packet(u8, w, row, side, s, now):
+    """Copy the packet at hand (fields at ``s``) into a slot of ``side``; slot number or -1."""
+    r = w[s + parsed.RING]
+    at = index(w, r, w[s + parsed.POSITION])
     lead = prefix(w, r)
     nbytes = be32(u8, at)
     n = take_slot(w, row, side, nbytes)

@@ -203,7 +203,7 @@ def stream_offset(w, c, seq):
 def _compare_step(u8, w, row, c, now):
     """Compare what both sides have at conns.COMPARED: 1 when that went on, 0 when one side has nothing there."""
     n = w[c + conns.HEAD + conns.SECONDARY] - 1
-    if n >= 0 and _settle_secondary(w, row, c, n):
+    if n >= 0 and _dispose_of_secondary(w, row, c, n):
         return 1
     p = w[c + conns.CURSOR] - 1
     if p < 0 or n < 0 or not _comparable(w, c, n):
@@ -212,23 +212,29 @@ def _compare_step(u8, w, row, c, now):
     if diff(w[x + slots.END], compared) <= 0:
         put(w, c + conns.CURSOR, w[x + slots.NEXT])
         return 1
-    first = add(w[x + slots.SEQ], w[x + slots.FLAGS] >> 1 & 1)
-    mine, theirs = diff(compared, first), diff(compared, w[y + slots.SEQ])  # how far into each segment
+    mine, theirs = _place(w, x, compared), diff(compared, w[y + slots.SEQ])
     if mine < 0 or theirs < 0 or w[x + slots.FLAGS] & tcp.RST:
         return 0
     left, right = w[x + slots.DATA_LEN] - mine, w[y + slots.DATA_LEN] - theirs
     if min(left, right) > 0:
-        _compare_bytes(u8, w, row, c, p, mine, n, theirs, now)
+        a, b = w[x + slots.BYTES] + w[x + slots.DATA] + mine, w[y + slots.BYTES] + w[y + slots.DATA] + theirs
+        _compare_bytes(u8, w, row, c, a, b, min(left, right), now)
     elif left == 0 and right == 0:  # both end here with FIN
         put(w, c + conns.COMPARED, add(compared, 1))
         put(w, c + rows.CLOSED, 1)
     else:
-        _differs_from(u8, w, row, c, reasons.FLAGS, p, mine, n, theirs, 0, now)
+        _differ(u8, w, row, c, reasons.FLAGS, now)
     return 1
 
 
 @hot
-def _settle_secondary(w, row, c, n):
+def _place(w, x, seq):
+    """How far into the data of the primary's slot at ``x`` the number ``seq`` is: a SYN has one of its own."""
+    return diff(seq, add(w[x + slots.SEQ], w[x + slots.FLAGS] >> 1 & 1))
+
+
+@hot
+def _dispose_of_secondary(w, row, c, n):
     """Whether the secondary's first held packet ``n`` could be dropped, or counted as matched, as it is."""
     y = slot(w, n)
     if w[y + slots.LIFE] < w[c + conns.LIFE]:
@@ -261,11 +267,9 @@ def _comparable(w, c, n):
 
 
 @hot
-def _compare_bytes(u8, w, row, c, p, mine, n, theirs, now):
-    """Compare slots ``p`` and ``n`` from their bytes ``mine`` and ``theirs`` on, which stand at conns.COMPARED."""
-    x, y, compared = slot(w, p), slot(w, n), w[c + conns.COMPARED]
-    length = min(w[x + slots.DATA_LEN] - mine, w[y + slots.DATA_LEN] - theirs)
-    a, b = w[x + slots.BYTES] + w[x + slots.DATA] + mine, w[y + slots.BYTES] + w[y + slots.DATA] + theirs
+def _compare_bytes(u8, w, row, c, a, b, length, now):
+    """Compare ``length`` bytes at ``a`` (primary) and ``b``, which stand at conns.COMPARED."""
+    compared = w[c + conns.COMPARED]
     if masks(w, c):
         agreed = agree_stream(u8, w, c, a, b, length, stream_offset(w, c, compared))
         same = agreed & 0xFFFFFFFF
@@ -277,18 +281,23 @@ def _compare_bytes(u8, w, row, c, p, mine, n, theirs, now):
     if same > 0:
         put(w, c + conns.COMPARED, add(compared, same))
     if same < length:
-        _differs_from(u8, w, row, c, reasons.PAYLOAD, p, mine, n, theirs, same, now)
+        _differ(u8, w, row, c, reasons.PAYLOAD, now)
 
 
 @hot
-def _differs_from(u8, w, row, c, reason, p, mine, n, theirs, same, now):
-    """Slots ``p`` and ``n`` differ ``same`` bytes behind bytes ``mine`` and ``theirs``: report it, and diverge."""
+def _differ(u8, w, row, c, reason, now):
+    """The two packets that are compared, at conns.CURSOR and the secondary's first, differ at conns.COMPARED.
+
+    Report it, and diverge.
+    """
+    p, n, compared = w[c + conns.CURSOR] - 1, w[c + conns.HEAD + conns.SECONDARY] - 1, w[c + conns.COMPARED]
     x, y = slot(w, p), slot(w, n)
-    e = write_event(u8, w, row, c, reason, stream_offset(w, c, w[c + conns.COMPARED]), now)
-    keep_packets(u8, w, row, c, e, p, mine + same, n, theirs + same)
+    mine, theirs = _place(w, x, compared), diff(compared, w[y + slots.SEQ])
+    e = write_event(u8, w, row, c, reason, stream_offset(w, c, compared), now)
+    keep_packets(u8, w, row, c, e, p, mine, n, theirs)
     # Where bytes differ, show both sides from a common origin: the first byte that both segments have.
     back = min(mine, theirs) if reason == reasons.PAYLOAD else 0
     a, b = w[x + slots.BYTES] + w[x + slots.DATA] + mine - back, w[y + slots.BYTES] + w[y + slots.DATA] + theirs - back
     left, right = w[x + slots.DATA_LEN] - mine + back, w[y + slots.DATA_LEN] - theirs + back
-    event_bytes(u8, w, e, a, left, b, right, back + same)
+    event_bytes(u8, w, e, a, left, b, right, back)
     diverge(u8, w, row, c, reason, now)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from ring.atomics import common_prefix
 from ring.hot import hot
-from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import count, put
-from stages.compare.kernels.release import release_record
+from stages.compare.kernels.release import release_packet
 from stages.compare.kernels.rules import restart
-from stages.compare.kernels.slots import link, slot, store_frame, unlink
+from stages.compare.kernels.slots import link, slot, store_packet, unlink
 from stages.compare.kernels.syn import primary_syn, secondary_syn, secondary_syn_known
 from stages.compare.kernels.tcp_compare import (
     NOT_NOW,
@@ -71,8 +70,8 @@ def note_primary(w, row, c, s):
 
 
 @hot
-def tcp_primary(u8, w, row, c, r, position, s, now):
-    """Take the primary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
+def tcp_primary(u8, w, row, c, s, now):
+    """Take the primary's segment at hand (fields at ``s``); False where it has to wait in the ring."""
     if not note_primary(w, row, c, s):
         return False
     flags = w[s + parsed.FLAGS]
@@ -91,7 +90,7 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
         free = end == seq or diff(end, compared) <= 0
         which = conns.ACKS if free else conns.PACKETS
     if not free and which == conns.PACKETS and flags & (tcp.SYN | tcp.FIN | tcp.RST) == 0:
-        free = _equal_waiting(u8, w, row, c, r, position, s, seq, end)
+        free = _equal_waiting(u8, w, row, c, s, end)
     nothing_before = which == conns.PACKETS or w[c + conns.HEAD + conns.ACKS] == 0
     if flags & tcp.RST or state & conns.PASSES:  # what the primary sent before it leaves before it
         nothing_before = nothing_before and w[c + conns.HEAD + conns.PACKETS] == 0
@@ -100,9 +99,9 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
         and nothing_before
         and (state & conns.PASSES or flags & tcp.RST or acknowledged(w, c, flags, w[s + parsed.ACK]))
     ):
-        if release_record(u8, w, row, r, position):
+        if release_packet(u8, w, row, s):
             if which == conns.ACKS and w[c + conns.HEAD + conns.PACKETS] != 0:
-                note_overtaking(u8, w, c, frame_at(u8, w, r, index(w, r, position))[0], s)
+                note_overtaking(u8, w, c, w[s + parsed.FRAME], s)
             release_counts(w, row, c, 1)
             note_reset(w, c)
             if (which == conns.PACKETS or flags & tcp.RST) and w[c + conns.HEAD + conns.SECONDARY] != 0:
@@ -110,15 +109,15 @@ def tcp_primary(u8, w, row, c, r, position, s, now):
             return True
         if which == conns.ACKS:
             return False
-    return _hold_primary(u8, w, row, c, r, position, s, end, which, now)
+    return _hold_primary(u8, w, row, c, s, end, which, now)
 
 
 @hot
-def _hold_primary(u8, w, row, c, r, position, s, end, which, now):
+def _hold_primary(u8, w, row, c, s, end, which, now):
     if w[c + conns.COUNT + conns.PACKETS] + w[c + conns.COUNT + conns.ACKS] >= w[options.MAX_QUEUE]:
         w[options.STUCK] |= 1
         return False
-    n = store_frame(u8, w, row, r, position, 0, s, now)
+    n = store_packet(u8, w, row, 0, s, now)
     if n < 0:
         w[options.STUCK] |= 1
         return False
@@ -144,8 +143,9 @@ def _first_uncompared(w, c):
 
 
 @hot
-def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
+def _equal_waiting(u8, w, row, c, s, end):
     """The common case without a copy: the secondary's equal segment is the next one, and nothing else waits."""
+    seq = w[s + parsed.SEQ]
     n = w[c + conns.HEAD + conns.SECONDARY] - 1
     if n < 0 or w[c + conns.HEAD + conns.PACKETS] != 0 or seq != w[c + conns.COMPARED] or w[c + conns.FLAGS] & NOT_NOW:
         return False
@@ -159,7 +159,7 @@ def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
         or w[x + slots.LIFE] != w[c + conns.LIFE]
     ):
         return False
-    mine = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.DATA]
+    mine = w[s + parsed.FRAME] + w[s + parsed.DATA]
     length = w[s + parsed.DATA_LEN]
     if common_prefix(u8, mine, w[x + slots.BYTES] + w[x + slots.DATA], length) < length:
         return False
@@ -170,16 +170,16 @@ def _equal_waiting(u8, w, row, c, r, position, s, seq, end):
 
 
 @hot
-def tcp_secondary(u8, w, row, c, r, position, s, now):
-    """Take the secondary's segment at ``position`` (fields at ``s``); False where it has to wait in the ring."""
+def tcp_secondary(u8, w, row, c, s, now):
+    """Take the secondary's segment at hand (fields at ``s``); False where it has to wait in the ring."""
     flags = w[s + parsed.FLAGS]
     if w[c + conns.FLAGS] & conns.CF_RULE:
         drop_counts(w, row, c, 1)
         return True
     if flags & (tcp.SYN | tcp.RST):
-        return _secondary_begins_or_resets(u8, w, row, c, r, position, s, now)
+        return _secondary_begins_or_resets(u8, w, row, c, s, now)
     acknowledges_more = _note_secondary_ack(w, c, s, False)
-    taken = _secondary_data(u8, w, row, c, r, position, s, now)
+    taken = _secondary_data(u8, w, row, c, s, now)
     if taken == HELD or taken == MATCHED_HELD or acknowledges_more:
         service(u8, w, row, c, now)  # where the segment waits in the ring, what it acknowledges does not wait
     return taken != WAITS
@@ -199,14 +199,14 @@ def _note_secondary_ack(w, c, s, begins):
 
 
 @hot
-def _secondary_begins_or_resets(u8, w, row, c, r, position, s, now):
+def _secondary_begins_or_resets(u8, w, row, c, s, now):
     """Take a SYN or a RST of the secondary; False where it has to wait in the ring."""
     flags, seq, state = w[s + parsed.FLAGS], w[s + parsed.SEQ], w[c + conns.FLAGS]
     resets = flags & tcp.RST != 0
     begins = not resets and not secondary_syn_known(w, c, seq)
     n = -1
     if _must_be_held(w, c, s, begins):
-        n = _store_secondary(u8, w, row, c, r, position, s, now)
+        n = _store_secondary(u8, w, row, c, s, now)
         if n < 0:
             return False
     _note_secondary_ack(w, c, s, begins)
@@ -242,7 +242,7 @@ def _must_be_held(w, c, s, begins):
 
 
 @hot
-def _secondary_data(u8, w, row, c, r, position, s, now):
+def _secondary_data(u8, w, row, c, s, now):
     """Take a segment of the secondary that is neither SYN nor RST: COUNTED, MATCHED_HELD, HELD or WAITS."""
     seq, state = w[s + parsed.SEQ], w[c + conns.FLAGS]
     end = add(seq, w[s + parsed.DATA_LEN] + (w[s + parsed.FLAGS] & tcp.FIN))
@@ -255,11 +255,11 @@ def _secondary_data(u8, w, row, c, r, position, s, now):
         drop_counts(w, row, c, 1)
     elif state & conns.CF_SYNCED and same_life and diff(end, w[c + conns.COMPARED]) <= 0:
         count(w, row, counters.MATCHED, 1)  # sent again
-    elif same_life and _equal_held(u8, w, row, c, r, position, s, seq, end, w[s + parsed.FLAGS]):
+    elif same_life and _equal_held(u8, w, c, s, end):
         count(w, row, counters.MATCHED, 1)
         return MATCHED_HELD
     else:
-        n = _store_secondary(u8, w, row, c, r, position, s, now)
+        n = _store_secondary(u8, w, row, c, s, now)
         if n < 0:
             return WAITS
         _link_secondary(w, row, c, n, seq, end, True)
@@ -293,10 +293,10 @@ def _resets_farther(w, c):
 
 
 @hot
-def _store_secondary(u8, w, row, c, r, position, s, now):
+def _store_secondary(u8, w, row, c, s, now):
     n = -1
     if w[c + conns.COUNT + conns.SECONDARY] < w[options.MAX_QUEUE]:
-        n = store_frame(u8, w, row, r, position, 1, s, now)
+        n = store_packet(u8, w, row, 1, s, now)
     if n < 0:
         w[options.STUCK] |= 2
     return n
@@ -312,14 +312,15 @@ def _link_secondary(w, row, c, n, seq, end, ordered):
 
 
 @hot
-def _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
+def _equal_held(u8, w, c, s, end):
     """The common case without a copy: the primary's equal segment is the next one to be compared."""
+    seq = w[s + parsed.SEQ]
     n = w[c + conns.CURSOR] - 1
     if (
         n < 0
         or w[c + conns.HEAD + conns.SECONDARY] != 0
         or seq != w[c + conns.COMPARED]
-        or flags & tcp.FIN
+        or w[s + parsed.FLAGS] & tcp.FIN
         or w[c + conns.RULE] != 0
     ):
         return False
@@ -331,7 +332,7 @@ def _equal_held(u8, w, row, c, r, position, s, seq, end, flags):
         or w[c + conns.FLAGS] & NOT_NOW
     ):
         return False
-    mine = frame_at(u8, w, r, index(w, r, position))[0] + w[s + parsed.DATA]
+    mine = w[s + parsed.FRAME] + w[s + parsed.DATA]
     length = w[s + parsed.DATA_LEN]
     if common_prefix(u8, mine, w[x + slots.BYTES] + w[x + slots.DATA], length) < length:
         return False

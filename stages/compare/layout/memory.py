@@ -41,7 +41,7 @@ def slots(params: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def queue_words(count: int) -> int:
-    """Length of a free queue: entries given back in a burst never overlap those taken in it."""
+    """Entries of a free queue, a word each: those given back in a burst never overlap those taken in it."""
     return 1 << (2 * count - 1).bit_length()
 
 

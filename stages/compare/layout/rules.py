@@ -30,6 +30,13 @@ from ring.fields import Words
 
 RULES: Final = 64  # the most in one set
 
+# --- a list of items ----------------------------------------------------------------------------------------------
+_LIST = Words("supervisor")
+LIST_FIRST: Final = _LIST.word("list_first", "index of its first item's words in the items")
+LIST_COUNT: Final = _LIST.word("list_count", "how many items it has; none: anything will do")
+LIST_FIELDS: Final = _LIST.fields
+LIST_WORDS: Final = _LIST.end
+
 # --- a rule's record: what it matches and does --------------------------------------------------------------------
 NAME_BYTES: Final = 64
 RECORD_WORDS: Final = 32
@@ -37,21 +44,23 @@ _RULE = Words("supervisor")
 RULE_TAG: Final = _RULE.word(
     "rule_tag", "what rows get as conns.RULE: serial << 16 | MASKS or PASSES | number + 1; 0: no rule here"
 )
-# Lists: index of the first in the items, and how many; none means that anything will do.  Networks, then ranges.
+# Lists.  Networks, then ranges.
 _RULE.skip_to(2)
-RULE_SOURCE: Final = _RULE.word("rule_source", "networks of source addresses: first item, and how many", size=2)
-RULE_DESTINATION: Final = _RULE.word("rule_destination", "networks of destination addresses", size=2)
-RULE_PROTOCOL: Final = _RULE.word("rule_protocol", "ranges of protocol numbers: first item, and how many", size=2)
-RULE_VLAN: Final = _RULE.word("rule_vlan", "ranges of VLAN tags", size=2)
-RULE_SOURCE_PORT: Final = _RULE.word("rule_source_port", "ranges of source ports", size=2)
-RULE_DESTINATION_PORT: Final = _RULE.word("rule_destination_port", "ranges of destination ports", size=2)
-RULE_BYTES: Final = _RULE.word("rule_bytes", "ranges of positions in the payload that may differ", size=2)
+RULE_SOURCE: Final = _RULE.word("rule_source", "networks of source addresses", size=LIST_WORDS)
+RULE_DESTINATION: Final = _RULE.word("rule_destination", "networks of destination addresses", size=LIST_WORDS)
+RULE_PROTOCOL: Final = _RULE.word("rule_protocol", "ranges of protocol numbers", size=LIST_WORDS)
+RULE_VLAN: Final = _RULE.word("rule_vlan", "ranges of VLAN tags", size=LIST_WORDS)
+RULE_SOURCE_PORT: Final = _RULE.word("rule_source_port", "ranges of source ports", size=LIST_WORDS)
+RULE_DESTINATION_PORT: Final = _RULE.word("rule_destination_port", "ranges of destination ports", size=LIST_WORDS)
+RULE_BYTES: Final = _RULE.word("rule_bytes", "ranges of positions in the payload that may differ", size=LIST_WORDS)
 RULE_AUTOMATON: Final = _RULE.word("rule_automaton", "byte index of its automaton from the start of the copy")
 RULE_CLASSES: Final = _RULE.word("rule_classes", "entries in a row of the automaton's table")
 RULE_STATES: Final = _RULE.word("rule_states", "rows of that table")
 _RULE.skip_to(24)
 RULE_NAME: Final = _RULE.word("rule_name", "its name, NUL-padded UTF-8", "text", size=NAME_BYTES // 8)
 RULE_FIELDS: Final = _RULE.fields
+NETWORK_LISTS: Final = ("rule_source", "rule_destination")
+RANGE_LISTS: Final = ("rule_protocol", "rule_vlan", "rule_source_port", "rule_destination_port", "rule_bytes")
 
 # --- items that a record points to --------------------------------------------------------------------------------
 _NET = Words("supervisor")
@@ -83,8 +92,15 @@ POSITION: Final = 16  # shift
 BEGIN: Final = 0  # state before the first byte of a stream or datagram; no transition leads there
 MIDDLE: Final = 1  # state somewhere in a stream of which nothing is known
 
+# --- an automaton, where a record says ----------------------------------------------------------------------------
 CLASSES: Final = 256
 ENTRY_BYTES: Final = 2
+_AUTOMATON = Words("supervisor")
+AUTOMATON_CLASSES: Final = _AUTOMATON.word("automaton_classes", "by byte: its class", "bytes", size=CLASSES // 8)
+AUTOMATON_TABLE: Final = _AUTOMATON.word(
+    "automaton_table", "how its table begins, which has an entry by state and class", "bytes"
+)
+AUTOMATON_FIELDS: Final = _AUTOMATON.fields
 MAX_STATES: Final = 4096
 
 # --- all of it ----------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class RuleSet:
             r = L.COPY_RECORDS + one.number * L.RECORD_WORDS
             w[r + L.RULE_TAG] = one.tag
             for at, values in _lists(one.rule):
-                w[r + at], w[r + at + 1] = len(items), len(values)
+                w[r + at + L.LIST_FIRST], w[r + at + L.LIST_COUNT] = len(items), len(values)
                 for value in values:
                     items += value
             name = one.name.encode()[: L.NAME_BYTES]
@@ -221,9 +221,9 @@ class RuleSet:
                     "fewer masks, or shorter repeats in them",
                 )
             w[r + L.RULE_AUTOMATON] = made[one.rule.regex] = place
-            u8[place : place + L.CLASSES] = np.frombuffer(states.classes, dtype=np.uint8)
+            u8[place + L.AUTOMATON_CLASSES * 8 :][: L.CLASSES] = np.frombuffer(states.classes, dtype=np.uint8)
             table = np.array(states.rows, dtype=">u2").view(np.uint8).ravel()
-            u8[place + L.CLASSES :][: len(table)] = table
+            u8[place + L.AUTOMATON_TABLE * 8 :][: len(table)] = table
             place += size
         if len(items) > L.ITEM_WORDS:
             raise TooMuch(

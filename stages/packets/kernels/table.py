@@ -20,7 +20,7 @@ def format_table(w, t, capacity, buckets, row_words):
     make_secret(w, t + table.SECRET)
     w[t + table.BUCKETS] = buckets
     w[t + table.ROW_WORDS] = row_words
-    w[t + table.ROWS] = t + table.DESCRIPTOR + buckets
+    w[t + table.ROWS] = t + table.BUCKET + buckets
     w[t + table.CAPACITY] = capacity
 
 
@@ -71,7 +71,7 @@ def find(w, t, s):
     h = hash_key(w, t + table.SECRET, s)
     b = h & mask
     while True:
-        number = w[t + table.DESCRIPTOR + b]
+        number = w[t + table.BUCKET + b]
         if number == 0:
             return -1
         row = w[t + table.ROWS] + (number - 1) * w[t + table.ROW_WORDS]
@@ -146,9 +146,9 @@ def insert(w, t, s, now):
     w[row + rows.SEEN] = now
     mask = w[t + table.BUCKETS] - 1
     b = h & mask
-    while w[t + table.DESCRIPTOR + b] != 0:
+    while w[t + table.BUCKET + b] != 0:
         b = (b + 1) & mask
-    put(w, t + table.DESCRIPTOR + b, number + 1)
+    put(w, t + table.BUCKET + b, number + 1)
     put(w, t + table.USED, w[t + table.USED] + 1)
     return row
 
@@ -159,7 +159,7 @@ def remove_cost(w, t, row):
     mask = w[t + table.BUCKETS] - 1
     b = w[row + rows.HASH] & mask
     cost = 5
-    while w[t + table.DESCRIPTOR + b] != 0:
+    while w[t + table.BUCKET + b] != 0:
         b = (b + 1) & mask
         cost += 1
     return cost
@@ -171,19 +171,19 @@ def remove(w, t, row):
     mask = w[t + table.BUCKETS] - 1
     number = (row - w[t + table.ROWS]) // w[t + table.ROW_WORDS] + 1
     b = w[row + rows.HASH] & mask
-    while w[t + table.DESCRIPTOR + b] != number:
+    while w[t + table.BUCKET + b] != number:
         b = (b + 1) & mask
     hole = b
     while True:
         b = (b + 1) & mask
-        other = w[t + table.DESCRIPTOR + b]
+        other = w[t + table.BUCKET + b]
         if other == 0:
             break
         home = w[w[t + table.ROWS] + (other - 1) * w[t + table.ROW_WORDS] + rows.HASH] & mask
         if (b - home) & mask >= (b - hole) & mask:  # it may stand in the hole without leaving its probe path
-            put(w, t + table.DESCRIPTOR + hole, other)
+            put(w, t + table.BUCKET + hole, other)
             hole = b
-    put(w, t + table.DESCRIPTOR + hole, 0)
+    put(w, t + table.BUCKET + hole, 0)
     put(w, row + rows.LIVE, 0)
     put(w, row + rows.NEXT, w[t + table.FREE])
     put(w, t + table.FREE, number)

@@ -29,4 +29,10 @@ IPV: Final = _PARSED.word("ipv", "IP version, 4 or 6")
 PROTO: Final = _PARSED.word("proto", "protocol number of the transport")
 IP_ID: Final = _PARSED.word("ip_id", "fragment: identification (16 bits in IPv4, 32 in IPv6)")
 FRAG: Final = _PARSED.word("frag", "fragment: offset in bytes << 1 | more fragments follow")
+# Where the packet at hand lies.  The parser leaves these words alone: they are noted behind it by a stage that takes
+# one packet after the other from its inputs (the compare).
+RING: Final = _PARSED.word("ring", "word index of the ring that it lies in, of a stage that notes this")
+POSITION: Final = _PARSED.word("position", "its record's position in that ring")
+FRAME: Final = _PARSED.word("frame", "byte index of its Ethernet frame")
+LENGTH: Final = _PARSED.word("length", "bytes of that frame")
 FIELDS: Final = _PARSED.fields

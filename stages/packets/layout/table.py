@@ -34,6 +34,10 @@ SECRET: Final = _TABLE.word(
 FIELDS: Final = _TABLE.fields
 DESCRIPTOR: Final = 32
 
+_BUCKETS = Words("kernels", start=DESCRIPTOR)
+BUCKET: Final = _BUCKETS.word("bucket", "bucket 0, a word each: number + 1 of a row, 0: it is empty")
+BUCKET_FIELDS: Final = _BUCKETS.fields
+
 EVICT_PROBES: Final = 64
 
 

@@ -18,7 +18,7 @@ PACKET_PUTS: Final = 80  # entries of the undo log that a packet needs at most, 
 MOVE_PUTS: Final = 512  # the most that may move when a row is evicted
 UNDO_ENTRIES: Final = 4096  # a burst ends early where it is full: some 90 new connections, or any number of others
 
-_TABLES = Words("kernels", start=layout.UNDO + 2 * UNDO_ENTRIES)
+_TABLES = Words("kernels", start=layout.UNDO + UNDO_ENTRIES * layout.UNDO_ENTRY)
 SCRATCH_AT: Final = _TABLES.word(
     "scratch_at", "the packet at hand, as the packet parser writes it", size=parsed.SCRATCH
 )

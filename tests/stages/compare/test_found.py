@@ -340,7 +340,7 @@ def test_one_request_while_it_is_in_flight() -> None:
 
 
 def test_what_the_secondary_sent_twice_does_not_stay_behind() -> None:
-    """Both copies wait, the primary's segment settles both: nothing is left to become overdue."""
+    """Both copies wait, the primary's segment is the equal of both: nothing is left to become overdue."""
     with rig() as g:
         handshake(g)
         g.feed("secondary_in", seg(1001, b"twice"), seg(1001, b"twice"))

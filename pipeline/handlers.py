@@ -150,7 +150,8 @@ class Handlers:
         for stage in self.it.graph.stages:
             deaf_to, after = stage.kind.deaf
             deaf = deaf_to == event and int(words[stage.id][EVENTS[after]]) > 0
-            if event in stage.kind.hears and not deaf:
+            listens = not stage.kind.hears_if or stage.params[stage.kind.hears_if]
+            if event in stage.kind.hears and listens and not deaf:
                 told.append(stage)
         for stage in told:
             words[stage.id][EVENTS[event]] += 1

@@ -100,6 +100,8 @@ class Derived(NamedTuple):
 
     ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``side``: of a netdev, ``runtime``: start of
     the paths of files that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs.
+    ``secondary``: its netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's
+    network, to which nothing may go before a failover was announced.
     """
 
     vnet: bool
@@ -107,6 +109,8 @@ class Derived(NamedTuple):
     side: str
     runtime: str
     start_ns: int
+    secondary: bool = False
+    gated: bool = False
 
 
 class Shown(NamedTuple):
@@ -243,7 +247,9 @@ class Kind:
 
     ``chardevs``: the keys that name them.  ``ways``: from which input a frame can reach which output.  ``connects``: it
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
-    (``checkpoint``, ``failover``, ``status``); ``deaf``: an event, and one after which it is told of it no more.
+    (``checkpoint``, ``failover``, ``status``), where the parameter ``hears_if`` is true, if one is named; ``deaf``: an event, and one after which it is told of it no more.
+    ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
+
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
     are 0 when nothing is left to be done.
 
@@ -254,7 +260,8 @@ class Kind:
     ``claims(table, path)``: see `Claim`.  ``gives(table)``: frames come in through it from outside.  ``vnet(table)``:
     whether frames at this side of a netdev carry a virtio-net header; None: it takes both.  ``start_ns(table)``: time
     of a finite input's first frame, 0: it has none; raises ValueError with the reason where it cannot be read, of the
-    key ``start_key``.  ``derive(table, derived)``: parameters that do not stand in the table.  ``address(params)``:
+    key ``start_key``.  ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``:
+    words of the parameter area, where ``shell`` is no class of its own.  ``address(params)``:
     what an endpoint is joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
@@ -279,7 +286,9 @@ class Kind:
     ways: tuple[tuple[str, str], ...] = ()
     connects: bool = False
     hears: tuple[str, ...] = ()
+    hears_if: str = ""
     deaf: tuple[str, str] = ("", "")
+    marks_secondary: bool = False
     finite: bool = False
     gauges: tuple[str, ...] = ()
     undo_entries: int = 0
@@ -293,6 +302,7 @@ class Kind:
     start_ns: Callable[[Any], int] = lambda table: 0
     start_key: str = ""
     derive: Callable[[Any, Derived], Mapping[str, Any]] = lambda table, derived: {}
+    options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()

@@ -92,6 +92,7 @@ KIND: Final = Kind(
     ways=WAYS,
     tables=_TABLES,
     hears=("status", "checkpoint", "failover"),
+    marks_secondary=True,
     deaf=("checkpoint", "failover"),  # two counts do not say which came first, and after a failover none is of use
     mistakes=_mistakes,
     headlines=(Headline("checkpoints", ("checkpoints",), once=True),),

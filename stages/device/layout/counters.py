@@ -1,4 +1,4 @@
-"""Counters of a TAP device and of an interface: a TAP device has the first two."""
+"""Counters of a TAP device and of an interface: a TAP device has the first three."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ _OWN = Counters()
 SENT: Final = _OWN.counter("sent", "frames that the device took")
 DROPPED_REFUSED: Final = _OWN.counter(
     "dropped_refused", "frames that the interface refused: it is down, it is full, or they exceed its MTU"
+)
+DROPPED_BEFORE_FAILOVER: Final = _OWN.counter(
+    "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"
 )
 DROPPED_BY_KERNEL: Final = _OWN.counter(
     "dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"
@@ -31,4 +34,7 @@ COUNTERS: Final = _OWN.listed
 _TAP = Counters()
 _TAP.counter("sent", "frames that the device took")
 _TAP.counter("dropped_refused", "frames that the TAP device refused: its link is down, or it is no Ethernet frame")
+_TAP.counter(
+    "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"
+)
 TAP_COUNTERS: Final = _TAP.listed

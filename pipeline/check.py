@@ -11,16 +11,21 @@ from dataclasses import fields
 from typing import Final
 
 from pipeline import annexes, wiring
-from pipeline.tables import SIDES, Config, Ring
+from pipeline.tables import SIDES, Config, RingChardev
 from stages import catalog
 from stages.filter import Filter
-from stages.kind import CHARDEV, FILTER, NETDEV, Claim
-from stages.schema import Reader, likely, nearest, show
+from stages.kind import CHARDEV, FILTER, FRAMING_KEY, NETDEV, VARIANT_KEYS, Claim
+from stages.schema import SUN_PATH, Reader, likely, nearest, show
 
-_SUN_PATH: Final = 107  # bytes of a unix socket's path, unix(7)
-_LINKS: Final = {link.key for kind in catalog.kinds() for link in kind.chardevs}
-_LINKED: Final = {kind.table for kind in catalog.kinds() if kind.chardevs}
+_CHARDEV_KEYS: Final = {link.key for kind in catalog.kinds() for link in kind.chardevs}
+_CHARDEV_USERS: Final = {kind.table for kind in catalog.kinds() if kind.chardevs}
 _OBJECTS: Final = tuple(dict.fromkeys(kind.table for kind in catalog.kinds() if not kind.endpoint))
+
+
+_READ_KEY: Final = next(link.key for kind in catalog.kinds() for link in kind.chardevs if link.reads)
+_WRITE_KEY: Final = next(link.key for kind in catalog.kinds() for link in kind.chardevs if link.writes)
+_SOME_KEYS: Final = f"{_READ_KEY}, {_WRITE_KEY}"
+_CHAIN_KEYS: Final = {f.name for f in fields(Filter)} | set(VARIANT_KEYS.values())
 
 
 class Checker:
@@ -49,7 +54,7 @@ class Checker:
         if not any(self.ids[table] for table in movers) and self._clean(*movers):
             some = " or a ".join(f"[{table}.ID]" for table in movers)
             self.note(NETDEV, "nothing", f"a {some}: without them no packet can move")
-        if self._links_known() and not {"queue", "netdev", "position", "insert", "backend"} & self._bad_keys():
+        if self._links_known() and not _CHAIN_KEYS & self._bad_keys():
             self._loop()
 
     def _clean(self, *paths: str) -> bool:
@@ -61,9 +66,9 @@ class Checker:
 
     def _links_known(self) -> bool:
         """Whether it is known who uses which chardev: no table or key that would say so is misspelt or wrong."""
-        linked = [kind.config for kind in catalog.kinds() if kind.table in _LINKED]
-        harmless = {f.name for cls in linked for f in fields(cls)} - _LINKS
-        tables = [bad for bad in self._before if bad.partition(".")[0] in _LINKED]
+        linked = [kind.config for kind in catalog.kinds() if kind.table in _CHARDEV_USERS]
+        harmless = {f.name for cls in linked for f in fields(cls)} - _CHARDEV_KEYS
+        tables = [bad for bad in self._before if bad.partition(".")[0] in _CHARDEV_USERS]
         return all("." in bad for bad in self._before) and all(bad.rpartition(".")[2] in harmless for bad in tables)
 
     # --- stages by themselves, and what they take outside ---------------------------------------------------------
@@ -96,9 +101,12 @@ class Checker:
             says = {side: catalog.of(table).vnet(table) for side, table in netdev.sides.items()}
             for side, other in (SIDES, SIDES[::-1]):
                 if says[side] and says[other] is False:
-                    what = "false, or a tap or packet with vnet_hdr = true on the other side"
+                    kinds = catalog.variants(NETDEV).values()
+                    some = " or ".join(kind.variant for kind in kinds if kind.vnet_key)
+                    key = catalog.of(netdev.sides[side]).vnet_key
+                    what = f"false, or a {some} with {key} = true on the other side"
                     what += f", which is {catalog.of(netdev.sides[other]).variant} without"
-                    path = f"{NETDEV}.{name}.{side}.vnet_hdr"
+                    path = f"{NETDEV}.{name}.{side}.{key}"
                     self.note(path, "true", f"{what}: packets would lose their header on the way")
 
     # --- objects --------------------------------------------------------------------------------------------------
@@ -158,11 +166,11 @@ class Checker:
             self._framing(name)
         for name, chardev in self.config.chardevs.items():
             ends = self.users.get(name, wiring.Users([], []))
-            if isinstance(chardev, Ring):
+            if isinstance(chardev, RingChardev):
                 self._ring(name, ends, used=used)
             elif not ends.readers and not ends.writers and used and self._unhinted(name):
                 found = "a chardev that nobody uses"
-                self.note(f"{CHARDEV}.{name}", found, "an object with it as indev, outdev ..., or no such table")
+                self.note(f"{CHARDEV}.{name}", found, f"an object with it as {_SOME_KEYS} ..., or no such table")
 
     def _unhinted(self, name: str) -> bool:
         """Whether no mistake names this chardev already: with its own table, or with an id meant to be this one."""
@@ -174,7 +182,7 @@ class Checker:
         for writer in ends.writers[:1]:
             for reader in ends.readers[:1]:
                 if writer.vnet != reader.vnet and writer.text == reader.text:
-                    key = f"{reader.key.rpartition('.')[0]}.vnet_hdr_support"
+                    key = f"{reader.key.rpartition('.')[0]}.{FRAMING_KEY}"
                     what = f"the same at both ends of {name}: {writer.key.rpartition('.')[0]} has {show(writer.vnet)}"
                     self.note(key, show(reader.vnet), what)
 
@@ -188,14 +196,16 @@ class Checker:
         elif not ends.readers and not ends.writers:
             self.note(path, "a chardev that nobody uses", "one object that writes it and one that reads it")
         elif not ends.readers and len(ends.writers) == 1:  # with more, it is said what is wrong
-            self.note(path, f"a ring that only {ends.writers[0].key} writes", "an object that reads it (indev ...)")
+            self.note(
+                path, f"a ring that only {ends.writers[0].key} writes", f"an object that reads it ({_READ_KEY} ...)"
+            )
         elif not ends.writers and len(ends.readers) == 1:
-            self.note(path, f"a ring that only {ends.readers[0].key} reads", "an object that writes it (outdev)")
+            self.note(path, f"a ring that only {ends.readers[0].key} reads", f"an object that writes it ({_WRITE_KEY})")
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
     def _stages(self) -> None:
-        rings = {name for name, chardev in self.config.chardevs.items() if isinstance(chardev, Ring)}
+        rings = {name for name, chardev in self.config.chardevs.items() if isinstance(chardev, RingChardev)}
         owners: dict[str, str] = {}
         for table, names in self._stage_ids(rings):
             for name in names:
@@ -234,9 +244,9 @@ class Checker:
         if first > cap:
             self.note("supervisor.backoff_initial_ms", str(first), f"at most backoff_max_ms, which is {cap}")
         socket = os.fsencode(self.config.control_socket)
-        if len(socket) > _SUN_PATH:
+        if len(socket) > SUN_PATH:
             found = f"a folder that makes the control socket's path {len(socket)} bytes long"
-            self.note("pipeline.runtime_dir", found, f"a shorter one: at most {_SUN_PATH} in all, see unix(7)")
+            self.note("pipeline.runtime_dir", found, f"a shorter one: at most {SUN_PATH} in all, see unix(7)")
 
     def _loop(self) -> None:
         found = wiring.loop(self.config)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.check import Checker
-from pipeline.tables import RING, SIDES, Config, Log, Netdev, Pipeline, Placement, Ring, Supervisor, default_side
+from pipeline.tables import RING, SIDES, Config, Log, Netdev, Pipeline, Placement, RingChardev, Supervisor, default_side
 from stages import catalog
 from stages.kind import CHARDEV, FILTER, NETDEV, VARIANT_KEYS
 from stages.schema import ID, ConfigError, Mistake, Reader, likely, nearest, one_of, show
@@ -35,7 +35,7 @@ _ANNEXES = {annex.table: annex.config for _, annex in catalog.annexes()}
 _IN_TABLES = (CHARDEV, NETDEV, FILTER, *_OBJECTS, *_ANNEXES, "stage")
 _TABLES = ("pipeline", "supervisor", "log", *_IN_TABLES)
 _NETDEV_KEYS = tuple(f.name for f in fields(Netdev) if f.name not in SIDES)
-_CHARDEVS = {**_classes(CHARDEV), RING: Ring}
+_CHARDEVS = {**_classes(CHARDEV), RING: RingChardev}
 
 
 def load(path: str | os.PathLike[str]) -> Config:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pipeline import annexes, wiring
 from pipeline.columns import columns
 from pipeline.graph import Graph, Ring, StageNode, shm_bytes
-from pipeline.tables import RING
-from pipeline.tables import Ring as MemoryRing
+from pipeline.tables import RING, RingChardev
 from ring.sizes import show_size
 
 
@@ -51,7 +50,7 @@ def _chardevs(graph: Graph) -> Iterable[tuple[str, ...]]:
         ends = found[name]
         writer = str(ends.writers[0].port) if ends.writers else ""
         reader = str(ends.readers[0].port) if ends.readers else ""
-        if isinstance(chardev, MemoryRing):
+        if isinstance(chardev, RingChardev):
             yield name, RING, f"{writer} ─► {reader}"
         else:
             ways = ", ".join([f"{writer} ─► outside"] * bool(writer) + [f"outside ─► {reader}"] * bool(reader))
@@ -72,7 +71,7 @@ def _rings(graph: Graph) -> Iterable[tuple[str, ...]]:
 
 
 def _frames(ring: Ring) -> str:
-    return "notify text" if ring.text else "with vnet header" if ring.vnet else "plain"
+    return "text" if ring.text else "with vnet header" if ring.vnet else "plain"
 
 
 def _quote(words: str) -> str:

@@ -22,7 +22,7 @@ from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE
 from stages import catalog
 from stages.filter import Filter
-from stages.kind import CHARDEV, NETDEV, Derived, Kind
+from stages.kind import CHARDEV, NETDEV, RECEIVE, SEND, Derived, Kind
 from stages.schema import MIN_RING, Mistake
 
 
@@ -139,7 +139,7 @@ def _start_ns(config: Config) -> int:
         try:
             times.append(kind.start_ns(table))
         except (OSError, ValueError) as error:
-            mistakes.append(Mistake(f"{path}.{kind.start_key}", str(error), "a whole capture, pcap or pcapng"))
+            mistakes.append(Mistake(f"{path}.{kind.start_key}", str(error), kind.start_expected))
     if mistakes:
         raise ConfigError(config.path, mistakes)
     return min((time for time in times if time), default=0)
@@ -170,10 +170,10 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
             raise LookupError(f"kind {kind.name} has no port {', '.join((*inputs[name], *outputs[name]))}")
         process = process_of(config, name)
         cpus, idle = _placement(config, process)
-        source = kind.endpoint and kind.gives(table) and "receive" in outs
+        source = kind.endpoint and kind.gives(table) and RECEIVE in outs
         yield StageNode(
             id=name, kind=kind, params=params, inputs=ins, outputs=outs, process=process, words=kind.words(params),
-            cpus=cpus, idle=idle, source=source, sink="send" in ins,
+            cpus=cpus, idle=idle, source=source, sink=SEND in ins,
         )  # fmt: skip
 
 

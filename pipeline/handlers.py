@@ -11,12 +11,13 @@ from pipeline.children import State
 from pipeline.control_server import Handler
 from pipeline.status import STATUS_KEYS
 from ring import layout
+from stages.kind import CHECKPOINT, FAILOVER, STATUS
 from stages.replies import Later, Refused, Reply, unknown
 
 if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
-EVENTS: Final = {"checkpoint": layout.CMD_CHECKPOINT, "failover": layout.CMD_FAILOVER}
+EVENTS: Final = {CHECKPOINT: layout.CMD_CHECKPOINT, FAILOVER: layout.CMD_FAILOVER}
 """Words of a stage's segment that count what it was told of; which kinds hear it, `stages.kind.Kind.hears` says."""
 
 PATIENCE_NS: Final = 15_000_000_000
@@ -117,7 +118,7 @@ class Handlers:
 
     def set(self, args: Mapping[str, Any]) -> Reply:
         """Switch a filter on or off."""
-        filters = [stage.id for stage in self.it.graph.stages if "status" in stage.kind.hears]
+        filters = [stage.id for stage in self.it.graph.stages if STATUS in stage.kind.hears]
         name, value = args.get("id"), args.get("status")
         if name not in filters:
             raise unknown("filter", str(name)[:64], filters)
@@ -148,10 +149,9 @@ class Handlers:
         words = {stage.id: self.it.segments.stages[stage.id].w for stage in self.it.graph.stages}
         told = []
         for stage in self.it.graph.stages:
-            deaf_to, after = stage.kind.deaf
-            deaf = deaf_to == event and int(words[stage.id][EVENTS[after]]) > 0
+            over = [one for one in stage.kind.deaf if one.event == event and int(words[stage.id][EVENTS[one.after]])]
             listens = not stage.kind.hears_if or stage.params[stage.kind.hears_if]
-            if event in stage.kind.hears and listens and not deaf:
+            if event in stage.kind.hears and listens and not over:
                 told.append(stage)
         for stage in told:
             words[stage.id][EVENTS[event]] += 1
@@ -162,11 +162,11 @@ class Handlers:
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""
-        return self._announce("checkpoint")
+        return self._announce(CHECKPOINT)
 
     def failover(self, _args: Mapping[str, Any]) -> Reply:
         """One of the two is gone: the other serves on its own."""
-        return self._announce("failover")
+        return self._announce(FAILOVER)
 
 
 def handlers(supervisor: Supervisor) -> dict[str, Handler]:

@@ -20,6 +20,7 @@ from pipeline.graph import Graph
 from ring import errors, layout, segment
 from ring.headers import check_header, format_header
 from ring.ledger import StageSegment
+from stages.kind import STATUS
 
 SHM: Final = Path("/dev/shm")
 LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
@@ -74,7 +75,7 @@ def plan(pipeline: str, graph: Graph) -> list[Planned]:
         for r in graph.rings
     ]
     for stage in graph.stages:
-        status = int(stage.params.get("status", "on") != "off")
+        status = int(STATUS not in stage.kind.hears or stage.params[STATUS] == "on")
         made.append(
             Planned(f"{pipeline}.s.{stage.id}", stage.id, stage.words * 8, False, status=status, kind=stage.kind.name)
         )

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from stages import catalog
 from stages.filter import Filter
-from stages.kind import CHARDEV, NETDEV
+from stages.kind import CHARDEV, FILTER, NETDEV
 from stages.schema import CPUS, DAY_MS, FILE, IDENT, RING_SIZE, integer, key, matching, one_of
 
 SIDES: Final = ("network", "guest")
@@ -87,7 +87,7 @@ class Log:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ring:
+class RingChardev:
     """``[chardev.ID]`` with backend ring: a ring between two objects of this pipeline, and no stage."""
 
 
@@ -175,14 +175,16 @@ class Config:
 
     def tables(self) -> dict[str, Any]:
         """The tables of all stages by where they stand in the config: ``filter.m0``, ``netdev.hn0.network``."""
-        found = {f"{CHARDEV}.{name}": table for name, table in self.chardevs.items() if not isinstance(table, Ring)}
+        found = {
+            f"{CHARDEV}.{name}": table for name, table in self.chardevs.items() if not isinstance(table, RingChardev)
+        }
         for name, netdev in self.netdevs.items():
             found |= {f"{NETDEV}.{name}.{side}": table for side, table in netdev.sides.items()}
         return found | self.computing()
 
     def computing(self) -> dict[str, Any]:
         """Those of `tables` that are no endpoints."""
-        found: dict[str, Any] = {f"filter.{name}": table for name, table in self.filters.items()}
+        found: dict[str, Any] = {f"{FILTER}.{name}": table for name, table in self.filters.items()}
         for kind, tables in self.objects.items():
             found |= {f"{kind}.{name}": table for name, table in tables.items()}
         return found

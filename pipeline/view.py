@@ -73,6 +73,10 @@ def totals(snapshot: Snapshot) -> dict[str, int]:
     return {**{word: max(found.get(word, [0])) for word in words}, "dropped": lost}
 
 
+def _warning_words() -> set[str]:
+    return {"dropped", *(line.word for kind in catalog.kinds() for line in kind.headlines if line.warns)}
+
+
 def short(n: float) -> str:
     """A number in at most six characters: 12,345 123.4k 12.3M."""
     if n < 99_999.5:
@@ -151,7 +155,7 @@ class View:
         table = _empty_table(width)
         for stage in shown:
             name = stage["id"]
-            kind = stage["type"] if width >= _WIDE else stage["type"].removeprefix("filter-").removeprefix("colo-")
+            kind = stage["type"] if width >= _WIDE else stage["type"].rpartition("-")[2]
             table.add_row(
                 name,
                 *([kind] if width >= _NARROW else []),
@@ -205,7 +209,7 @@ def _empty_table(width: int) -> Table:
 def _totals_line(snapshot: Snapshot) -> Text:
     line = Text()
     for name, value in totals(snapshot).items():
-        style = "bold yellow" if value and name in ("dropped", "divergences") else "bold"
+        style = "bold yellow" if value and name in _warning_words() else "bold"
         line.append(f"{name} ").append(f"{value:,}", style=style).append("   ")
     for stage in snapshot["stages"]:
         if stage["notes"]:

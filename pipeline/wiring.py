@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from pipeline.tables import Config, Ring, stage_id
+from pipeline.tables import Config, RingChardev, stage_id
 from stages import catalog
 from stages.filter import Filter
+from stages.kind import FRAMING_KEY, RECEIVE, SEND
 
 
 class Port(NamedTuple):
@@ -93,7 +94,7 @@ def users(config: Config) -> dict[str, Users]:
             ends = found.setdefault(chardev, Users([], []))
             for port, uses in ((link.reads, ends.readers), (link.writes, ends.writers)):
                 if port:
-                    vnet = not link.text and table.vnet_hdr_support
+                    vnet = not link.text and getattr(table, FRAMING_KEY)
                     uses.append(Use(Port(stage_id(path), port), f"{path}.{link.key}", vnet, link.text))
     return found
 
@@ -103,18 +104,18 @@ def edges(config: Config) -> list[Edge]:
     made: list[Edge] = []
     for name, netdev in config.netdevs.items():
         for direction, start, end in (("tx", "network", "guest"), ("rx", "guest", "network")):
-            before = Port(f"{name}.{start}", "receive")
+            before = Port(f"{name}.{start}", RECEIVE)
             for met in path(config.filters, name, direction):
                 made.append(Edge(before, Port(met, f"{direction}_in"), netdev.vnet))
                 before = Port(met, f"{direction}_out")
-            made.append(Edge(before, Port(f"{name}.{end}", "send"), netdev.vnet))
+            made.append(Edge(before, Port(f"{name}.{end}", SEND), netdev.vnet))
     for name, ends in users(config).items():
         chardev = config.chardevs.get(name)
-        if isinstance(chardev, Ring):
+        if isinstance(chardev, RingChardev):
             made += [Edge(w.port, r.port, w.vnet) for w, r in zip(ends.writers, ends.readers, strict=False)]
         elif chardev is not None:
-            made += [Edge(w.port, Port(name, "send"), w.vnet, w.text) for w in ends.writers]
-            made += [Edge(Port(name, "receive"), r.port, r.vnet, r.text) for r in ends.readers]
+            made += [Edge(w.port, Port(name, SEND), w.vnet, w.text) for w in ends.writers]
+            made += [Edge(Port(name, RECEIVE), r.port, r.vnet, r.text) for r in ends.readers]
     return made
 
 

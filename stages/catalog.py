@@ -5,11 +5,14 @@ To add a kind, write its folder and its line here.  Nothing here imports Numba: 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
-from typing import Final
+from typing import Final, TypeVar
 
 from stages.kind import Annex, Kind
+
+T = TypeVar("T")
 
 MODULES: Final = {
     "colo-compare": "stages.compare.kind",
@@ -43,7 +46,7 @@ def kinds() -> tuple[Kind, ...]:
 @cache
 def variants(table: str) -> dict[str, Kind]:
     """The kinds whose tables are ``[TABLE.ID]``, by what their table's `stages.kind.VARIANT_KEYS` says."""
-    return {one.variant: one for one in kinds() if one.table == table}
+    return _unique((one.variant, one) for one in kinds() if one.table == table)
 
 
 def of(table: object) -> Kind:
@@ -53,7 +56,16 @@ def of(table: object) -> Kind:
 
 @cache
 def _by_config() -> dict[type, Kind]:
-    return {one.config: one for one in kinds()}
+    return _unique((one.config, one) for one in kinds())
+
+
+def _unique(pairs: Iterable[tuple[T, Kind]]) -> dict[T, Kind]:
+    """Kinds by what tells them apart.  Raises ValueError for two that nothing tells apart."""
+    found: dict[T, Kind] = {}
+    for key, one in pairs:
+        if found.setdefault(key, one) is not one:
+            raise ValueError(f"kinds {found[key].name} and {one.name} are both declared by {key!r}")
+    return found
 
 
 @cache

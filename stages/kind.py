@@ -7,7 +7,7 @@ does not declare is as the defaults here say.  Hooks are plain functions: they s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ring.fields import Field
@@ -29,6 +29,18 @@ ConfigClass = type[Any]
 
 VARIANT_KEYS: Final[Mapping[str, str]] = {CHARDEV: "backend", NETDEV: "backend", FILTER: "type"}
 """Tables of config.toml that several kinds share, and the key that says which kind one is."""
+
+SEND: Final = "send"
+RECEIVE: Final = "receive"
+"""The ports of an endpoint: frames for the outside go in at the first, frames from there come out at the second."""
+
+FRAMING_KEY: Final = "vnet_hdr_support"
+"""The key of a table that says whether frames on all chardevs that it names carry a virtio-net header's length."""
+
+CHECKPOINT: Final = "checkpoint"
+FAILOVER: Final = "failover"
+STATUS: Final = "status"
+"""What a stage can be told: a checkpoint was made, one host of the pair is gone, it is switched on or off."""
 
 
 class Counter(NamedTuple):
@@ -77,6 +89,13 @@ class ChardevKey(NamedTuple):
     reads: str = ""
     writes: str = ""
     text: bool = False
+
+
+class Deaf(NamedTuple):
+    """An event of which a stage is not told any more once it was told of ``after``."""
+
+    event: str
+    after: str
 
 
 class Claim(NamedTuple):
@@ -129,11 +148,13 @@ class Headline(NamedTuple):
     """A figure of the live view's last line: its word, and the counters that are added up for it.
 
     ``once``: stages of the kind all count the same events, so the greatest of them is shown and not their sum.
+    ``warns``: it is no good sign where it is not 0.
     """
 
     word: str
     counters: tuple[str, ...]
     once: bool = False
+    warns: bool = False
 
 
 class LiveStage(NamedTuple):
@@ -177,7 +198,7 @@ class Annex(NamedTuple):
     """Tables of config.toml about all stages of a kind together, such as ``[rule.NAME]``.
 
     ``table``: their name, and that of the control command; ``title``: their heading in `pipeline.graph`; ``config``:
-    the class of one; ``module``: an `AnnexCode`, imported only where there are such tables or stages.
+    the class of one; ``module``: an `AnnexCode`, not imported to read a config without such tables.
     """
 
     table: str
@@ -247,8 +268,8 @@ class Kind:
 
     ``chardevs``: the keys that name them.  ``ways``: from which input a frame can reach which output.  ``connects``: it
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
-    (``checkpoint``, ``failover``, ``status``), where the parameter ``hears_if`` is true, if one is named; ``deaf``: an event, and one after which it is told of it no more.
-    ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
+    (``checkpoint``, ``failover``, ``status``), where the parameter ``hears_if`` is true, if one is named; ``deaf``: see
+    `Deaf`.  ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
 
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
     are 0 when nothing is left to be done.
@@ -258,11 +279,12 @@ class Kind:
 
     ``mistakes(table, path, clean)``: what is wrong with a table although each key is right (``clean``: each was).
     ``claims(table, path)``: see `Claim`.  ``gives(table)``: frames come in through it from outside.  ``vnet(table)``:
-    whether frames at this side of a netdev carry a virtio-net header; None: it takes both.  ``start_ns(table)``: time
-    of a finite input's first frame, 0: it has none; raises ValueError with the reason where it cannot be read, of the
-    key ``start_key``.  ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``:
-    words of the parameter area, where ``shell`` is no class of its own.  ``address(params)``:
-    what an endpoint is joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
+    whether frames at this side of a netdev carry a virtio-net header, as its key ``vnet_key`` says; None: it takes
+    both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none; raises ValueError with the reason
+    where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
+    ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
+    parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
+     ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: QEMU's names for those of its properties
@@ -287,7 +309,7 @@ class Kind:
     connects: bool = False
     hears: tuple[str, ...] = ()
     hears_if: str = ""
-    deaf: tuple[str, str] = ("", "")
+    deaf: tuple[Deaf, ...] = ()
     marks_secondary: bool = False
     finite: bool = False
     gauges: tuple[str, ...] = ()
@@ -301,6 +323,8 @@ class Kind:
     vnet: Callable[[Any], bool | None] = lambda table: False
     start_ns: Callable[[Any], int] = lambda table: 0
     start_key: str = ""
+    start_expected: str = ""
+    vnet_key: str = ""
     derive: Callable[[Any, Derived], Mapping[str, Any]] = lambda table, derived: {}
     options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
@@ -312,8 +336,32 @@ class Kind:
     qemu: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        """Raises ValueError where the kind says what cannot be."""
         if len(self.inputs) > PORTS or len(self.outputs) > PORTS or len(self.all_counters) > COUNTERS:
             raise ValueError(f"kind {self.name} has more ports or counters than a row has places")
+        for wrong in self._mistaken():
+            raise ValueError(f"kind {self.name}: {wrong}")
+
+    def _mistaken(self) -> Iterable[str]:
+        if self.endpoint and (self.inputs, self.outputs) != ((SEND,), (RECEIVE,)):
+            yield f"an endpoint has the ports {SEND} and {RECEIVE}"
+        if self.table == FILTER and not {"tx_in", "rx_in"} <= set(self.inputs):
+            yield "a filter has the inputs tx_in and rx_in"
+        if self.table == FILTER and not {"tx_out", "rx_out"} <= set(self.outputs):
+            yield "a filter has the outputs tx_out and rx_out"
+        keys = {f.name for f in fields(self.config)}
+        framed = {FRAMING_KEY} if any(not link.text for link in self.chardevs) else set()
+        yield from (f"no key {key} in its table" for key in ({link.key for link in self.chardevs} | framed) - keys)
+        ports = {*self.inputs, *self.outputs, ""}
+        named = [port for way in self.ways for port in way]
+        named += [port for link in self.chardevs for port in (link.reads, link.writes)]
+        yield from (f"no port {port}" for port in named if port not in ports)
+        told = {*self.hears, *(name for deaf in self.deaf for name in deaf)}
+        yield from (f"no event {event}" for event in told - {CHECKPOINT, FAILOVER, STATUS})
+        counted = {counter.name for counter in self.all_counters if counter is not None}
+        used = {name for law in self.balances for name in (*law.left, *law.right)} | set(self.gauges)
+        used |= {name for line in self.headlines for name in line.counters}
+        yield from (f"no counter {name}" for name in used - counted)
 
     @property
     def endpoint(self) -> bool:

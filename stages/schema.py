@@ -23,6 +23,7 @@ T = TypeVar("T")
 MIN_RING = 256 * 1024  # the largest record, 69,640 bytes, fits three times
 MAX_RING = 1024**3
 DAY_MS = 24 * 3600 * 1000
+SUN_PATH = 107  # the most bytes of a unix socket's path, unix(7)
 
 
 class Mistake(NamedTuple):

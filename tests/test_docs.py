@@ -15,6 +15,7 @@ from pipeline.config import parse
 from pipeline.graph import plan
 from stages import catalog
 from stages.compare.layout import arming
+from stages.kind import CHARDEV, FILTER, VARIANT_KEYS
 from tools import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,16 +157,15 @@ def test_the_moves_of_arming_are_those_of_the_code() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("title", "table"),
-    [
-        ("Links: chardev socket, netdev stream", 'chardev: backend = "socket"'),
-        ("filter-mirror", 'filter: type = "filter-mirror"'),
-        ("filter-redirector", 'filter: type = "filter-redirector"'),
-        ("filter-rewriter", 'filter: type = "filter-rewriter"'),
-        ("colo-compare", "[compare.ID]"),
-    ],
-)
+_PARTS = {
+    "Links: chardev socket, netdev stream": reference.heading(CHARDEV, "socket"),
+    **{name: reference.heading(FILTER, name) for name in catalog.variants(FILTER)},
+    **{kind.name: f"[{kind.table}.ID]" for kind in catalog.kinds() if kind.table not in VARIANT_KEYS},
+}
+"""What docs/behaviour.md has a heading for, and the heading of its keys in docs/config.md."""
+
+
+@pytest.mark.parametrize(("title", "table"), _PARTS.items(), ids=_PARTS)
 def test_properties_have_the_defaults_of_the_reference(title: str, table: str) -> None:
     """The list of an object's properties says what docs/config.md says; the compare's is complete."""
     page = ROOT / "docs" / "config.md"

@@ -7,14 +7,20 @@ import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from pipeline import tables
 from stages import catalog
+from stages.filter import Filter
+from stages.kind import FRAMING_KEY
 from tests.interpreter import fresh_python
 
 ROOT = Path(__file__).resolve().parent.parent
+PIPELINE = (tables.Pipeline, tables.Supervisor, tables.Log, tables.Placement)
 OURS = ("ring", "pipeline", "stages", "tools", "tests")
 ALLOWED = {
     "ring": {"ring"},
@@ -68,7 +74,30 @@ def test_the_pipeline_knows_no_kind() -> None:
             known += [f"{where}:{line} imports {name}" for name in names if not _is_common(name)]
         text = path.read_text()
         known += [f"{where} names {name}" for name in catalog.MODULES if name in text]
+        known += [f"{where}:{line} says {said!r}" for line, said in _strings(path) if said in _words_of_kinds()]
     assert not known, "\n".join(known)
+
+
+def _strings(path: Path) -> Iterator[tuple[int, str]]:
+    """Every string constant of a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+@cache
+def _words_of_kinds() -> frozenset[str]:
+    """Words that kinds declare, and that nobody else may know: variants, keys and counters of their own."""
+    words: set[str] = set()
+    common = {f.name for f in fields(Filter)} | {FRAMING_KEY}
+    for kind in catalog.kinds():
+        words |= {kind.variant, *(link.key for link in kind.chardevs), *(counter.name for counter in kind.counters)}
+        words |= {f.name for f in fields(kind.config)} - common - {f.name for cls in PIPELINE for f in fields(cls)}
+    return frozenset(words - {"", *_OTHERS})
+
+
+_OTHERS = {"checkpoint", "connections"}
+"""Words of kinds that have another meaning in pipeline/, too."""
 
 
 def _names_from(path: Path, line: int, module: str) -> set[str]:

@@ -119,6 +119,7 @@ KIND: Final = Kind(
     gives=lambda table: table.read is not None,
     start_ns=_start_ns,
     start_key="read",
+    start_expected="a whole capture, pcap or pcapng",
     derive=_derive,
     address=_address,
 )

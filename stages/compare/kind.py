@@ -106,7 +106,7 @@ KIND: Final = Kind(
         Headline("released", RELEASES),
         Headline("held", ("held",)),
         Headline("checkpoints", ("checkpoints",)),
-        Headline("divergences", ("divergences",)),
+        Headline("divergences", ("divergences",), warns=True),
     ),
     summary=_summary,
     annex=Annex("rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex"),

@@ -87,6 +87,7 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         mistakes=_mistakes,
         claims=_claims,
         vnet=lambda table: bool(table.vnet_hdr),
+        vnet_key="vnet_hdr",
         address=lambda params: f"{variant} {_address(params)}",
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Headline, Kind, Table, scalars_table
+from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Table, scalars_table
 from stages.packets.layout import table
 from stages.packets.tables import connections, scratch
 from stages.rewriter.layout import conns, counters, scalars, tables
@@ -93,7 +93,8 @@ KIND: Final = Kind(
     tables=_TABLES,
     hears=("status", "checkpoint", "failover"),
     marks_secondary=True,
-    deaf=("checkpoint", "failover"),  # two counts do not say which came first, and after a failover none is of use
+    # Two counts do not say which came first, and after a failover no checkpoint is of use.
+    deaf=(Deaf("checkpoint", "failover"),),
     mistakes=_mistakes,
     headlines=(Headline("checkpoints", ("checkpoints",), once=True),),
     qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"),

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind, options_table
-from stages.schema import BOOLEAN, FILE, HOST, Mistake, integer, key, positive, show
+from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
 from stages.socket.layout import counters, memory, options
-
-SUN_PATH: Final = 107
-"""The most bytes of a unix socket's path, unix(7)."""
 
 _PORT: Final = integer(1, 65_535)
 _RECONNECT: Final = "seconds: the longest wait between two attempts of a client; it goes on for ever"

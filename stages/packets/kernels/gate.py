@@ -1,7 +1,7 @@
 """The gate of a secondary: nothing of its guest goes to the network before a failover was announced.
 
 Its MAC and its addresses are the primary's: one frame of it, and a switch sends the clients' packets to the wrong host.
-So the network's side of a netdev with a rewriter is closed by itself, whatever filters, links and statuses before it do.
+So the network's side of a netdev with a rewriter is closed by itself, whatever filters, links and statuses do.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ ALLOWED = {
         "of packet(7), Ethernet, virtio or SCTP",
     ),
     "stages.null.kernels": {"_MANY": "no limit"},
+    "stages.packets.kernels.gate": {"_MANY": "no limit"},
     "stages.packets.kernels.forward": {"BURST": "a limit within a burst"},
     "stages.packets.kernels.tcp_options": dict.fromkeys(
         ("_END", "_NOP", "_SACK", "_TIMESTAMPS", "_TS_LENGTH"), "of TCP's options"

@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ _OBJECTS = {kind.table: kind.config for kind in catalog.kinds() if kind.table no
 _ANNEXES = {annex.table: annex.config for _, annex in catalog.annexes()}
 _IN_TABLES = (CHARDEV, NETDEV, FILTER, *_OBJECTS, *_ANNEXES, "stage")
 _TABLES = ("pipeline", "supervisor", "log", *_IN_TABLES)
+_NETDEV_KEYS = tuple(f.name for f in fields(Netdev) if f.name not in SIDES)
 _CHARDEVS = {**_classes(CHARDEV), RING: RingChardev}
 
 
@@ -167,16 +168,18 @@ def _variant(reader: Reader, classes: Mapping[str, type[Any]], place: str, value
 
 def _netdev(reader: Reader, value: Any, path: str) -> Netdev:
     table = reader.table(value, path)
-    for name, found in table.items():
-        if name not in SIDES:
+    own = {name: value for name, value in table.items() if name not in SIDES}
+    for name, found in own.items():
+        if name not in _NETDEV_KEYS:
             reader.note(
                 f"{path}.{name}",
                 "a table" if isinstance(found, dict) else "an unknown key",
-                nearest(name, SIDES),
+                nearest(name, (*SIDES, *_NETDEV_KEYS)),
             )
     sides = {
         side: _variant(reader, _classes(NETDEV), NETDEV, table[side], f"{path}.{side}") or default_side()
         for side in SIDES
         if side in table
     }
-    return Netdev(**sides)
+    made = reader.read(Netdev, {name: value for name, value in own.items() if name in _NETDEV_KEYS}, path)
+    return replace(made, **sides)

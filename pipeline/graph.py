@@ -17,11 +17,12 @@ from pipeline import wiring
 from pipeline.check import process_of
 from pipeline.config import ConfigError, load
 from pipeline.stdout import show
-from pipeline.tables import Config, stage_id
+from pipeline.tables import SIDES, Config, stage_id
 from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE
 from stages import catalog
-from stages.kind import CHARDEV, RECEIVE, SEND, Derived, Kind
+from stages.filter import Filter
+from stages.kind import CHARDEV, NETDEV, RECEIVE, SEND, Derived, Kind
 from stages.schema import MIN_RING, Mistake
 
 
@@ -153,10 +154,14 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
         outputs[edge.producer.stage][edge.producer.port] = str(edge.producer)
         inputs[edge.consumer.stage][edge.consumer.port] = str(edge.producer)
         framing[edge.producer.stage] = framing[edge.consumer.stage] = edge
+    secondaries = {made.netdev for made in config.filters.values() if catalog.of(made).marks_secondary}
     for path, table in config.tables().items():
         name, kind = stage_id(path), catalog.of(table)
         edge = framing[name]
-        derived = Derived(edge.vnet, edge.text, path.rpartition(".")[2], config.runtime, start_ns)
+        netdev, side = _netdev_of(config, path, table)
+        secondary = netdev in secondaries
+        gated = secondary and side == SIDES[0] and config.netdevs[netdev].before_failover == "drop"
+        derived = Derived(edge.vnet, edge.text, side, config.runtime, start_ns, secondary, gated)
         params = kind.params(table, derived)
         # The kind's own order of ports, so that equal plans print and digest alike.
         ins = {port: inputs[name].pop(port) for port in kind.inputs if port in inputs[name]}
@@ -170,6 +175,14 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
             id=name, kind=kind, params=params, inputs=ins, outputs=outs, process=process, words=kind.words(params),
             cpus=cpus, idle=idle, source=source, sink=SEND in ins,
         )  # fmt: skip
+
+
+def _netdev_of(config: Config, path: str, table: Any) -> tuple[str, str]:
+    """The netdev that a table belongs to, and which of its sides it is; nothing for tables that belong to none."""
+    if isinstance(table, Filter):
+        return table.netdev, ""
+    name, _, side = stage_id(path).rpartition(".")
+    return (name, side) if path.startswith(f"{NETDEV}.") else ("", "")
 
 
 def _placement(config: Config, process: str) -> tuple[tuple[int, ...], str]:

@@ -150,7 +150,8 @@ class Handlers:
         told = []
         for stage in self.it.graph.stages:
             over = [one for one in stage.kind.deaf if one.event == event and int(words[stage.id][EVENTS[one.after]])]
-            if event in stage.kind.hears and not over:
+            listens = not stage.kind.hears_if or stage.params[stage.kind.hears_if]
+            if event in stage.kind.hears and listens and not over:
                 told.append(stage)
         for stage in told:
             words[stage.id][EVENTS[event]] += 1

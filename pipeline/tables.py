@@ -106,6 +106,13 @@ class Netdev:
 
     network: Any = field(default_factory=default_side)
     guest: Any = field(default_factory=default_side)
+    before_failover: str = key(
+        one_of("drop", "pass"),
+        "drop",
+        doc="what becomes of frames to the network where a rewriter stands in the chain, so that the guest is a"
+        " secondary: `drop` them until `control NAME failover`, whatever links and filters do; `pass`: as QEMU does,"
+        " which lets two hosts answer for one address while the link to the primary is down",
+    )
 
     @property
     def sides(self) -> Mapping[str, Any]:

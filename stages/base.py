@@ -134,7 +134,7 @@ class Stage:
 
     def options(self) -> dict[int, int]:
         """Words of the parameter area (layout.OPTIONS and up) that the kernels read, from ``self.params``."""
-        return {}
+        return dict(self.kind.options(self.params))
 
     def on_start(self) -> None:
         """Open what the stage needs outside its rings; raise to fail the start."""

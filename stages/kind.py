@@ -93,6 +93,8 @@ class Derived(NamedTuple):
 
     ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``side``: of a netdev, ``runtime``: start of
     the paths of files that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs.
+    ``secondary``: its netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's
+    network, to which nothing may go before a failover was announced.
     """
 
     vnet: bool
@@ -100,6 +102,8 @@ class Derived(NamedTuple):
     side: str
     runtime: str
     start_ns: int
+    secondary: bool = False
+    gated: bool = False
 
 
 class Shown(NamedTuple):
@@ -238,7 +242,9 @@ class Kind:
 
     ``chardevs``: the keys that name them.  ``ways``: from which input a frame can reach which output.  ``connects``: it
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
-    (``checkpoint``, ``failover``, ``status``); ``deaf``: see `Deaf`.
+    (``checkpoint``, ``failover``, ``status``), where the parameter ``hears_if`` is true, if one is named; ``deaf``: see
+    `Deaf`.  ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
+
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
     are 0 when nothing is left to be done.
 
@@ -250,8 +256,9 @@ class Kind:
     whether frames at this side of a netdev carry a virtio-net header, as its key ``vnet_key`` says; None: it takes
     both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none; raises ValueError with the reason
     where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
-    ``derive(table, derived)``: parameters that do not stand in the table.  ``address(params)``: what an endpoint is
-    joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
+    parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
+     ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
@@ -274,7 +281,9 @@ class Kind:
     ways: tuple[tuple[str, str], ...] = ()
     connects: bool = False
     hears: tuple[str, ...] = ()
+    hears_if: str = ""
     deaf: tuple[Deaf, ...] = ()
+    marks_secondary: bool = False
     finite: bool = False
     gauges: tuple[str, ...] = ()
     undo_entries: int = 0
@@ -290,6 +299,7 @@ class Kind:
     start_expected: str = ""
     vnet_key: str = ""
     derive: Callable[[Any, Derived], Mapping[str, Any]] = lambda table, derived: {}
+    options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()

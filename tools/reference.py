@@ -33,7 +33,8 @@ def sections() -> Iterator[tuple[str, list[Row]]]:
     yield "[log]", list(reference(tables.Log))
     yield "[chardev.ID]", [_variants(CHARDEV, tables.RING)]
     yield from _kinds(CHARDEV)
-    yield "[netdev.ID]", [(side, f"`{_default()}`", what) for side, what in _SIDES.items()]
+    sides = [(side, f"`{_default()}`", what) for side, what in _SIDES.items()]
+    yield "[netdev.ID]", [*sides, *reference(tables.Netdev)]
     yield from _kinds(NETDEV)
     yield "[filter.ID]", [_variants(FILTER), *reference(Filter)]
     yield from _kinds(FILTER, {f.name for f in fields(Filter)})

@@ -124,6 +124,7 @@ class Device(Stage):
             options.HEADER: self.header(),
             options.GIVEN: given,
             options.MEMORY: self.memory,
+            options.GATED: int(self.params["gated"]),
         }
 
     def on_start(self) -> None:

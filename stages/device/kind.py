@@ -13,6 +13,12 @@ from stages.device.layout import counters, options
 from stages.kind import NETDEV, Balance, Claim, Kind, options_table
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
 
+_BALANCE: Final = Balance(
+    "every frame is sent, refused, or kept from the network",
+    ("send_frames",),
+    ("sent", "dropped_refused", "dropped_before_failover"),
+)
+
 _RECORD: Final = "a pcapng file into which everything that passes is written"
 _NETNS: Final = "the network namespace that it is in"
 
@@ -74,8 +80,11 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         outputs=("receive",),
         counters=own,
         tables=(options_table((*options.FIELDS, *recording.OPTION_FIELDS)),),
-        balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
+        balances=(_BALANCE,),
         connects=True,
+        derive=lambda table, derived: {"gated": derived.gated},
+        hears=("failover",),
+        hears_if="gated",
         mistakes=_mistakes,
         claims=_claims,
         vnet=lambda table: bool(table.vnet_hdr),

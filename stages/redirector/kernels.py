@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from ring import layout
+from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.ledger import begin, commit, count, nothing_to_read
 from stages.packets.kernels.forward import connected, forward
+from stages.packets.kernels.gate import discard
 from stages.redirector import layout as own
+
+
+@hot
+def stands_aside(w):
+    """Whether a failover was announced to a secondary: its guest is alone, and speaks with the network itself."""
+    return w[own.SECONDARY] == 1 and load_acquire(w, layout.CMD_FAILOVER) != 0  # partner: the supervisor
 
 
 @hot
 def redirect_direction(u8, w, row, i, o):
     """A burst of the chain's input ``i`` leaves to outdev, or goes on to output ``o``; the number of frames."""
-    redirecting = w[layout.OUTPUTS + own.OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
+    redirecting = not stands_aside(w) and w[layout.OUTPUTS + own.OUTDEV] != 0 and w[layout.CMD_STATUS] == 1
     if redirecting and connected(w, own.OUTDEV):
         return forward(u8, w, row, i, own.OUTDEV, -1)
     frames = forward(u8, w, row, i, o, -1)
@@ -25,6 +33,8 @@ def redirect_direction(u8, w, row, i, o):
 @hot
 def inject(u8, w, row):
     """A burst of indev enters the chain, in each direction that the filter has; the number of frames."""
+    if stands_aside(w):
+        return discard(u8, w, row, own.INDEV, own.DROPPED_AFTER_FAILOVER)
     if w[layout.CMD_STATUS] != 1:
         return 0
     tx, rx = w[layout.OUTPUTS + own.TX_OUT] != 0, w[layout.OUTPUTS + own.RX_OUT] != 0

@@ -41,7 +41,11 @@ KIND: Final = Kind(
     counters=layout.COUNTERS,
     balances=(
         Balance("every packet goes out or on", ("tx_in_frames", "rx_in_frames"), ("outdev_frames", "passed_on")),
-        Balance("every frame from indev enters", ("indev_frames", "injected_twice"), ("injected_tx", "injected_rx")),
+        Balance(
+            "every frame from indev enters, or comes too late",
+            ("indev_frames", "injected_twice"),
+            ("injected_tx", "injected_rx", "dropped_after_failover"),
+        ),
         Balance(
             "the chain gets no other",
             ("tx_out_frames", "rx_out_frames"),
@@ -50,7 +54,10 @@ KIND: Final = Kind(
     ),
     chardevs=(ChardevKey("indev", reads="indev"), ChardevKey("outdev", writes="outdev")),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
-    hears=("status",),
+    hears=("status", "failover"),
+    hears_if="secondary",
+    derive=lambda table, derived: {"secondary": derived.secondary},
+    options=lambda params: {layout.SECONDARY: int(params["secondary"])},
     mistakes=_mistakes,
     qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "indev", "outdev")),
 )

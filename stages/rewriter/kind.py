@@ -93,6 +93,7 @@ KIND: Final = Kind(
     ways=WAYS,
     tables=_TABLES,
     hears=("status", "checkpoint", "failover"),
+    marks_secondary=True,
     # Two counts do not say which came first, and after a failover no checkpoint is of use.
     deaf=(Deaf("checkpoint", "failover"),),
     mistakes=_mistakes,

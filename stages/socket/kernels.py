@@ -14,6 +14,7 @@ from ring.atomics import be32, store_release
 from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room, true_row
+from stages.packets.kernels.gate import closed, waiting
 from stages.packets.kernels.system_calls import sys_read, sys_write
 from stages.socket.layout import counters, memory, options, outcomes, ports
 
@@ -50,7 +51,7 @@ def receive_bytes(u8, w, row):
 def send_bytes(u8, w, row):
     """One send of what is published beyond what was sent; flags."""
     r = w[layout.INPUTS + ports.SEND]
-    if r == 0 or w[options.MUTE] != 0:
+    if r == 0 or w[options.MUTE] != 0 or closed(w, options.GATED):
         return 0
     left = min(readable(w, row, ports.SEND) - w[options.SENT], memory.BURST_BYTES)
     if left <= 0:
@@ -94,7 +95,7 @@ def link_cycle(u8, w, now):
     """One duty cycle of a connection: one recv, one send, one commit; ``work | bells << 32 | flags << FLAG_SHIFT``."""
     w[layout.BLOCKED] = 0
     row = true_row(w)
-    flags, stop, head, taken, given, result = 0, 0, 0, 0, 0, 0
+    flags, stop, head, taken, given, dropped, result = 0, 0, 0, 0, 0, 0, 0
     if w[options.FD] >= 0:
         filled, sent = w[options.FILLED], w[options.SENT]
         flags = move_bytes(u8, w, row)
@@ -109,8 +110,10 @@ def link_cycle(u8, w, now):
             head, given, bad = scan(
                 u8, w, w[layout.INPUTS + ports.SEND], w[row + layout.ROW_HEADS + ports.SEND], w[options.SENT], _MANY
             )
+    if closed(w, options.GATED):
+        head, dropped = waiting(u8, w, row, ports.SEND)
     unread = w[options.UNREAD]
-    if taken + given + unread > 0:
+    if taken + given + dropped + unread > 0:
         row = begin(w)
         count(w, row, counters.UNREAD_BYTES, unread)
         if taken > 0:
@@ -121,7 +124,11 @@ def link_cycle(u8, w, now):
             count(w, row, ports.SEND, given)
             count(w, row, counters.SENT_BYTES, head - w[row + layout.ROW_HEADS + ports.SEND])
             w[row + layout.ROW_HEADS + ports.SEND] = head
-        result = commit(w, row, now, max(taken + given, 1))
+        if dropped > 0:
+            count(w, row, ports.SEND, dropped)
+            count(w, row, counters.DROPPED_BEFORE_FAILOVER, dropped)
+            w[row + layout.ROW_HEADS + ports.SEND] = w[options.SENT] = head
+        result = commit(w, row, now, max(taken + given + dropped, 1))
         w[options.UNREAD] = 0
     return result | flags << outcomes.SHIFT
 

@@ -69,8 +69,8 @@ def _address(params: Mapping[str, Any]) -> str:
 
 def _derive(table: Stream, derived: Derived) -> Mapping[str, Any]:
     if isinstance(table, Socket):
-        return {"vnet": derived.vnet, "text": derived.text}
-    return {"vnet": False, "text": False, "wait": False}  # QEMU's -netdev stream never sends V
+        return {"vnet": derived.vnet, "text": derived.text, "gated": False}
+    return {"vnet": False, "text": False, "wait": False, "gated": derived.gated}  # QEMU's -netdev stream never sends V
 
 
 def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
@@ -91,6 +91,8 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         mistakes=_mistakes,
         claims=_claims,
         derive=_derive,
+        hears=("failover",) if table == NETDEV else (),
+        hears_if="gated",
         address=_address,
         leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )

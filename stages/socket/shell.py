@@ -45,7 +45,7 @@ class SocketStage(Stage):
 
     def options(self) -> dict[int, int]:
         """No socket yet."""
-        return {options.FD: -1}
+        return {options.FD: -1, options.GATED: int(self.params["gated"])}
 
     def on_start(self) -> None:
         """Listen, or begin to connect."""

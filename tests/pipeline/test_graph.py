@@ -136,7 +136,7 @@ def test_an_interface_is_a_source_and_a_sink():
     stage = graph.by_id["n.guest"]
     assert (stage.kind.name, stage.source, stage.sink) == ("netdev-packet", True, True)
     assert stage.params == {
-        "ifname": "g", "netns": "x", "vnet_hdr": True, "record": None,
+        "ifname": "g", "netns": "x", "vnet_hdr": True, "record": None, "gated": False,
     }  # fmt: skip
 
 

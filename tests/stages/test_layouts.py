@@ -66,6 +66,7 @@ ALLOWED = {
         "of packet(7), Ethernet, virtio or SCTP",
     ),
     "stages.null.kernels": {"_MANY": "no limit"},
+    "stages.packets.kernels.gate": {"_MANY": "no limit"},
     "stages.packets.kernels.forward": {"BURST": "a limit within a burst"},
     "stages.packets.kernels.tcp_options": dict.fromkeys(
         ("_END", "_NOP", "_SACK", "_TIMESTAMPS", "_TS_LENGTH"), "of TCP's options"
@@ -163,7 +164,7 @@ def test_a_counters_constant_is_its_name_in_capitals(module: ModuleType) -> None
 def test_a_tap_device_has_the_first_counters_of_an_interface() -> None:
     """They share their kernels, and so the indices."""
     tap = device_counters.TAP_COUNTERS
-    assert [counter.name for counter in tap] == ["sent", "dropped_refused"]
+    assert [counter.name for counter in tap] == ["sent", "dropped_refused", "dropped_before_failover"]
     assert tap == device_counters.COUNTERS[: len(tap)]
 
 

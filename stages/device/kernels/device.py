@@ -11,6 +11,7 @@ from ring.kernels.frames import index, prefix, scan, vnet_bytes
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room
 from stages.device.kernels.packet_socket import read_message
 from stages.device.layout import counters, memory, message, options, ports
+from stages.packets.kernels.gate import closed, discard
 from stages.packets.kernels.system_calls import sys_read, sys_write
 
 
@@ -45,6 +46,8 @@ def device_send(u8, w, row):
     position, end = w[row + layout.ROW_HEADS + ports.SEND], readable(w, row, ports.SEND)
     if r == 0 or position == end:
         return 0
+    if closed(w, options.GATED):
+        return discard(u8, w, row, ports.SEND, counters.DROPPED_BEFORE_FAILOVER)
     end = scan(u8, w, r, position, end, memory.BURST)[0]
     lead = prefix(w, r)
     sent = refused = 0

@@ -1,4 +1,4 @@
-"""Counters of a TAP device and of an interface: a TAP device has the first two."""
+"""Counters of a TAP device and of an interface: a TAP device has the first three."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ SENT: Final = _OWN.counter("sent", "frames that the device took")
 DROPPED_REFUSED: Final = _OWN.counter(
     "dropped_refused",
     "frames that the device refused: it is down or full, or they are too long for it, or no Ethernet frames",
+)
+DROPPED_BEFORE_FAILOVER: Final = _OWN.counter(
+    "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"
 )
 TAP_COUNTERS: Final = _OWN.listed
 DROPPED_BY_KERNEL: Final = _OWN.counter(

@@ -19,4 +19,5 @@ MEMORY: Final = _OPTIONS.word("memory", "word index of the private memory")
 GIVEN: Final = _OPTIONS.word("given", "bytes of that header that stay on the frames in the ring: 0 or all")
 SOCKET: Final = _OPTIONS.word("socket", "1: a packet socket", "bool")
 LONGEST: Final = _OPTIONS.word("longest", "bytes of the longest frame that the interface's MTU allows")
+GATED: Final = _OPTIONS.word("gated", "1: nothing is sent before a failover was announced", "bool")
 FIELDS: Final = _OPTIONS.fields

@@ -19,4 +19,7 @@ RESENT_BYTES: Final = _OWN.counter(
     "resent_bytes", "bytes of a cut-off frame that the next connection gets again, from the frame's start"
 )
 UNREAD_BYTES: Final = _OWN.counter("unread_bytes", "bytes that the peer sent although nothing here reads this link")
+DROPPED_BEFORE_FAILOVER: Final = _OWN.counter(
+    "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"
+)
 COUNTERS: Final = _OWN.listed

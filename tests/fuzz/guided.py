@@ -47,12 +47,17 @@ def packet(data: bytes) -> None:
 
 
 def capture(data: bytes) -> None:
-    """A capture is read or refused with a place, and each frame lies within the file."""
-    try:
-        for span in captures.walk(data, "fuzzed"):
-            assert span.start >= 0 and span.length >= 0 and span.start + span.length <= len(data)
-    except captures.CaptureError:
-        pass
+    """A capture is read or refused with a place, and each frame lies within the file: all of it, or what is whole."""
+    for left in (None, captures.Left()):
+        end = 0
+        try:
+            for span in captures.walk(data, "fuzzed", left=left):
+                assert 0 <= span.start <= span.start + span.length <= span.end <= len(data)
+                end = span.end
+        except captures.CaptureError as error:
+            assert 0 <= error.offset <= len(data)
+            continue
+        assert left is None or left.end < 0 or left.end >= end
 
 
 def link(data: bytes) -> None:

@@ -49,14 +49,14 @@ def packet(data: bytes) -> None:
 def capture(data: bytes) -> None:
     """A capture is read or refused with a place, and each frame lies within the file: all of it, or what is whole."""
     for left in (None, captures.Left()):
-        end = 0
+        place = end = 0
         try:
             for span in captures.walk(data, "fuzzed", left=left):
                 assert 0 <= span.start <= span.start + span.length <= span.end <= len(data)
                 end = span.end
         except captures.CaptureError as error:
-            assert 0 <= error.offset <= len(data)
-            continue
+            place = error.offset
+        assert 0 <= place <= len(data)
         assert left is None or left.end < 0 or left.end >= end
 
 

@@ -26,7 +26,8 @@ with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_q
     from stages.packets.layout import parsed, transports
     from tools.from_qemu.convert import convert
     from tools.from_qemu.model import Asked
-    from tools.from_qemu.words import Trouble, split
+    from tools.from_qemu.sources import command_lines
+    from tools.from_qemu.words import Trouble
 
 _AT = parsed.SCRATCH * 8
 
@@ -75,7 +76,7 @@ def link(data: bytes) -> None:
 def command(data: bytes) -> None:
     """A text is converted, or refused with a place and a mend."""
     try:
-        for line in split(data.decode("latin-1"), {}):
+        for line in command_lines(data.decode("latin-1"), {}):
             convert(line, Asked())
     except Trouble:
         pass

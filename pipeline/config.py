@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline import text
 from pipeline.check import Checker
 from pipeline.tables import RING, SIDES, Config, Log, Netdev, Pipeline, Placement, RingChardev, Supervisor, default_side
 from stages import catalog
@@ -41,21 +42,26 @@ _CHARDEVS = {**_classes(CHARDEV), RING: RingChardev}
 def load(path: str | os.PathLike[str]) -> Config:
     """Read the config file at ``path``.  Raises `ConfigError`."""
     try:
-        text = Path(path).read_bytes().decode()
+        data = Path(path).read_bytes()
+        if wide := text.wide_encoding(data):
+            expected = f"text in UTF-8, as TOML asks for: {text.mend(wide)}"
+            raise ConfigError(str(path), [Mistake(str(path), f"text in {wide}", expected)])
+        said = data.decode()
     except OSError as error:
         raise ConfigError(str(path), [Mistake(str(path), error.strerror or "no file", "a file to read")]) from None
     except UnicodeDecodeError as error:
         found = f"the byte 0x{error.object[error.start]:02x} at offset {error.start}"
         raise ConfigError(str(path), [Mistake(str(path), found, "text in UTF-8, as TOML asks for")]) from None
-    return parse(text, path=path)
+    return parse(said, path=path)
 
 
-def parse(text: str, path: str | os.PathLike[str] = "config.toml") -> Config:
-    """The config in ``text``; relative paths of files start from the folder of ``path``.  Raises `ConfigError`."""
+def parse(said: str, path: str | os.PathLike[str] = "config.toml") -> Config:
+    """The config that a text says; relative paths of files start from the folder of ``path``.  Raises `ConfigError`."""
+    said = said.removeprefix(text.MARK)
     try:
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(said)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(str(path), [_syntax(text, str(error))]) from None
+        raise ConfigError(str(path), [_syntax(said, str(error))]) from None
     reader = Reader(Path(path).absolute().parent, [])
     for name, value in raw.items():
         if name not in _TABLES:
@@ -85,11 +91,11 @@ def default_runtime_dir(environ: Mapping[str, str] = os.environ) -> str:
     return own
 
 
-def _syntax(text: str, message: str) -> Mistake:
+def _syntax(said: str, message: str) -> Mistake:
     at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if at is None:
         return Mistake("toml", message, "valid TOML, see toml.io")
-    lines = text.splitlines() or [""]
+    lines = said.splitlines() or [""]
     line = int(at[1] or len(lines))
     column = int(at[2] or len(lines[-1]) + 1)
     stands = lines[line - 1].strip() if line <= len(lines) else ""

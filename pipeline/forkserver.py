@@ -239,6 +239,8 @@ def main(argv: list[str]) -> int:
     hello = msgpack.unpackb(channel.recv(MAX_MESSAGE))
     log.configure(hello["log"]["format"], hello["log"]["level"], colors=hello["log"]["colors"])
     logger = log.get(pipeline=hello["pipeline"])
+    if hello["cache"]:
+        os.environ["COLO_CACHE_DIR"] = hello["cache"]  # before `ring.hot` is imported
     try:
         took = warm(hello["modules"], hello["shells"], logger, again=hello["again"])
     except Exception as error:

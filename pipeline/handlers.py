@@ -194,7 +194,8 @@ def last_words(supervisor: Supervisor, code: int) -> Callable[[str], Reply]:
         if code == 0:
             return {"ok": True, "text": f"{supervisor.name} has stopped"}
         given_up = f"given up: {supervisor.failure}" if supervisor.failure else ""
-        why = "; ".join(filter(None, (given_up, shortfall(supervisor.undelivered)))) or "it failed: see its log"
+        idle = "" if supervisor.ran else "nothing ran: not every stage was ready"
+        why = "; ".join(filter(None, (given_up or idle, shortfall(supervisor.undelivered)))) or "it failed: see its log"
         return {"ok": False, "error": f"{supervisor.name} has stopped, but {why}", "code": 1}
 
     return reply

@@ -1,7 +1,7 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
-Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, or
-not everything could be drained; 2 the config is wrong, the name is in use, or /dev/shm is too small.
+Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, not
+everything could be drained, or nothing ran; 2 the config is wrong, the name is in use, or /dev/shm is too small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.control_server import remove_dead
 from pipeline.graph import Graph, plan
 from pipeline.handlers import shortfall
 from pipeline.supervisor import Supervisor
-from ring import errors
+from ring import cache, errors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,6 +63,7 @@ def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given:
         "modules": sorted({module for kind in kinds for module in kind.kernels}),
         "shells": sorted({kind.shell.partition(":")[0] for kind in kinds}),
         "log": {**logs, "colors": sys.stderr.isatty()},
+        "cache": _cache(folder, logger),
     }
     supervisor, code = None, 1
     try:
@@ -83,6 +84,18 @@ def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given:
     return code
 
 
+def _cache(folder: str, logger: Any) -> str:
+    """Where compiled code goes if not to its usual place; empty if it goes there."""
+    other = cache.instead(folder) if os.environ.get("NUMBA_DISABLE_JIT", "0") != "1" else None
+    if other is None:
+        return ""
+    logger.warning(
+        "compiled kernels are kept in the runtime folder: the usual one cannot be written",
+        cache=str(other), usual=str(cache.root()),
+    )  # fmt: skip
+    return str(other)
+
+
 def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
     """The live view, in a terminal."""
     if given.no_view or not sys.stdout.isatty():
@@ -92,10 +105,14 @@ def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.Abstr
 
 
 def _summarise(graph: Graph, supervisor: Supervisor, logger: Any) -> None:
-    summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot())
+    summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot(), ran=supervisor.ran)
     print(summary.text, flush=True)
     if supervisor.undelivered:
         print(shortfall(supervisor.undelivered), flush=True)
+    if not supervisor.ran:
+        logger.error(
+            "nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped"
+        )
     if not summary.balanced:
         logger.error("the books do not balance: see the summary")
 

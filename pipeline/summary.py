@@ -63,8 +63,8 @@ def _terms(side: Sequence[tuple[str, int]], total: int) -> str:
     return f"{total:,} ({' + '.join(parts)})" if parts else f"{total:,}"
 
 
-def summarise(graph: Graph, snapshot: Mapping[str, Any]) -> Summary:
-    """Summarise the last `status --json` snapshot of a run of ``graph``."""
+def summarise(graph: Graph, snapshot: Mapping[str, Any], *, ran: bool = True) -> Summary:
+    """Summarise the last `status --json` snapshot of a run of ``graph``; ``ran``: whether there was one."""
     counters: Mapping[str, Mapping[str, int]] = snapshot["counters"]
     wrong = [f"{stage.id}: its counters are missing" for stage in graph.stages if stage.id not in counters]
     rows = _ring_rows(graph, snapshot)
@@ -77,7 +77,7 @@ def summarise(graph: Graph, snapshot: Mapping[str, Any]) -> Summary:
         _ring_table(rows),
         *_drops(graph, counters),
         *_summaries(graph, counters),
-        _last_line(len(rows), len(laws), wrong),
+        _last_line(len(rows), len(laws), wrong) if ran or wrong else "nothing ran: no frame was moved",
     ]
     times = [float(part.get("uptime_s") or 0) for part in (snapshot, *snapshot["stages"])]
     return Summary("\n\n".join(parts), f"ran for {max(times):.1f} s", tuple(wrong))

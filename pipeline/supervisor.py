@@ -45,6 +45,7 @@ class Supervisor:
         self.name = graph.config.pipeline.name
         self.state = "STARTING"
         self.failure = ""
+        self.ran = False  # whether all stages were ready at some time, or a frame was moved
         self.undelivered: dict[str, int] = {}
         self._waited: list[str] = []
         self.selector = selectors.DefaultSelector()
@@ -84,10 +85,11 @@ class Supervisor:
                 self.step(time.monotonic_ns())
         finally:
             self._unwire()
+        self.ran = self.ran or any(any(stage.counters()) for stage in self.segments.stages.values())
         if self.failure or self.undelivered:
             self.undelivered = self._left() or self.undelivered
             return 1
-        return 0
+        return 0 if self.ran else 1
 
     def step(self, now: int) -> None:
         """One turn: what became ready, what is due, what follows for the pipeline as a whole."""
@@ -283,7 +285,7 @@ class Supervisor:
 
     # --- the pipeline as a whole -------------------------------------------------------------------------------------
     def _all_ready(self, now: int) -> None:
-        self.state = "RUNNING"
+        self.state, self.ran = "RUNNING", True
         clocks = [self.segments.stages[s.id].w for s in self.graph.stages if s.kind.finite]
         # A pipeline that was taken over keeps its clock: what is late by now goes out at once.
         start = max((int(w[layout.CMD_CLOCK]) for w in clocks), default=0) or now + CLOCK_LEAD_NS

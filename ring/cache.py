@@ -12,7 +12,8 @@ forks, holds a shared lock (flock) on its directory until it dies, which no kill
 exclusive lock first, and renames: nobody finds a directory half empty.  Where a file system has no such locks (some
 NFS), nothing is removed.
 
-A machine whose cache cannot be written (no home, read-only) compiles at each start: `claim` says False, never raises.
+Where the root cannot be written (no home, a read-only one, another user's), `instead` gives a folder elsewhere; where
+there is none, each start compiles: `claim` says False, never raises.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import fcntl
 import os
 import re
 import shutil
+import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -36,9 +39,44 @@ _held: dict[Path, int] = {}  # the descriptors are closed by the end of the proc
 
 
 def root() -> Path:
-    """``COLO_CACHE_DIR``, or a folder in the user's cache; it need not exist, nor be of any use."""
-    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("COLO_CACHE_DIR") or os.path.join(user, "colo-proxy"))
+    """``COLO_CACHE_DIR``, ``NUMBA_CACHE_DIR``, or a folder in the user's cache.  It need not be usable."""
+    if asked := os.environ.get("COLO_CACHE_DIR"):
+        return Path(os.path.abspath(asked))
+    if asked := os.environ.get("NUMBA_CACHE_DIR"):
+        folder = Path(os.path.abspath(asked))
+        # `ring.hot` names its own directory there: then it is from a process of ours that started this one.
+        return folder.parent if _KERNELS.fullmatch(folder.name) else folder
+    user = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(user if os.path.isabs(user) else os.path.expanduser("~/.cache"), "colo-proxy")
+
+
+def usable(folder: Path) -> bool:
+    """Whether directories can be made in ``folder``, which is made if need be."""
+    if not folder.is_absolute():  # the home of a user without an entry in passwd is "~"
+        return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=".try-", dir=folder))
+    except OSError:
+        return False
+    return True
+
+
+def instead(runtime: str) -> Path | None:
+    """A folder for compiled code in ``runtime``, where the root is of no use; None where it is, or nothing helps.
+
+    Compiled code is run, so the folder must be ours alone.
+    """
+    if usable(root()):
+        return None
+    folder = Path(os.path.abspath(runtime), "compiled")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return folder if ours and usable(folder) else None
 
 
 def claim(directory: Path) -> bool:
@@ -46,8 +84,7 @@ def claim(directory: Path) -> bool:
 
     Who makes it removes older ones beside it.
     """
-    # A user without an entry in passwd has the home directory "~", which would be a folder of the current one.
-    if str(directory).startswith("~"):
+    if not directory.is_absolute():
         return False
     try:
         for _ in range(_TRIES):

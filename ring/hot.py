@@ -66,7 +66,7 @@ def digest() -> str:
 
 
 def cache_dir() -> Path:
-    """Where the machine code of this version of the sources is kept (``COLO_CACHE_DIR`` overrides the root)."""
+    """Where the machine code of this version of the sources is kept (`ring.cache.root`)."""
     return cache.root() / f"kernels-{digest()}"
 
 

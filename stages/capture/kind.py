@@ -20,7 +20,9 @@ from stages.schema import DAY_MS, FILE, Mistake, integer, key, one_of, positive,
 class Pcap:
     """``backend = "pcap"``: frames from a capture, and into one."""
 
-    read: str | None = key(FILE, doc="a capture, pcap or pcapng, whose inbound frames come in here")
+    read: str | None = key(
+        FILE, doc="a capture, pcap or pcapng, also packed with gzip, whose inbound frames come in here"
+    )
     write: str | None = key(FILE, doc="a capture into which frames go that leave here")
     pace: str = key(
         one_of("recorded", "asap"), "recorded", doc="as recorded, or `asap`: as fast as the pipeline takes them"
@@ -44,9 +46,7 @@ def _words(params: Mapping[str, Any]) -> int:
     path = params["read"]
     if not path:
         return flows.STATES
-    return flows.STATES + flows.WORDS * flow_limit(
-        [span.direction for span in captures.walk(captures.load(path), path)]
-    )
+    return flows.STATES + flows.WORDS * flow_limit([span.direction for span in captures.taken(path).spans])
 
 
 def _mistakes(table: Pcap, path: str, clean: bool) -> Iterable[Mistake]:

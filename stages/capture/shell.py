@@ -28,14 +28,15 @@ class Pcap(Stage):
     """
 
     _spans: list[captures.Span]
+    _left: captures.Left
     _data = b""
 
     def extra_bytes(self) -> int:
         """The capture, its columns, its index, and the recorder."""
         path = self.params["read"]
-        self._data = captures.load(path) if path else b""
+        self._data, spans, self._left = captures.taken(path) if path else captures.Taken(b"", [], captures.Left())
         # Causes stand before effects in the file; a stable sort keeps that where times are equal.
-        self._spans = sorted(captures.walk(self._data, path), key=lambda span: span.ns) if path else []
+        self._spans = sorted(spans, key=lambda span: span.ns)
         self._slots = 1 << (2 * len(self._spans) + 1).bit_length()
         words = memory.HEADER + column_words.COLUMNS * len(self._spans) + self._slots
         return words * 8 + recording.BYTES + len(self._data)
@@ -57,6 +58,7 @@ class Pcap(Stage):
         self._recorder_at = self.extra + memory.HEADER + column_words.COLUMNS * len(self._spans) + self._slots
         self._base = int(self.params["clock_base_ns"] or (self._spans[0].ns if self._spans else 0))
         self._speed = float(self.params["speed"])
+        self._say_what_is_left_out()
         self._load()
         self._data = b""
         self._spans = []
@@ -67,6 +69,19 @@ class Pcap(Stage):
         self._finished = False
         self.w[layout.LIFE_FINISHED] = 0
         self._see_the_end()
+
+    def _say_what_is_left_out(self) -> None:
+        path, left = self.params["read"], self._left
+        if left.end >= 0:
+            self.log.warning(
+                "the capture ends too early: what is whole is replayed",
+                path=path, offset=left.end, reason=left.why, packets=len(self._spans),
+            )  # fmt: skip
+        if left.frames:
+            self.log.warning(
+                "frames of interfaces that are not Ethernet are left out",
+                path=path, interfaces=", ".join(left.interfaces), frames=left.frames,
+            )  # fmt: skip
 
     def _load(self) -> None:
         spans, w, n = self._spans, self.w, len(self._spans)

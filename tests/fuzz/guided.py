@@ -26,7 +26,8 @@ with atheris.instrument_imports(include=["stages", "ring.kernels", "tools.from_q
     from stages.packets.layout import parsed, transports
     from tools.from_qemu.convert import convert
     from tools.from_qemu.model import Asked
-    from tools.from_qemu.words import Trouble, split
+    from tools.from_qemu.sources import command_lines
+    from tools.from_qemu.words import Trouble
 
 _AT = parsed.SCRATCH * 8
 
@@ -47,12 +48,17 @@ def packet(data: bytes) -> None:
 
 
 def capture(data: bytes) -> None:
-    """A capture is read or refused with a place, and each frame lies within the file."""
-    try:
-        for span in captures.walk(data, "fuzzed"):
-            assert span.start >= 0 and span.length >= 0 and span.start + span.length <= len(data)
-    except captures.CaptureError:
-        pass
+    """A capture is read or refused with a place, and each frame lies within the file: all of it, or what is whole."""
+    for left in (None, captures.Left()):
+        place = end = 0
+        try:
+            for span in captures.walk(data, "fuzzed", left=left):
+                assert 0 <= span.start <= span.start + span.length <= span.end <= len(data)
+                end = span.end
+        except captures.CaptureError as error:
+            place = error.offset
+        assert 0 <= place <= len(data)
+        assert left is None or left.end < 0 or left.end >= end
 
 
 def link(data: bytes) -> None:
@@ -70,7 +76,7 @@ def link(data: bytes) -> None:
 def command(data: bytes) -> None:
     """A text is converted, or refused with a place and a mend."""
     try:
-        for line in split(data.decode("latin-1"), {}):
+        for line in command_lines(data.decode("latin-1"), {}):
             convert(line, Asked())
     except Trouble:
         pass

@@ -232,6 +232,33 @@ def test_files_that_cannot_be_read_are_mistakes(tmp_path):
         assert found in caught.value.mistakes[0].found
 
 
+def test_a_byte_order_mark_before_a_config_is_no_part_of_it(tmp_path):
+    """As editors on Windows save it; places of mistakes stay where they are."""
+    file = tmp_path / "config.toml"
+    good = '[pipeline]\r\nname = "it"\r\n[netdev.n]\r\n'
+    file.write_bytes(b"\xef\xbb\xbf" + good.encode())
+    assert config.load(file).pipeline.name == "it"
+    assert config.parse("\ufeff" + good).pipeline.name == "it"
+    file.write_bytes(b"\xef\xbb\xbf[pipeline\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    assert caught.value.mistakes[0].path == "line 1, column 10"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_config_in_another_unicode_is_named_with_the_mend(tmp_path, encoding):
+    """With a mark or without: UTF-16 is what Windows calls Unicode.  UTF-8 with a mark within is not taken for it."""
+    file = tmp_path / "config.toml"
+    mark = "\ufeff" if encoding == "utf-32-be" else ""
+    file.write_bytes(f'{mark}[pipeline]\nname = "ü"\n'.encode(encoding))
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    (mistake,) = caught.value.mistakes
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert mistake.found == f"text in {name.removesuffix('BE') if mark else name}"
+    assert "iconv -f UTF-" in mistake.expected
+
+
 def test_relative_paths_start_from_the_config_file(tmp_path):
     """A capture beside the config is found from any working directory."""
     (tmp_path / "in.pcap").write_bytes(b"x")

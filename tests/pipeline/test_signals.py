@@ -16,7 +16,7 @@ from tests.pipeline.running import ROOT, Running
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["load", "segments.open_all", "segments.plan"])
 def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, number: signal.Signals):
-    """Right after that call of the start: exit 0, no traceback, nothing left."""
+    """Right after that call of the start: no traceback, nothing left; as nothing ran, it is said, and the exit is 1."""
     it = Running(tmp_path)
     code = (
         "import os, sys\n"
@@ -40,5 +40,6 @@ def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, nu
         timeout=120,
         check=False,
     )
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "nothing ran" in done.stdout and "adds up" not in done.stdout
     assert it.left() == []

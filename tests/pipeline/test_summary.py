@@ -73,6 +73,15 @@ def test_a_run_that_adds_up(graph: Graph, snapshot: dict[str, Any]) -> None:
     assert made.elapsed == "ran for 12.3 s"
 
 
+def test_a_run_that_did_not_run_does_not_add_up(graph: Graph, snapshot: dict[str, Any]) -> None:
+    """All equations hold where everything is 0: that is no success."""
+    snapshot["counters"] = {name: dict.fromkeys(values, 0) for name, values in snapshot["counters"].items()}
+    made = summarise(graph, snapshot, ran=False)
+    assert made.balanced
+    assert made.text.splitlines()[-1] == "nothing ran: no frame was moved"
+    assert "adds up" not in made.text
+
+
 def test_each_drop_reason_is_named(graph: Graph, snapshot: dict[str, Any]) -> None:
     text = summarise(graph, snapshot).text
     assert (

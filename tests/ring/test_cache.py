@@ -146,6 +146,56 @@ def test_where_nothing_can_be_written_nothing_is_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_the_root_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLO_CACHE_DIR, NUMBA_CACHE_DIR, XDG_CACHE_HOME where it is absolute, the home: the first that is said."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLO_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/it")
+    assert cache.root() == Path("/home/it/.cache/colo-proxy")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache.root() == Path("/home/it/.cache/colo-proxy")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.root() == Path("/xdg/colo-proxy")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "numba")
+    assert cache.root() == tmp_path / "numba"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", f"/numba/{new(tmp_path).name}")  # a process of ours has said it to its child
+    assert cache.root() == Path("/numba")
+    monkeypatch.setenv("COLO_CACHE_DIR", "own")
+    assert cache.root() == tmp_path / "own"
+
+
+def test_a_root_that_cannot_be_written_has_a_folder_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the runtime folder, for us alone; none where the root is of use, or the folder is not ours alone."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    monkeypatch.setenv("COLO_CACHE_DIR", str(tmp_path / "good"))
+    assert cache.instead(str(runtime)) is None
+    assert list((tmp_path / "good").iterdir()) == list(runtime.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COLO_CACHE_DIR", str(tmp_path / "file" / "below"))
+    found = cache.instead(str(runtime))
+    assert found == runtime / "compiled" and found.stat().st_mode & 0o777 == 0o700
+    assert cache.instead(str(runtime)) == found
+    found.chmod(0o777)
+    assert cache.instead(str(runtime)) is None
+    found.rmdir()
+    found.symlink_to(tmp_path)
+    assert cache.instead(str(runtime)) is None
+    assert cache.instead(str(tmp_path / "file")) is None
+
+
+def test_a_home_that_is_none_is_not_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user without an entry in passwd has the home "~"; /sys takes no folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLO_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for home in ("~", "somewhere", "/sys"):
+        monkeypatch.setenv("HOME", home)
+        assert not cache.usable(cache.root())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """Nothing is written beside the sources instead, where a later version would find stale code."""
     (tmp_path / "file").write_text("")

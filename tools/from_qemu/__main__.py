@@ -16,11 +16,13 @@ from pathlib import Path
 
 from pipeline.config import ConfigError, Mistake, parse
 from pipeline.stdout import hush
-from tools.from_qemu import render
+from pipeline.text import mend, wide_encoding
+from tools.from_qemu import mending, render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
 from tools.from_qemu.properties import PARTS
-from tools.from_qemu.words import CommandLine, Trouble, listed, show, split
+from tools.from_qemu.sources import command_lines
+from tools.from_qemu.words import CommandLine, Trouble, listed, show
 
 _MOST = 1 << 18  # bytes of a text: a page about a command line has far less
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source, line, more = _input(asked, after)
         result = convert(line, more)
         qemu = render.command(line, result.qemu)
-        text = render.toml(result, source, None if asked.qemu_out else qemu, bool(line.before))
+        text = render.toml(result, source, None if asked.qemu_out else qemu, line)
         _check(text, asked, result)
         _write(asked, text, render.script(line, qemu, asked.output))
     except Trouble as trouble:
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         hush()
         return 2
-    _tell(asked, result, bool(line.before))
+    _tell(asked, result, line)
     return 1 if any(note.kind == "lost" for note in result.notes) else 0
 
 
@@ -54,7 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Make a config.toml of a QEMU command line with COLO's filters and compare.",
         epilog="status: 0 converted; 1 converted, but something that matters was not carried over; 2 nothing written",
     )
-    parser.add_argument("file", nargs="?", help="a text with the command line in it; - for standard input")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        help="a text with the command line, libvirt's XML or QMP commands in it; - for standard input",
+    )
     parser.add_argument("--pid", type=int, help="the command line of a running QEMU")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the config goes (standard output)")
     parser.add_argument("--qemu-out", metavar="FILE", help="where QEMU's new command line goes (the config's end)")
@@ -93,11 +99,14 @@ def _input(asked: argparse.Namespace, after: Sequence[str] | None) -> tuple[str,
         source, line = f"process {asked.pid}", _process(asked.pid)
         running, folder = _taps(asked.pid), _folder(asked.pid)
     elif after is not None:
-        source, line = "the command line given", listed(after, "word")
+        source, line = "the command line given", listed([mending.alike(word)[0] for word in after], "word")
+        found = {what: n for n, word in reversed([*enumerate(after, 1)]) for what in mending.alike(word)[1]}
+        line.said += [("note", f"word {n}", what) for what, n in found.items()]
     else:
         source = "standard input" if asked.file == "-" else asked.file
         text = _read(asked.file)
-        line = _chosen(split(text, _pairs(asked.define, "--define", "NAME=VALUE")), text, asked)
+        line = _chosen(command_lines(text, _pairs(asked.define, "--define", "NAME=VALUE")), text, asked)
+        mending.check(line, text)
         source += f", {line.place}"
     more = Asked(
         side=asked.side,
@@ -123,15 +132,17 @@ def _read(file: str) -> str:
         raise Trouble(called, error.strerror or "no file", "give a file that exists") from None
     except (OSError, ValueError) as error:
         raise Trouble(called, getattr(error, "strerror", None) or "no file", "give a file that can be read") from None
+    if wide := wide_encoding(data):
+        raise Trouble(called, f"a text in {wide}", f"give it in UTF-8: {mend(wide)}")
     try:  # before the size: what is too large is a disk's image more often than a page
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) <= _MOST)
         at = data.find(b"\0")
     except UnicodeDecodeError as error:
         at = error.start
     if at >= 0:
-        mend = "give the command line as a text in UTF-8, or --pid PID of a QEMU that runs"
         number = data.count(b"\n", 0, at) + 1
-        raise Trouble(called, f"not a text: line {number} has the byte 0x{data[at]:02x}", mend)
+        found = f"not a text: line {number} has the byte 0x{data[at]:02x}"
+        raise Trouble(called, found, "give the command line as a text in UTF-8, or --pid PID of a QEMU that runs")
     if len(data) > _MOST:
         raise Trouble(called, f"more than {_MOST:,} bytes", "give the command line alone")
     return text
@@ -149,8 +160,8 @@ def _chosen(found: list[CommandLine], text: str, asked: argparse.Namespace) -> C
     if not usable:
         what = "a QEMU command line, but no filter and no colo-compare in it" if found else "no QEMU command line"
         if not found and (named := next((kind for kind in PARTS if kind in text), None)):
-            mend = "write the command line as for a shell, or give --pid PID of the QEMU that runs"
-            raise Trouble("", f"{named} is named, but in no QEMU command line", mend)
+            how = "write the command line as for a shell, or give --pid PID of the QEMU that runs"
+            raise Trouble("", f"{named} is named, but in no QEMU command line", how)
         raise Trouble("", what, "give a text with -object filter-... or -object colo-compare,...")
     if asked.line is not None:
         before = [line for line in usable if int(line.place.split()[1]) <= asked.line]
@@ -272,7 +283,7 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
             raise Trouble(called, getattr(error, "strerror", None) or str(error), "give a file to write to") from None
 
 
-def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:
+def _tell(asked: argparse.Namespace, result: Converted, line: CommandLine) -> None:
     columns = [os.get_terminal_size(sys.stderr.fileno()).columns] if sys.stderr.isatty() else []
     print(render.told(result.notes, *columns), end="", file=sys.stderr)
     if asked.pid is not None:
@@ -285,7 +296,11 @@ def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> No
         print(f"Start it:   python -m pipeline.supervisor {asked.output}", file=sys.stderr)
     if asked.qemu_out:
         file = shlex.quote(asked.qemu_out)
-        then = f"sh {file}" if has_program else f"your QEMU with the options of {file} (the text names no program)"
+        then = f"sh {file}" if line.before else f"your QEMU with the options of {file} (the text names no program)"
+        if line.form == "qmp":
+            then = f"the commands of {file}, where the old ones were given"
+        elif line.form == "xml":
+            then = f"{file} in the place of the domain's <qemu:commandline> (virsh edit), then start the domain"
         print(f"Then QEMU:  {then}", file=sys.stderr)
 
 

@@ -19,8 +19,8 @@ from tools.from_qemu.properties import (
     LINKS,
     OTHERS,
     PARTS,
-    check_kind,
     intended,
+    is_foreign,
     kind_of,
     meant,
     unknown,
@@ -66,12 +66,13 @@ class _Conversion:
     def __init__(self, line: CommandLine, asked: Asked) -> None:
         self.asked = asked
         self.items = list(options(line.words))
-        self.notes: list[Note] = []
+        self.notes = [Note(*said) for said in line.said]
+        self.foreign: list[Option] = []
         self.chardevs: dict[str, Thing] = {}
         self.netdevs: dict[str, Thing] = {}
         self.objects: dict[str, Thing] = {}  # all of them: QEMU's objects share one namespace
         self.names = Names(asked.hosts, asked.taps)
-        self.guest = ""
+        self.guest = line.guest
         self._collect()
         self.names.used |= {n.values["ifname"] for n in self.netdevs.values() if "ifname" in n.values}
         self.names.used |= set(asked.taps.values())
@@ -84,14 +85,18 @@ class _Conversion:
 
     def run(self) -> Converted:
         if not any(o.kind in PARTS for o in self.ours):
-            missing = f"no {', '.join(PARTS[:-1])} or {PARTS[-1]} in the command line"
+            other = f", only {keys(self.foreign[0])['qom-type']}" if self.foreign else ""
+            missing = f"no {', '.join(PARTS[:-1])} or {PARTS[-1]} in the command line{other}"
             raise Trouble("", missing, "give one that has them")
         self._unknown_properties()
         wanted = {v: None for o in self.ours for k, v in o.values.items() if k in LINKS and v}
         used = [n for n in self.chardevs if n in wanted] + [n for n in wanted if n not in self.chardevs]
         addresses = {name: self._chardev(name) for name in used}
         chardevs = {name: self.chardevs[name] for name in used if name in self.chardevs}
-        self.remains = Remains(self.items, self.objects, self.ours, chardevs, self._filtered(), self.asked, self.name)
+        self.remains = Remains(
+            self.items, self.objects, self.ours, chardevs, self._filtered(), self.asked, self.name,
+            self.foreign,
+        )  # fmt: skip
         rings = self._rings(addresses)
         for name in chardevs.keys() - rings.keys():
             self._resolve(addresses[name], chardevs[name])
@@ -142,8 +147,12 @@ class _Conversion:
         values = keys(option)
         name = values.get("id", "")
         kind = values.get("qom-type", "")
-        if option.name == "object":
-            check_kind(option, kind)
+        if option.name == "object" and is_foreign(option, kind):
+            self.foreign.append(option)
+            place = " ".join(filter(None, (f"{option.word.place}, {kind}", name)))
+            text = "QEMU 7.2 has no such object, it is a patched QEMU's: it is left out here, and in QEMU's new command"
+            self._note("lost", place, f"{text} line, where it would stand between the guest and the pipeline")
+            return
         if not name:
             if kind in KINDS:
                 raise Trouble(option.place, f"{kind} without an id", "give it one: id=NAME")
@@ -416,9 +425,15 @@ class _Conversion:
         if thing is None:
             user = next(o for o in self.ours if o.values.get("netdev") == name)
             self._near(user, "netdev", self.netdevs)
-            text = f"no -netdev has the id {show(name)}; the network side is null until you say what it is"
-            self._note("lost", user.place, text)
-            return {"network": {"backend": "null"}, "guest": guest}
+            table: Table = {"backend": "null"}
+            if name in self.asked.taps:
+                table = {"backend": "tap", "ifname": self.names.tap(name, "")}
+            else:
+                text = f"no -netdev has the id {show(name)}; the network side is null until you say what it is"
+                self._note("lost", user.place, text)
+            stream = self.remains.stream(name)
+            self._note("do", user.place, f"where {name} is made for QEMU, it becomes `-netdev {stream}`")
+            return {"network": table, "guest": guest}
         self._known(thing)
         values = dict(thing.values)
         if values.get("type") == "tap" and self.asked.running and name not in self.asked.taps:

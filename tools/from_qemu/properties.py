@@ -29,6 +29,8 @@ LINKS: Final = tuple(dict.fromkeys(link.key for kind in KINDS.values() for link 
 _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
     name: (*kind.qemu.properties, *kind.qemu.ignored) for name, kind in KINDS.items()
 }
+_PREFIXES: Final = ("filter-", "colo-")
+_ALIKE_BEHIND: Final = 0.7  # a prefix that both have: "dumb" and "dump" have 0.75, "drop" and "dump" 0.5
 _ALIKE: Final = 0.75  # of difflib's ratio: "filter-miror" has 0.96, "filter-dump" and "filter-mirror" 0.67
 
 
@@ -50,20 +52,34 @@ def intended(kind: str) -> str:
     ours = tuple(KINDS)
     if kind in (*ours, *OTHERS):
         return kind if kind in ours else ""
-    near = meant(kind, (*ours, *OTHERS))
+    near = _near(kind)
     if near is not None:
         return near if near in ours else ""
-    return kind if kind.startswith(("filter-", "colo-")) else ""
+    return kind if kind.startswith(_PREFIXES) else ""
 
 
-def check_kind(option: Option, kind: str) -> None:
-    """Raise `Trouble` for an -object that looks like a filter or a compare, but which QEMU does not have."""
+def is_foreign(option: Option, kind: str) -> bool:
+    """Whether an -object looks like a filter or a compare that QEMU does not have: a patched one has it.
+
+    Raises `Trouble` for one that is a slip of the pen.
+    """
+    if kind in (*KINDS, *OTHERS) or "$" in kind:
+        return False
+    near = _near(kind)
+    if near is not None:
+        raise Trouble(f"{option.place} {show(kind)[1:-1]}", "no such object", f"{near}, perhaps")
+    return kind.startswith(_PREFIXES)
+
+
+def _near(kind: str) -> str | None:
+    """The filter or compare of which a type is a slip of the pen."""
     known = (*KINDS, *OTHERS)
-    near = meant(kind, known)
-    if kind in known or "$" in kind or not (near or kind.startswith(("filter-", "colo-"))):
-        return
-    mend = f"{near}, perhaps" if near else f"one of: {', '.join(known)}"
-    raise Trouble(f"{option.place} {show(kind)[1:-1]}", "no such object", mend)
+    for prefix in _PREFIXES:
+        if kind.startswith(prefix):
+            behind = [name.removeprefix(prefix) for name in known if name.startswith(prefix)]
+            near = meant(kind.removeprefix(prefix), behind, _ALIKE_BEHIND)
+            return None if near is None else prefix + near
+    return meant(kind, known)
 
 
 def unknown(thing: Thing) -> list[str]:

@@ -30,6 +30,7 @@ class Remains:
     netdevs: Sequence[str]
     asked: Asked
     pipeline: str
+    foreign: Sequence[Option] = ()  # objects that QEMU 7.2 does not have
 
     def guest_address(self, netdev: str) -> Table:
         """Where QEMU and the pipeline meet for a netdev."""
@@ -41,7 +42,7 @@ class Remains:
         """QEMU's version; where it is not said, the oldest that has what the command line uses."""
         if self.asked.qemu is not None:
             return self.asked.qemu
-        return (9, 2) if any("reconnect-ms" in c.values for c in self.chardevs.values()) else (7, 2)
+        return (9, 2) if any(k.endswith("reconnect-ms") for c in self.chardevs.values() for k in c.values) else (7, 2)
 
     def options(self, netdevs: Mapping[str, Thing]) -> tuple[list[list[str]], list[Note]]:
         """The words of each option that QEMU needs from now on."""
@@ -62,6 +63,7 @@ class Remains:
     def _gone(self) -> tuple[set[int], list[Note]]:
         iothreads = {o.values.get("iothread", "") for o in self.ours} - {""}
         gone = {id(o.option) for o in self.ours} | {id(c.option) for c in self.chardevs.values()}
+        gone |= {id(option) for option in self.foreign}
         gone |= {id(o.option) for n, o in self.objects.items() if o.kind == "iothread" and n in iothreads}
         elsewhere = self._used_elsewhere(gone)
         gone -= {id(o.option) for n, o in self.objects.items() if o.kind == "iothread" and n in elsewhere}
@@ -84,23 +86,27 @@ class Remains:
             found |= set(re.findall(r"(?:^|,)chardev:([^,]+)", option.value.value))
         return found
 
+    def stream(self, netdev: str, kept: str = "") -> str:
+        """The value of -netdev (or -nic) that joins QEMU's NIC to the pipeline; ``kept`` are more of its keys."""
+        name, version, listens = _escaped(netdev), self._version(), self.asked.listens
+        at = self.guest_address(netdev)
+        if version < (7, 2):
+            return f"socket,id={name}{kept},{'listen' if listens else 'connect'}={at['host']}:{at['port']}"
+        address = f"addr.type=unix,addr.path={_escaped(at['path'])}"
+        if listens:
+            return f"stream,id={name}{kept},server=on,{address}"
+        again = ",reconnect-ms=1000" if version >= (9, 2) else ",reconnect=1" if version >= (8, 0) else ""
+        return f"stream,id={name}{kept},server=off,{address}{again}"
+
     def _stream(self, thing: Thing) -> tuple[str, list[Note]]:
-        """The value of -netdev (or -nic) that joins QEMU's NIC to the pipeline."""
+        """The same for a netdev of the command line, and what there is to say."""
         kept = ""
         if thing.option.name == "nic":
             kept = "".join(f",{k}={_escaped(thing.values[k])}" for k in ("model", "mac", "addr") if k in thing.values)
-        name, version, listens = _escaped(thing.id), self._version(), self.asked.listens
-        at = self.guest_address(thing.id)
-        if version < (7, 2):
-            return f"socket,id={name}{kept},{'listen' if listens else 'connect'}={at['host']}:{at['port']}", []
-        address = f"addr.type=unix,addr.path={_escaped(at['path'])}"
-        if listens:
-            return f"stream,id={name}{kept},server=on,{address}", []
-        again = ",reconnect-ms=1000" if version >= (9, 2) else ",reconnect=1" if version >= (8, 0) else ""
         text = "QEMU before 8.0 does not connect to the pipeline again once that connection is lost (a stage that is"
         text += " restarted); --qemu-listens cures that, --qemu-version X.Y says that yours is newer"
-        notes = [] if again else [Note("note", thing.place, text)]
-        return f"stream,id={name}{kept},server=off,{address}{again}", notes
+        connects = (7, 2) <= self._version() < (8, 0) and not self.asked.listens
+        return self.stream(thing.id, kept), [Note("note", thing.place, text)] if connects else []
 
 
 def _escaped(value: str) -> str:

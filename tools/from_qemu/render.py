@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from tools.from_qemu import domain, qmp
 from tools.from_qemu.model import Converted, Note
 from tools.from_qemu.words import CommandLine
 
@@ -15,8 +16,11 @@ TITLES: Final[Mapping[str, str]] = {"lost": "Not carried over", "do": "Left to y
 _WIDTH: Final = 116
 
 
-def toml(result: Converted, source: str, qemu: str | None, has_program: bool = True) -> str:
-    """The config; ``qemu`` is the new command line (or its options alone), for a comment at the end, or None."""
+def toml(result: Converted, source: str, qemu: str | None, line: CommandLine) -> str:
+    """The config; ``qemu`` is the new command line (or its options alone), for a comment at the end, or None.
+
+    ``line`` is the old one.
+    """
     lines = [f"# {plain(source)}: the {result.side}'s side, by python -m tools.from_qemu"]
     for kind, title in TITLES.items():
         notes = [note for note in result.notes if note.kind == kind]
@@ -26,29 +30,50 @@ def toml(result: Converted, source: str, qemu: str | None, has_program: bool = T
         lines += ["", f"[{'.'.join(map(_key, path))}]"]
         lines += [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
     if qemu is not None:
-        lines += ["", f"# {_heading(has_program)}; start the pipeline first:", "#"]
-        lines += [f"#   {plain(line)}" for line in qemu.rstrip("\n").split("\n")]
+        lines += ["", f"# {_heading(line)}; start the pipeline first:", "#"]
+        lines += [f"#   {plain(row)}".rstrip() for row in qemu.rstrip("\n").split("\n")]
     return "\n".join(lines) + "\n"
 
 
 def command(line: CommandLine, options: Sequence[Sequence[str]]) -> str:
-    """QEMU's command line for a shell, an option a line."""
+    """QEMU's command line as the old one was written: for a shell, an option a line; as XML, as QMP commands."""
+    if line.form == "qmp":
+        return "".join(f"{qmp.rendered(list(option))}\n" for option in options)
+    if line.form == "xml":
+        arguments = [domain.rendered([word for raw in option for word in shlex.split(raw)]) for option in options]
+        return "\n".join(["<qemu:commandline>", *arguments, "</qemu:commandline>"]) + "\n"
     rows = [" ".join(option) for option in options]
     if line.after:
-        rows.append(" ".join(word.raw for word in line.after))
+        rows.append(_redirection([word.raw for word in line.after]))
     if line.before:
         rows = [" ".join(word.raw for word in line.before), *(f"  {row}" for row in rows)]
     return " \\\n".join(rows) + "\n"
 
 
+def _redirection(words: Sequence[str]) -> str:
+    """What stands behind the options, with no blank where it would change the meaning: ``2>&1``."""
+    text = ""
+    for word in words:
+        joined = text.endswith("&") or (word[0] in "<>" and text[-1:].isdigit())
+        text += word if not text or joined else f" {word}"
+    return text
+
+
 def script(line: CommandLine, qemu: str, config: str | None) -> str:
     """QEMU's command line as a file: what it is and what is started before it stand at the top."""
     first = f": python -m pipeline.supervisor {shlex.quote(config)}" if config else ""
-    return f"# {_heading(bool(line.before))}; start the pipeline first{plain(first)}\n{qemu}"
+    head = f"{_heading(line)}; start the pipeline first{plain(first)}"
+    if line.form == "qmp":
+        return qemu  # JSON has no comments
+    return f"<!-- {head.replace('--', '- -')} -->\n{qemu}" if line.form == "xml" else f"# {head}\n{qemu}"
 
 
-def _heading(has_program: bool) -> str:
-    if has_program:
+def _heading(line: CommandLine) -> str:
+    if line.form == "qmp":
+        return "QMP commands for QEMU from now on"
+    if line.form == "xml":
+        return "What stands in the domain's XML from now on, in the place of its own <qemu:commandline>"
+    if line.before:
         return "QEMU's command line from now on"
     return "Options only, for behind the name of QEMU's program, which the text did not have"
 

@@ -44,12 +44,19 @@ class Word:
 
 @dataclass
 class CommandLine:
-    """One QEMU command line: what stands before its options (program, sudo ...), the options, a redirection."""
+    """One QEMU command line: what stands before its options (program, sudo ...), the options, a redirection.
+
+    ``form`` says what it was written as: for a ``shell``, as ``qmp`` commands, as a domain's ``xml``; ``guest`` is the
+    name that it has there; ``said`` is what there is to say about the reading: kind of a note, place, words.
+    """
 
     place: str
     before: list[Word] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     after: list[Word] = field(default_factory=list)
+    form: str = "shell"
+    guest: str = ""
+    said: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 _PROGRAM: Final = re.compile(r"(?:.*/)?(?:qemu-system-[\w.+-]+|qemu-kvm|kvm|qemu)")
@@ -71,12 +78,13 @@ _BREAKS: Final = frozenset(";&|<>()")
 _BLANKS: Final = frozenset(" \t\r")
 
 
-def split(text: str, given: Mapping[str, str]) -> list[CommandLine]:
+def split(text: str, given: Mapping[str, str], numbers: Sequence[int] = ()) -> list[CommandLine]:
     """Every QEMU command line of a text; ``given`` are values of variables, stronger than what the text sets.
 
-    Options that stand without a program, one a line or several, are a command line, too.  Raises `Trouble`.
+    ``numbers`` are those of the text's lines, where they are not 1, 2, 3.  Options that stand without a program, one a
+    line or several, are a command line, too.  Raises `Trouble`.
     """
-    return _Splitter(_plain(text), dict(given)).run()
+    return _Splitter(_plain(text), dict(given), numbers).run()
 
 
 def listed(arguments: Iterable[str], place: str) -> CommandLine:
@@ -97,7 +105,8 @@ def _plain(text: str) -> str:
 
     def at_prompt(line: str) -> bool:
         rest = _PROMPT.sub("", line, count=1)
-        return bool(_PROMPT.match(line)) and _HAS_PROGRAM.search(rest) is not None and " -" in rest
+        options = " -" in rest or rest.rstrip().endswith("\\")
+        return bool(_PROMPT.match(line)) and _HAS_PROGRAM.search(rest) is not None and options
 
     def commented(line: str) -> bool:
         return line.lstrip().startswith("#")
@@ -121,8 +130,8 @@ def _plain(text: str) -> str:
 class _Splitter:
     """Walks through the text once, line by line; words of a command may reach over several lines."""
 
-    def __init__(self, text: str, variables: dict[str, str]) -> None:
-        self.text, self.at, self.line = text, 0, 1
+    def __init__(self, text: str, variables: dict[str, str], numbers: Sequence[int]) -> None:
+        self.text, self.at, self.line, self.numbers = text, 0, 1, numbers
         self.variables, self.given = variables, frozenset(variables)
         self.found: list[CommandLine] = []
         self.arrays: dict[str, CommandLine] = {}  # a command line, too, unless another one takes it in
@@ -148,6 +157,11 @@ class _Splitter:
             self.line += 1
         return self.found
 
+    @property
+    def place(self) -> str:
+        """Where the cursor stands."""
+        return f"line {self.numbers[self.line - 1] if self.line <= len(self.numbers) else self.line}"
+
     def _is_command(self, line: str) -> bool:
         line = line.strip()
         if _OPTION.match(line) or _ASSIGNMENT.match(line):
@@ -161,7 +175,7 @@ class _Splitter:
         return bool(_RUN_VARIABLE.match(line))
 
     def _command(self) -> None:
-        start = f"line {self.line}"
+        start = self.place
         words = self._words()
         parts: list[list[Word]] = [[]]
         within = self.array
@@ -232,11 +246,11 @@ class _Splitter:
                 end = self.at
                 while end < len(self.text) and self.text[end] in _BREAKS and (end == self.at or c in "<>&|"):
                     end += 1
-                words.append(Word(self.text[self.at : end], self.text[self.at : end], f"line {self.line}", (), True))
+                words.append(Word(self.text[self.at : end], self.text[self.at : end], self.place, (), True))
                 self.at = end
             elif (m := _ALL_OF_ARRAY.match(self.text, self.at)) and m[2] in self.arrays:
                 self.at = m.end()
-                self._spend(sum(len(word.value) + 1 for word in self.arrays[m[2]].words), f"line {self.line}")
+                self._spend(sum(len(word.value) + 1 for word in self.arrays[m[2]].words), self.place)
                 words += self.arrays[m[2]].words
                 self.found = [line for line in self.found if line is not self.arrays[m[2]]]
             else:
@@ -245,7 +259,7 @@ class _Splitter:
 
     def _word(self) -> list[Word]:
         """The word at the cursor; several where an unquoted variable holds several."""
-        place, raw, value = f"line {self.line}", "", ""
+        place, raw, value = self.place, "", ""
         unknown: list[str] = []
         done: list[Word] = []
         expanded = False

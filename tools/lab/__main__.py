@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
             return 0
         host.require_programs()
-        config = tomllib.loads(options.config.read_text())
+        config = tomllib.loads(options.config.read_text("utf-8-sig"))
         if options.record:
             options.record = options.record.resolve()
             options.record.mkdir(parents=True, exist_ok=True)

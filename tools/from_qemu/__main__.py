@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.config import ConfigError, Mistake, parse
 from pipeline.stdout import hush
+from pipeline.streams import complain
 from tools.from_qemu import render
 from tools.from_qemu.convert import colo_objects, convert, side_of
 from tools.from_qemu.model import Asked, Converted
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(text, asked, result)
         _write(asked, text, render.script(line, qemu, asked.output))
     except Trouble as trouble:
-        print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
+        complain(f"from_qemu: {render.plain(str(trouble))}")
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
         hush()
@@ -273,19 +274,16 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
 
 def _tell(asked: argparse.Namespace, result: Converted, has_program: bool) -> None:
     columns = [os.get_terminal_size(sys.stderr.fileno()).columns] if sys.stderr.isatty() else []
-    print(render.told(result.notes, *columns), end="", file=sys.stderr)
+    complain(render.told(result.notes, *columns), end="")
     if asked.pid is not None:
-        print(
-            f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.",
-            file=sys.stderr,
-        )
+        complain(f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.")
     if asked.output:
-        print(f"Look at it: python -m pipeline.graph {asked.output}", file=sys.stderr)
-        print(f"Start it:   python -m pipeline.supervisor {asked.output}", file=sys.stderr)
+        complain(f"Look at it: python -m pipeline.graph {asked.output}")
+        complain(f"Start it:   python -m pipeline.supervisor {asked.output}")
     if asked.qemu_out:
         file = shlex.quote(asked.qemu_out)
         then = f"sh {file}" if has_program else f"your QEMU with the options of {file} (the text names no program)"
-        print(f"Then QEMU:  {then}", file=sys.stderr)
+        complain(f"Then QEMU:  {then}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Handlers:
         if args.get("id") is None:
             if self.it.state in ("STARTING", "RUNNING"):
                 self.it.log.info("stopping: asked for through the control socket")
+                self.it.ended = "stopped as asked"
                 self.it.drain(time.monotonic_ns())
             return None
         self._running()
@@ -193,7 +194,8 @@ def last_words(supervisor: Supervisor, code: int) -> Callable[[str], Reply]:
         if code == 0:
             return {"ok": True, "text": f"{supervisor.name} has stopped"}
         given_up = f"given up: {supervisor.failure}" if supervisor.failure else ""
-        why = "; ".join(filter(None, (given_up, shortfall(supervisor.undelivered)))) or "it failed: see its log"
+        wrong = "its account does not add up: see its summary" if supervisor.unbalanced else ""
+        why = "; ".join(filter(None, (given_up, shortfall(supervisor.undelivered), wrong))) or "it failed: see its log"
         return {"ok": False, "error": f"{supervisor.name} has stopped, but {why}", "code": 1}
 
     return reply

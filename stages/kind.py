@@ -227,7 +227,8 @@ class Kind:
     what an endpoint is joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
-    line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: QEMU's names for those of its properties
+    line, and in the summary at the end; ``outcome(params, counters)``: what the last line of all says of a stage, and
+    what to type to see more of it.  ``annex``: see `Annex`.  ``qemu``: QEMU's names for those of its properties
     that stand in config.toml as they are; empty: QEMU has no such object.
     """
 
@@ -267,6 +268,7 @@ class Kind:
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None
+    outcome: Callable[[Mapping[str, Any], Mapping[str, int]], str] = lambda params, counters: ""
     annex: Annex | None = None
     qemu: tuple[str, ...] = field(default=())
 

@@ -137,6 +137,26 @@ def show_rules(reply: dict[str, Any]) -> str:
     return table(rows) if reply["rules"] else "no rules"
 
 
+def show_toml(reply: dict[str, Any]) -> str:
+    """``rule list`` as tables for a config, in the order in which they are tried."""
+    return "\n\n".join(
+        "\n".join([f"[rule.{_quoted(r['name'])}]", *(f"{key} = {_toml(value)}" for key, value in r["table"].items())])
+        for r in reply["rules"]
+    )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "." in name else name
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
+        return f"'{value}'"  # an expression, as a person would write it
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a TOML string, or a whole number
+
+
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The command line, and the request's arguments."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.control", description="Talk to a running pipeline.")
@@ -158,6 +178,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
             sub.add_argument("rule", nargs="?", metavar="NAME")
             sub.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="as in [rule.NAME]; before=NAME: its place")
             sub.add_argument("--json", action="store_true", help="with list: for programs")
+            sub.add_argument("--toml", action="store_true", help="with list: for a config")
     given = parser.parse_args(argv)
     args = {"id": given.id} if getattr(given, "id", None) is not None else {}
     if given.command == "set":
@@ -218,7 +239,7 @@ def _text(given: argparse.Namespace, reply: dict[str, Any]) -> str:
     if given.command == "status":
         return show_status(reply)
     if given.command == "rule" and given.what == "list":
-        return show_rules(reply)
+        return show_toml(reply) if given.toml else show_rules(reply)
     if given.command == "profile":
         return show_profile(reply)
     return str(reply.get("text", "done"))

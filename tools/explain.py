@@ -239,7 +239,7 @@ def _advice(advice: Advice, width: int) -> Iterator[Text]:
     for line in advice.config:
         yield Text(f"    {line}", "green")
     if advice.command:
-        yield from _sentences("Or, while the pipeline NAME runs:", width)
+        yield from _sentences(f"Or, while {advice.pipeline[-1]} runs:", width)
         for line in _command(advice.command, width):
             yield Text(line, "green")
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -311,6 +312,19 @@ def test_a_wrong_command_line_exits_with_2(words: list[str]):
     with pytest.raises(SystemExit) as left:
         control.main(words)
     assert left.value.code == 2
+
+
+def test_live_rules_are_written_as_tables_of_a_config():
+    """Whatever an expression holds; a name with a dot is quoted."""
+    table = {
+        "action": "mask",
+        "source_port": [80, "8000-8999"],
+        "regex": ["\\r\\nDate: ([^\\r]*)", "it's \\d", 'é"(x)'],
+    }
+    rules = [{"name": "a.b", "table": table}, {"name": "c", "table": {"action": "pass"}}]
+    text = control.show_toml({"rules": rules})
+    assert tomllib.loads(text)["rule"] == {one["name"]: one["table"] for one in rules}
+    assert "'\\r\\nDate: ([^\\r]*)'" in text
 
 
 @pytest.mark.parametrize(

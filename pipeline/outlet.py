@@ -43,8 +43,8 @@ class Lost:
 class Outlet:
     """Writes to ``fd``, a piece after the other.  ``tell`` makes of what was lost a piece that says so."""
 
-    def __init__(self, fd: int, tell: Callable[[Lost], bytes] | None = None, limit: int = LIMIT) -> None:
-        self._fd, self._tell, self._limit = fd, tell, limit
+    def __init__(self, fd: int, tell: Callable[[Lost], bytes] | None = None) -> None:
+        self._fd, self._tell, self._limit = fd, tell, LIMIT
         self._change = threading.Condition()  # held for moments, and never while writing
         self._queue: deque[tuple[bytes, str]] = deque()
         self._size = 0  # bytes in the queue and in the thread's hands

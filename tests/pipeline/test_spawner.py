@@ -151,7 +151,7 @@ def test_strangers_are_killed_to_the_last_generation():
     """An intermediate's stage becomes ours only when the intermediate is dead."""
     code = (
         "import os, time\n"
-        "from pipeline import forkserver, spawner\n"
+        "from pipeline import forkserver, processes, spawner\n"
         "forkserver.become_subreaper()\n"
         "read, write = os.pipe()\n"
         "if os.fork() == 0:\n"
@@ -165,7 +165,7 @@ def test_strangers_are_killed_to_the_last_generation():
         "    time.sleep(60)\n"
         "    os._exit(0)\n"
         "killed = spawner.kill_strangers({known})\n"
-        "print(killed, spawner._children(os.getpid()) == [known], spawner.kill_strangers(set()))\n"
+        "print(killed, processes.own_children() == [known], spawner.kill_strangers(set()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True

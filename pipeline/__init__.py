@@ -1,0 +1,3 @@
+from pipeline import streams
+
+streams.whole()

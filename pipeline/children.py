@@ -228,7 +228,8 @@ class Family:
         if len(child.crashes) > self.policy.intensity:
             child.move(S.FATAL, now)
             period = self.policy.period_ns / 1e9
-            return [GiveUp(name, f"{len(child.crashes)} crashes within {period:g} s, the last: {why}")]
+            crashes = f"{len(child.crashes)} crash{'es' if len(child.crashes) > 1 else ''}"
+            return [GiveUp(name, f"{crashes} within {period:g} s, the last: {why}")]
         child.again = True
         child.retry_ns = now + self.delay(child.in_a_row)
         if child.retry_ns > now:

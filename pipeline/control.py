@@ -19,6 +19,7 @@ from pipeline.annexes import client
 from pipeline.columns import columns
 from pipeline.config import default_runtime_dir
 from pipeline.stdout import show
+from pipeline.streams import complain
 from stages import catalog
 
 TIMEOUT_S: Final = 30.0
@@ -166,17 +167,17 @@ def main(argv: list[str] | None = None) -> int:
         path = find(given.name, given.runtime_dir)
         reply = ask(path, given.command, args)
     except Unreachable as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return 2
     except (OSError, EOFError) as error:
-        print(f"{given.name}: {error}", file=sys.stderr)
+        complain(f"{given.name}: {error}")
         return 1
     if not reply.pop("ok", False):
-        print(f"{given.name}: {reply.get('error')}", file=sys.stderr)
+        complain(f"{given.name}: {reply.get('error')}")
         return int(reply.get("code", 1))
     reply.pop("error", None)
     if "warning" in reply and not getattr(given, "json", False):
-        print(f"{given.name}: warning: {reply['warning']}", file=sys.stderr)
+        complain(f"{given.name}: warning: {reply['warning']}")
     text = _text(given, reply)
     return show("pipeline.control", lambda: print(text))
 

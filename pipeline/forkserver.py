@@ -155,8 +155,8 @@ def _call_once() -> None:
 class Server:
     """The fork server's process."""
 
-    def __init__(self, channel: socket.socket, reasons: int, supervisor: int) -> None:
-        self._channel, self._reasons, self._supervisor = channel, reasons, supervisor
+    def __init__(self, channel: socket.socket, reasons: int, supervisor: int, lines: log.Channel) -> None:
+        self._channel, self._reasons, self._supervisor, self._lines = channel, reasons, supervisor, lines
 
     def serve(self) -> None:
         """Fork a process for each request until the supervisor closes its end."""
@@ -216,9 +216,12 @@ class Server:
             name_process(request["process"])
             from pipeline import worker
 
+            self._lines.forked(pipeline=request["pipeline"], stage=request["process"])
             status = worker.main(request, self._reasons)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            self._lines.close()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
         except BaseException:
             import traceback
 
@@ -237,7 +240,8 @@ def main(argv: list[str]) -> int:
     name_process("colo-forkserver")
     channel = socket.socket(fileno=descriptor)
     hello = msgpack.unpackb(channel.recv(MAX_MESSAGE))
-    log.configure(hello["log"]["format"], hello["log"]["level"], colors=hello["log"]["colors"])
+    lines = log.Channel(pipeline=hello["pipeline"])
+    log.configure(hello["log"]["format"], hello["log"]["level"], lines, colors=hello["log"]["colors"])
     logger = log.get(pipeline=hello["pipeline"])
     if hello["cache"]:
         os.environ["COLO_CACHE_DIR"] = hello["cache"]  # before `ring.hot` is imported
@@ -249,7 +253,7 @@ def main(argv: list[str]) -> int:
         channel.send(msgpack.packb({"warm_s": -1.0, "error": f"{type(error).__name__}: {error}"}))
         return 1
     channel.send(msgpack.packb({"warm_s": took, "error": ""}))
-    Server(channel, reasons, supervisor).serve()
+    Server(channel, reasons, supervisor, lines).serve()
     return 0
 
 

@@ -17,6 +17,7 @@ from pipeline import wiring
 from pipeline.check import process_of
 from pipeline.config import ConfigError, load
 from pipeline.stdout import show
+from pipeline.streams import complain
 from pipeline.tables import SIDES, Config, stage_id
 from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE
@@ -275,10 +276,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         graph = plan(load(asked.config))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return 2
     for path, what in annexes.warnings(graph.config).items():
-        print(f"{asked.config}: warning: {path}: {what}", file=sys.stderr)
+        complain(f"{asked.config}: warning: {path}: {what}")
     text = asked.form(graph)
     return show("pipeline.graph", lambda: print(text))
 

@@ -80,6 +80,7 @@ class Handlers:
         if args.get("id") is None:
             if self.it.state in ("STARTING", "RUNNING"):
                 self.it.log.info("stopping: asked for through the control socket")
+                self.it.ended = "stopped as asked"
                 self.it.drain(time.monotonic_ns())
             return None
         self._running()
@@ -195,7 +196,9 @@ def last_words(supervisor: Supervisor, code: int) -> Callable[[str], Reply]:
             return {"ok": True, "text": f"{supervisor.name} has stopped"}
         given_up = f"given up: {supervisor.failure}" if supervisor.failure else ""
         idle = "" if supervisor.ran else "nothing ran: not every stage was ready"
-        why = "; ".join(filter(None, (given_up or idle, shortfall(supervisor.undelivered)))) or "it failed: see its log"
+        wrong = "its account does not add up: see its summary" if supervisor.unbalanced else ""
+        reasons = (given_up or idle, shortfall(supervisor.undelivered), wrong)
+        why = "; ".join(filter(None, reasons)) or "it failed: see its log"
         return {"ok": False, "error": f"{supervisor.name} has stopped, but {why}", "code": 1}
 
     return reply

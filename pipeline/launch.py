@@ -1,7 +1,8 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
 Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, not
-everything could be drained, or nothing ran; 2 the config is wrong, the name is in use, or /dev/shm is too small.
+everything could be drained, the account does not add up, or nothing ran; 2 the config is wrong, the name is in use, or
+/dev/shm is too small.  What cannot be written, and to where, has no part in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pipeline import log, segments, signals
 from pipeline.config import Config, ConfigError, load
 from pipeline.control_server import remove_dead
 from pipeline.graph import Graph, plan
-from pipeline.handlers import shortfall
+from pipeline.lines import LAST_S, Lines
+from pipeline.outlet import Outlet
+from pipeline.streams import SHOWN, complain
 from pipeline.supervisor import Supervisor
 from ring import cache, errors
 
@@ -38,20 +41,26 @@ def main(argv: list[str] | None = None) -> int:
         config = load(given.config)
         graph = plan(config)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return 2
     form, level = log.resolve(given.log_format or config.log.format), given.log_level or config.log.level
-    log.configure(form, level)
+    lines = Lines()
+    told = {"format": form, "level": level, "colors": sys.stderr.isatty()}
+    log.configure(form, level, lines, colors=sys.stderr.isatty())
     logger = log.get(pipeline=config.pipeline.name)
     try:
-        return _run(config, graph, logger, {"format": form, "level": level}, given)
+        return _run(config, graph, logger, told, given, lines)
     except (segments.InUse, errors.RingError, OSError, ValueError) as error:
         says = f"{config.pipeline.name} {error}" if isinstance(error, segments.InUse) else str(error)
-        print(f"cannot start: {says}", file=sys.stderr)
+        lines.say(f"cannot start: {says}")
         return 2
+    finally:
+        lines.close()
 
 
-def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given: argparse.Namespace) -> int:
+def _run(
+    config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given: argparse.Namespace, lines: Lines
+) -> int:
     name, folder = config.pipeline.name, config.pipeline.runtime_dir
     os.makedirs(folder, mode=0o700, exist_ok=True)
     planned = segments.plan(name, graph)
@@ -62,15 +71,15 @@ def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given:
         "pipeline": name,
         "modules": sorted({module for kind in kinds for module in kind.kernels}),
         "shells": sorted({kind.shell.partition(":")[0] for kind in kinds}),
-        "log": {**logs, "colors": sys.stderr.isatty()},
+        "log": logs,
         "cache": _cache(folder, logger),
     }
-    supervisor, code = None, 1
+    supervisor, code, out, text = None, 1, Outlet(1), ""
     try:
-        supervisor = Supervisor(graph, opened, hello, logger)
-        with _view(supervisor, given) as supervisor.view:
-            code = supervisor.run(config.control_socket)
-        _summarise(graph, supervisor, logger)
+        supervisor = Supervisor(graph, opened, hello, logger, lines)
+        with _view(supervisor, given, out):
+            code = _supervise(supervisor, config.control_socket, logger)
+        text, code = _summary(graph, supervisor, logger, code)
     finally:
         with contextlib.ExitStack() as stack:  # nobody may take over what is half removed
             with contextlib.suppress(OSError, segments.InUse):
@@ -81,6 +90,7 @@ def _run(config: Config, graph: Graph, logger: Any, logs: dict[str, Any], given:
                     remove_dead(path)  # a stage that had to be killed could not remove it itself
             if supervisor:
                 supervisor.goodbye(code)
+    _show(text, out, lines)
     return code
 
 
@@ -96,25 +106,66 @@ def _cache(folder: str, logger: Any) -> str:
     return str(other)
 
 
-def _view(supervisor: Supervisor, given: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
-    """The live view, in a terminal."""
+def _supervise(supervisor: Supervisor, control_socket: str, logger: Any) -> int:
+    """Run it to its end; the exit status.  Raises where it could not be started."""
+    try:
+        return supervisor.run(control_socket)
+    except (errors.RingError, OSError, ValueError) as error:
+        if supervisor.state == "STARTING":
+            raise
+        logger.error("the supervisor failed", reason=f"{type(error).__name__}: {error}")
+        logger.debug("traceback", exc_info=True)
+        supervisor.failure = supervisor.failure or f"the supervisor: {error}"
+        return 1
+
+
+@contextlib.contextmanager
+def _view(supervisor: Supervisor, given: argparse.Namespace, out: Outlet) -> Any:
+    """The live view, in a terminal; log lines appear above it, unless they go elsewhere."""
     if given.no_view or not sys.stdout.isatty():
-        return contextlib.nullcontext()
-    view: contextlib.AbstractContextManager[Any] = import_module("pipeline.view").run_view(supervisor.snapshot)
-    return view
+        yield
+        return
+    view = import_module("pipeline.view")
+    console = import_module("rich.console").Console(file=view.Screen(out))
+    try:
+        with view.run_view(supervisor.snapshot, console) as supervisor.view:
+            if sys.stderr.isatty():
+                supervisor.lines.above = supervisor.view.above
+            yield
+    finally:
+        supervisor.view = supervisor.lines.above = None
+        out.flush(LAST_S)
 
 
-def _summarise(graph: Graph, supervisor: Supervisor, logger: Any) -> None:
+def _summary(graph: Graph, supervisor: Supervisor, logger: Any, code: int) -> tuple[str, int]:
+    """What is printed at the end, and the exit status."""
     summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot(), ran=supervisor.ran)
-    print(summary.text, flush=True)
-    if supervisor.undelivered:
-        print(shortfall(supervisor.undelivered), flush=True)
     if not supervisor.ran:
         logger.error(
             "nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped"
         )
     if not summary.balanced:
         logger.error("the books do not balance: see the summary")
+        code = 1
+    supervisor.unbalanced = len(summary.wrong)
+    lost = supervisor.lines.outlet
+    ending = import_module("pipeline.ending").ending(graph, supervisor, summary, lost=lost.lost, why_lost=lost.reason)
+    return "\n\n".join(filter(None, (summary.text, graph.config.pipeline.note, ending))) + "\n", code
+
+
+def _show(text: str, out: Outlet, lines: Lines) -> None:
+    """Print it behind what is on standard error by now.  Its reader may take as long as he likes, until a signal."""
+    lines.flush()
+    lines.outlet.flush(LAST_S)
+    lost = out.lost
+    out.offer(text.encode(sys.stdout.encoding or "utf-8", SHOWN))
+    why = ""
+    while not out.flush(0.1):
+        if signals.caught().read():
+            why = "nobody reads it"
+            break
+    if why or out.lost > lost:
+        lines.say(f"the summary cannot be shown: {why or out.reason}")
 
 
 if __name__ == "__main__":

@@ -70,10 +70,13 @@ def request(
 
 
 class Spawner:
-    """One fork server after another.  ``hello`` is what each of them is told first (see `pipeline.forkserver`)."""
+    """One fork server after another.  ``hello`` is what each of them is told first (see `pipeline.forkserver`).
 
-    def __init__(self, hello: Mapping[str, Any], reasons: int, stderr: int | None = None) -> None:
-        self._hello, self._reasons, self._stderr = hello, reasons, stderr
+    ``lines``: a descriptor for whatever it and its stages write to standard output and error; none: ours.
+    """
+
+    def __init__(self, hello: Mapping[str, Any], reasons: int, lines: int | None = None) -> None:
+        self._hello, self._reasons, self._lines = hello, reasons, lines
         self._once = False  # whether one of them has been ready
         self._serial = 0
         self._waiting: dict[int, tuple[dict[str, Any], int]] = {}  # serial: request, when sent
@@ -99,7 +102,8 @@ class Spawner:
                 pass_fds=(theirs.fileno(), self._reasons),
                 env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
-                stderr=self._stderr,
+                stdout=self._lines,
+                stderr=self._lines,
             )
         self.pid, self.pidfd = process.pid, os.pidfd_open(process.pid)
         process.returncode = 0  # reaped through the pidfd, not by subprocess

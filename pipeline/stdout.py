@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+
+from pipeline import streams
+from pipeline.streams import complain
 
 
 def show(program: str, produce: Callable[[], int | None]) -> int:
     """What ``produce`` returns (None is 0), having printed; 0 where the reader wanted no more, 2 on a full disk."""
+    streams.show_nearest(sys.stdout)
     try:
         status = produce() or 0
         sys.stdout.flush()
@@ -16,7 +19,7 @@ def show(program: str, produce: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        print(f"{program}: the output cannot be written ({error.strerror})", file=sys.stderr)
+        complain(f"{program}: the output cannot be written ({error.strerror})")
         status = 2
     hush()
     return status
@@ -24,4 +27,4 @@ def show(program: str, produce: Callable[[], int | None]) -> int:
 
 def hush() -> None:
     """Nothing more to standard output: the interpreter's own flush would complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.hush(sys.stdout)

@@ -29,6 +29,7 @@ from pipeline import annexes, children, control_server, forkserver, handlers, se
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
+from pipeline.lines import Lines
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
@@ -40,12 +41,16 @@ _MS: Final = 1_000_000
 class Supervisor:
     """A running pipeline over segments that are open already; `pipeline.launch` makes it."""
 
-    def __init__(self, graph: Graph, opened: segments.Segments, hello: dict[str, Any], logger: Any) -> None:
-        self.graph, self.segments, self.log = graph, opened, logger
+    def __init__(
+        self, graph: Graph, opened: segments.Segments, hello: dict[str, Any], logger: Any, lines: Lines
+    ) -> None:
+        self.graph, self.segments, self.log, self.lines = graph, opened, logger, lines
         self.name = graph.config.pipeline.name
         self.state = "STARTING"
         self.failure = ""
         self.ran = False  # whether all stages were ready at some time, or a frame was moved
+        self.ended = ""  # why, where nothing went wrong
+        self.unbalanced = 0  # equations of the account at the end that do not hold
         self.undelivered: dict[str, int] = {}
         self._waited: list[str] = []
         self.selector = selectors.DefaultSelector()
@@ -60,7 +65,6 @@ class Supervisor:
         self._theirs = theirs
         self.last_words: dict[int, str] = {}
         self._pidfds: dict[str, int] = {}
-        self._stderr: int | None = None
         self._hello = hello
         self._forks: list[int] = []
         self._end = EndOfRun(graph, opened)
@@ -140,12 +144,9 @@ class Supervisor:
         select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())
         select.register(self._reasons, selectors.EVENT_READ, self._hear_reasons)
         forkserver.become_subreaper()
-        if self.view:
-            # Lines of the stages go through us, so that they appear above the picture and not in it.
-            lines, self._stderr = os.pipe()
-            os.set_blocking(lines, False)
-            select.register(lines, selectors.EVENT_READ, lambda _mask: _pass_on(lines))
-        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self._stderr)
+        self.lines.whose = self._whose
+        select.register(self.lines, selectors.EVENT_READ, lambda _mask: self.lines.pump())
+        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self.lines.theirs)
 
     def _unwire(self) -> None:
         self.spawner.kill()
@@ -162,10 +163,18 @@ class Supervisor:
         for name in self._signals.read():
             if self.state in ("STARTING", "RUNNING"):
                 self.log.info("stopping (a second signal would cut it short)", signal=name)
+                self.ended = f"stopped by {name}"
                 self.drain(time.monotonic_ns())
             else:
                 self.log.warning("cut short", signal=name)
+                self.ended = f"cut short by {name}"
                 self.cut()
+
+    def _whose(self, pid: int) -> str:
+        """The process that has this pid now."""
+        if pid == self.spawner.pid:
+            return "fork server"
+        return next((name for name, child in self.family.children.items() if child.pid == pid), "")
 
     def _hear_reasons(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError, ValueError, KeyError, TypeError):
@@ -190,6 +199,7 @@ class Supervisor:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         os.close(pidfd)
         self._hear_reasons(0)
+        self.lines.pump()
         child = self.family.children[name]
         why = spawner.describe(result.si_code, result.si_status) if result else "gone"
         why = self.last_words.pop(child.pid, why)
@@ -322,6 +332,7 @@ class Supervisor:
         """A finite input that has come to its end ends the run; say so if only a stopped stage is in the way."""
         if self._end.input_ended() and self._end.look(now):
             self.log.info("the input has come to its end")
+            self.ended = "the input has come to its end"
             self.drain(now)
             return
         down = {s for c in self.family.children.values() if c.state is State.STOPPED for s in c.spec.stages}
@@ -386,13 +397,6 @@ def _ends(graph: Graph) -> dict[str, list[tuple[str, bool]]]:
         ends.setdefault(process[ring.producer[0]], []).append((ring.id, True))
         ends.setdefault(process[ring.consumer[0]], []).append((ring.id, False))
     return ends
-
-
-def _pass_on(lines: int) -> None:
-    import sys
-
-    with contextlib.suppress(BlockingIOError):
-        sys.stderr.write(os.read(lines, 65536).decode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from stages.schema import CPUS, DAY_MS, FILE, IDENT, RING_SIZE, integer, key, ma
 SIDES: Final = ("network", "guest")
 """Both sides of a netdev."""
 
+NOTE: Final = matching(r"[^\x00-\x1f\x7f]{0,400}", "a line of at most 400 characters")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
@@ -40,6 +42,7 @@ class Pipeline:
         "dedicated",
         doc="`dedicated`: a process a stage; `shared`: all stages in one process, `pipeline`",
     )
+    note: str = key(NOTE, "", doc="a few words for whoever runs it, shown at the end of each run", shown="none")
 
 
 @dataclass(frozen=True, kw_only=True)

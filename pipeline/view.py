@@ -1,12 +1,14 @@
 """The live view: what a running pipeline does, in a terminal, at most four times a second.
 
-It draws what `status --json` says and computes rates from one snapshot to the next.  It starts no thread: the
-supervisor calls ``refresh`` from its loop as often as it likes.  Lines written to ``sys.stdout`` and ``sys.stderr``
-meanwhile appear above it.
+It draws what `status --json` says and computes rates from one snapshot to the next.  The supervisor calls ``refresh``
+from its loop as often as it likes.  Lines given to ``above``, or written to ``sys.stdout`` and ``sys.stderr``, appear
+above it.  On a `Screen` nothing waits for the terminal: while that takes nothing (Ctrl-S), nothing is drawn.
 """
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +18,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console, Group, JustifyMethod
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import log
+from pipeline.outlet import Outlet
+from pipeline.streams import SHOWN
 from stages import catalog
 
 PERIOD_S: Final = 0.25
@@ -115,11 +121,35 @@ def _stage_of(end: str, snapshot: Snapshot) -> str:
     return end.rpartition(".")[0]
 
 
+class Screen(io.TextIOBase):
+    """A terminal on standard output as a file that never waits and never fails; ``outlet`` writes to it."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self._encoding = sys.stdout.encoding or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of standard output."""
+        return self._encoding
+
+    def write(self, text: str) -> int:
+        """Have it written."""
+        self.outlet.offer(text.encode(self._encoding, SHOWN))
+        return len(text)
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
 class View:
     """The view itself; use it as a context manager, see `run_view`."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], console: Console, clock: Callable[[], float]) -> None:
         self._snapshot, self._console, self._clock = snapshot, console, clock
+        self._screen = console.file if isinstance(console.file, Screen) else None
+        self._lines = FileProxy(console, io.StringIO())
         self._drawn: float | None = None
         self._seen: tuple[float, dict[str, Traffic]] | None = None
         # Transient: when the view goes, the screen is free for the summary.
@@ -130,6 +160,11 @@ class View:
         now = self._clock()
         if not force and self._drawn is not None and now - self._drawn < PERIOD_S:
             return False
+        if self._screen is not None:
+            if not self._screen.outlet.idle:
+                return False
+            if (lost := self._screen.outlet.take_refused()).count:
+                self.above(log.lost(lost.count, lost.reason))
         self._drawn = now
         self._live.update(self.draw(self._snapshot(), now), refresh=True)
         return True
@@ -172,6 +207,10 @@ class View:
         well = ", all RUNNING" if all(stage["state"] == RUNNING for stage in hidden) else ""
         more = [Text(f"… and {len(hidden)} more stages{well}", style="dim")] if hidden else []
         return Group(_one_line(heading), table, *map(_one_line, more), _one_line(_totals_line(snapshot)))
+
+    def above(self, text: str) -> None:
+        """Show whole lines above the picture."""
+        self._lines.write(text if text.endswith("\n") else f"{text}\n")
 
     def __enter__(self) -> Self:
         self._live.start()

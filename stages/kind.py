@@ -258,10 +258,11 @@ class Kind:
     where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
-     ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``leftovers(params)``: sockets that a killed process leaves behind.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
-    line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
+    line, and in the summary at the end; ``outcome(params, counters)``: what the last line of all says of a stage, and
+    what to type to see more of it.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
     """
 
     name: str
@@ -305,6 +306,7 @@ class Kind:
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None
+    outcome: Callable[[Mapping[str, Any], Mapping[str, int]], str] = lambda params, counters: ""
     annex: Annex | None = None
     qemu: Qemu = field(default=Qemu())
 

@@ -1,0 +1,1 @@
+import pipeline  # noqa: F401 -- opens standard streams that are closed

@@ -5,11 +5,13 @@ Guesses, and worded as such.  A mask is suggested only where both sides have the
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from pipeline.control import folders_to_try
 from stages.compare.finding import SIDES
 from tools.divergence import Divergence, around, line_of
 
@@ -34,16 +36,22 @@ _HEADERS: Final = {
     "etag": "an HTTP ETag; nginx makes it of a file's time and size, so the files are not the same",
     "content-length": "the length of an HTTP body, so the bodies differ: a mask would not help",
 }
+_FOLDER: Final = ".divergences"
+_NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,31}")
 _UNHELPED: Final = ("content-length",)
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A few sentences, and a rule, by name, that makes the compare pass it over (or none)."""
+    """A few sentences, and a rule, by name, that makes the compare pass it over (or none).
+
+    ``pipeline``: words by which `pipeline.control` finds the pipeline that it is for.
+    """
 
     text: str
     name: str = ""
     keys: tuple[tuple[str, str | int], ...] = ()
+    pipeline: tuple[str, ...] = ("NAME",)
 
     @property
     def config(self) -> tuple[str, ...]:
@@ -56,15 +64,32 @@ class Advice:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The rule as words of a shell's command (`pipeline.control`); ``NAME`` stands for the pipeline's name."""
+        """The rule as words of a shell's command; ``NAME`` stands for the pipeline's name where that is not known."""
         if not self.name:
             return ()
-        words = ("python", "-m", "pipeline.control", "NAME", "rule", "add", self.name)
+        words = ("python", "-m", "pipeline.control", *self.pipeline, "rule", "add", self.name)
         return tuple(map(shlex.quote, (*words, *(f"{k}={v}" for k, v in self.keys))))
 
 
 def advise(d: Divergence) -> Advice:
     """What may be done about a difference."""
+    return replace(_advise(d), pipeline=_pipeline(d.path))
+
+
+def _pipeline(path: str) -> tuple[str, ...]:
+    """What tells `pipeline.control` of which pipeline a file is: compares write into ``NAME.divergences``."""
+    runtime_dir, folder = os.path.split(os.path.dirname(os.path.abspath(path)))
+    name = folder.removesuffix(_FOLDER)
+    if name == folder or not _NAME.fullmatch(name):
+        return ("NAME",)
+    try:
+        found_anyway = runtime_dir in folders_to_try()
+    except OSError:
+        found_anyway = False
+    return (name,) if found_anyway else ("--runtime-dir", runtime_dir, name)
+
+
+def _advise(d: Divergence) -> Advice:
     v = d.verdict
     match v["rule"]:
         case "flags":
@@ -139,7 +164,23 @@ def _bytes(d: Divergence) -> Advice:
                 fixed = _fixed(line[:first], other[:there], newline)
                 value = re.sub(r"\{1[06],\d*\}", f"{{{last - first}}}", shape)
                 return _mask(d, name, what, f"{fixed}({value})" if fixed else "")
+    if v := _both(line[at:], other[same_at:]):
+        fixed = _fixed(line[:at], other[:same_at], newline)
+        return _plain(d, f"{fixed}({v})" if fixed else "")
     return _plain(d)
+
+
+def _both(mine: bytes, theirs: bytes) -> str:
+    """An expression for what differs at the start of two texts and no further; empty where they are no such texts."""
+    if len(mine) != len(theirs):
+        return ""
+    size = max((i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), default=-1) + 1
+    if not size:
+        return ""
+    texts = mine[:size], theirs[:size]
+    if any(not 32 <= value < 127 or value == ord("'") for text in texts for value in text):
+        return ""
+    return "|".join(map(_literal, texts))
 
 
 def _fixed(mine: bytes, theirs: bytes, newline: str) -> str:
@@ -174,16 +215,24 @@ def _mask(d: Divergence, name: str, what: str, regex: str) -> Advice:
     return Advice(text, name, (("action", "mask"), *_where(d), ("regex", regex)))
 
 
-def _plain(d: Divergence) -> Advice:
-    if d.verdict["rule"] == "order":
-        return Advice(
-            "Each side sent a datagram that the other has not sent: something else was said, or one was lost. "
-            "Datagrams in another order are no difference within reorder_grace_ms."
-        )
-    return Advice(
+def _plain(d: Divergence, regex: str = "") -> Advice:
+    """Of what looks like nothing that is known: a mask for just these two texts, else a rule for the whole service."""
+    text = (
         "The two programs said something different. Usual reasons: time, random numbers, a host's name or address, "
         "memory addresses, the order in which threads ran."
     )
+    if d.verdict["rule"] == "order":
+        text = (
+            "Each side sent a datagram that the other has not sent: something else was said, or one was lost. "
+            "Datagrams in another order are no difference within reorder_grace_ms."
+        )
+    if regex:
+        text = f"{text} If these two texts may stand for each other, a mask makes the compare skip them:"
+        return Advice(text, "text", (("action", "mask"), *_where(d), ("regex", regex)))
+    if _where(d):
+        text = f"{text} If this service may answer as it likes, a rule lets it pass uncompared:"
+        return Advice(text, "service", (("action", "pass"), *_where(d)))
+    return Advice(text)
 
 
 def looks_encrypted(d: Divergence) -> bool:

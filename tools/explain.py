@@ -8,7 +8,6 @@ with ``--no-color``, or where NO_COLOR is set.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.stdout import show
+from pipeline.streams import complain
 from stages.capture.reader import CaptureError
 from stages.compare.finding import SIDES
 from tools.advice import Advice, advise
@@ -239,7 +239,7 @@ def _advice(advice: Advice, width: int) -> Iterator[Text]:
     for line in advice.config:
         yield Text(f"    {line}", "green")
     if advice.command:
-        yield from _sentences("Or, while the pipeline NAME runs:", width)
+        yield from _sentences(f"Or, while {advice.pipeline[-1]} runs:", width)
         for line in _command(advice.command, width):
             yield Text(line, "green")
 
@@ -335,7 +335,7 @@ def _listing(folders: Sequence[str], console: Console, *, everything: bool, data
 
 def _refused(path: str, error: Exception) -> int:
     where = "" if isinstance(error, CaptureError) else f"{path}: "
-    print(f"tools.explain: {plain(f'{where}{error}')}", file=sys.stderr)
+    complain(f"tools.explain: {plain(f'{where}{error}')}")
     return 2
 
 
@@ -362,8 +362,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no UTF-8
     colours = not (args.no_color or os.environ.get("NO_COLOR"))
     console = _Console(highlight=False, markup=False, emoji=False, color_system="auto" if colours else None)
     folders = [path for path in args.files if os.path.isdir(path)]

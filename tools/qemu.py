@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+from pipeline.streams import complain
+
 BINARY: Final = "qemu-system-x86_64"
 PACKAGE: Final = "qemu-system-x86"
 MAX_FRAME: Final = 69_632  # the largest L that QEMU takes
@@ -366,7 +368,7 @@ def main() -> int:
             q.links["net"].send(frame)
             _show("filter-mirror queue=tx: the same frame from the network", q.links)
     except QemuError as problem:
-        print(problem, file=sys.stderr)
+        complain(problem)
         return 1
     return 0
 

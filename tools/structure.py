@@ -18,6 +18,7 @@ from typing import Final
 
 from pipeline.columns import columns
 from pipeline.stdout import show
+from pipeline.streams import complain
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -129,9 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     folder = (ROOT / given.folder).resolve()
     if not folder.is_dir() or ROOT not in folder.parents:
-        print(
-            f"{given.folder}: found no folder; expected a package of this repository, such as stages", file=sys.stderr
-        )
+        complain(f"{given.folder}: found no folder; expected a package of this repository, such as stages")
         return 2
     lines = report(build(folder, modules=given.modules), arrows=given.arrows)
     return show("tools.structure", lambda: print("\n".join(lines)))

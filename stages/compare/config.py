@@ -41,8 +41,8 @@ class Compare:
     checkpoint: str = key(
         one_of("frame", "local"),
         "frame",
-        doc="a difference asks the COLO frame for a checkpoint and waits for it; `local`: nobody makes any: the request"
-        " is counted and logged, and that connection goes on uncompared",
+        doc="a difference asks the COLO frame for a checkpoint and waits for it; `local`: nobody makes any:"
+        " nobody is asked, and that connection goes on uncompared",
     )
     max_connections: int = key(integer(1, 1 << 20), 16_384, doc="connections that it can know at once")
     hold_memory: int = key(

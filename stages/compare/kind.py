@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from stages.compare import tables
 from stages.compare.config import Compare, Rule
@@ -51,6 +52,13 @@ def _summary(stage: str, counters: Mapping[str, int]) -> str:
     how = f" ({', '.join(f'{name} {value:,}' for name, value in sorted(kinds))})" if kinds else ""
     divergences, checkpoints = counters.get("divergences", 0), counters.get("checkpoints", 0)
     return f"{stage}: {divergences:,} divergences{how}, {checkpoints:,} checkpoints"
+
+
+def _outcome(params: Mapping[str, Any], counters: Mapping[str, int]) -> str:
+    released, found = sum(counters.get(name, 0) for name in RELEASES), counters.get("divergences", 0)
+    said = f"{released:,} packets released, {found:,} difference{'' if found == 1 else 's'}"
+    where = params.get("divergences") if params.get("divergence_files") else ""
+    return f"{said} (explained by: python -m tools.explain {shlex.quote(where)})" if found and where else said
 
 
 KIND: Final = Kind(
@@ -109,6 +117,7 @@ KIND: Final = Kind(
         Headline("divergences", ("divergences",), warns=True),
     ),
     summary=_summary,
+    outcome=_outcome,
     annex=Annex(
         "rule", "rules, the first that matches wins", Rule, "stages.compare.rules.annex", "stages.compare.rules.client"
     ),

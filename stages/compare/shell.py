@@ -211,4 +211,12 @@ class Compare(Stage):
             self._unsaid += 1
             return
         self._say_unsaid()
-        self.log.warning("outputs differ: checkpoint asked", rule=reasons.NAMES[reason], **shown)
+        local = bool(self.w[options.LOCAL])
+        if local and found["flow"]:
+            alone = "that datagram alone is given up"
+            shown["then"] = "its connection goes on uncompared" if found["kind"] == "tcp" else alone
+        self.log.warning(
+            "outputs differ: nobody makes checkpoints" if local else "outputs differ: checkpoint asked",
+            rule=reasons.NAMES[reason],
+            **shown,
+        )

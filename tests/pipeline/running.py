@@ -78,20 +78,24 @@ class Running:
         self.config.write_text(config.format(name=self.name, folder=folder, supervisor=supervisor, more=more))
         self.process: subprocess.Popen[str] | None = None
         self.out = self.err = ""
+        self.program = ["-m", "pipeline.supervisor"]
+        self.streams: dict[str, Any] = {}  # of stdin, stdout, stderr those that are not as usual
+        self.closes = ""  # by a shell: "2>&-"
+        self.environment: dict[str, str] = {}
 
     def start(self, *options: str) -> Self:
         """Start the supervisor; does not wait."""
-        command = [sys.executable, "-m", "pipeline.supervisor", str(self.config), "--log-format", "json"]
+        command = [sys.executable, *self.program, str(self.config), "--log-format", "json"]
         command += ["--log-level", "debug", *options]
+        if self.closes:
+            command = ["sh", "-c", f'exec "$@" {self.closes}', "sh", *command]
         with open(self.folder / "log", "a") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
+                env={**os.environ, "NUMBA_DISABLE_JIT": "1", **self.environment},
                 start_new_session=True,
+                **{"stdout": subprocess.PIPE, "stderr": log, "text": True, **self.streams},
             )
         return self
 
@@ -181,8 +185,8 @@ class Running:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         for path in Path("/dev/shm").glob(f"{self.name}.*"):
             path.unlink()
         if kind is not None:

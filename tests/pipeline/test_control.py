@@ -325,7 +325,7 @@ def test_a_wrong_command_line_exits_with_2(words: list[str]):
 )
 def test_last_words_say_what_happened(code: int, failure: str, left: dict[str, int], command: str, ok: bool, says: str):
     """Nobody is told that something was done which was not."""
-    it: Any = SimpleNamespace(name="p", failure=failure, undelivered=left, ran=True)
+    it: Any = SimpleNamespace(name="p", failure=failure, undelivered=left, ran=True, unbalanced=0)
     reply = handlers.last_words(it, code)(command)
     assert reply["ok"] is ok
     assert says in reply["text" if ok else "error"]

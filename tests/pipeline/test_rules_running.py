@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline import control
+from stages.compare.rules.rule_set import from_table
 from tests.packets import ACK, SYN, read, tcp_frame, udp_frame
 from tests.pipeline.running import Running, frame, gone, read_frames, until
 
@@ -125,6 +127,11 @@ def test_rules_are_listed_added_and_deleted_through_the_program(made: Set, capsy
     assert (dns["name"], dns["hits"], dns["connections"]) == ("dns", 1, 1)
     assert dns["masks"] == ["x(y)", "z", "bytes 0-1"]
     assert (ntp["name"], ntp["match"]) == ("ntp", "udp *:123 > *:*")
+    code, shown, _ = made.command(capsys, "list", "--toml")
+    tables = tomllib.loads(shown)["rule"]
+    assert list(tables) == ["dns", "ntp"]
+    assert tables["dns"]["regex"] == ["x(y)", "z"]
+    assert [from_table(name, table, ["comp0"])[1] for name, table in tables.items()] == [[], []]
     code, _, error = made.command(capsys, "add", "bad", "action=mask", "regex=a(", "vlan=5000")
     assert code == 1
     assert "2 mistakes" in error

@@ -32,8 +32,9 @@ ANSWERS = {
               "\\n<i value=([0-9a-fA-F]{16})"),
     "no fixed text": (b"00aa11bb22cc33dd>", b"00aa11bb22cc33de>", "fixed text", None),
     "length": (b"Content-Length: 512\r\n", b"Content-Length: 513\r\n", "would not help", None),
-    "prose": (b"<p>I am replica one</p>", b"<p>I am replica two</p>", "said something different", None),
-    "header only on one side": (b"Date: today\r\n", b"Dato: today\r\n", "said something different", None),
+    "prose": (b"<p>I am replica one</p>", b"<p>I am replica two</p>", "said something different",
+              "<p>I am replica (one|two)"),
+    "header only on one side": (b"Date: today\r\n", b"Dato: today\r\n", "said something different", "Dat(e|o)"),
 }  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_a_mask_is_suggested_where_the_bytes_look_like_something(name: str, tmp_
     rule = rule_of(advice)
     assert rule.action == "mask" and rule.regex == (regex,)
     differ = {i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b}
-    fixed = regex.partition("([")[0].replace("\\n", "\n").replace("\\", "").encode()
+    fixed = regex.partition("(")[0].replace("\\n", "\n").replace("\\", "").encode()
     for stream in (first, second):
         covered = masked(rule.regex, stream)
         assert differ <= covered and min(covered) == stream.index(fixed) + len(fixed)
@@ -85,6 +86,26 @@ def test_what_is_encrypted_may_pass(tmp_path: Path) -> None:
     first, second = (b"\x16\x03\x03\0\x40" + bytes(60) + last for last in (b"a", b"b"))
     advice = advise(load(write(words.tcp_difference(first, second), tmp_path / "x")))
     assert "TLS" in advice.text and rule_of(advice).action == "pass"
+
+
+def test_what_is_no_text_may_pass_with_its_whole_service(tmp_path: Path) -> None:
+    """As a last resort, and said to be one."""
+    first, second = (bytes(40) + last for last in (b"\xfe", b"\xff"))
+    advice = advise(load(write(words.tcp_difference(first, second), tmp_path / "x")))
+    assert "If this service may answer as it likes" in advice.text and rule_of(advice).action == "pass"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_command_names_the_pipeline_whose_folder_a_file_lies_in(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where its control socket is, if `control` does not look there anyway."""
+    monkeypatch.setattr("tools.advice.folders_to_try", lambda: [str(tmp_path)] if known else ["/run/colo"])
+    (tmp_path / "web-1.divergences").mkdir()
+    first, second, *_ = ANSWERS["prose"]
+    path = write(words.tcp_difference(first, second), tmp_path / "web-1.divergences" / "x.pcapng")
+    where = () if known else ("--runtime-dir", str(tmp_path))
+    assert advise(load(path)).command[3:7] == (*where, "web-1", "rule", "add", "text")[:4]
 
 
 def test_no_rule_that_lets_everything_pass_is_suggested(tmp_path: Path) -> None:

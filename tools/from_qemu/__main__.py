@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.config import ConfigError, Mistake, parse
 from pipeline.stdout import hush
+from pipeline.streams import complain
 from pipeline.text import mend, wide_encoding
 from tools.from_qemu import mending, render
 from tools.from_qemu.convert import colo_objects, convert, side_of
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(text, asked, result)
         _write(asked, text, render.script(line, qemu, asked.output))
     except Trouble as trouble:
-        print(f"from_qemu: {render.plain(str(trouble))}", file=sys.stderr)
+        complain(f"from_qemu: {render.plain(str(trouble))}")
         return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
         hush()
@@ -285,15 +286,12 @@ def _write(asked: argparse.Namespace, text: str, qemu: str) -> None:
 
 def _tell(asked: argparse.Namespace, result: Converted, line: CommandLine) -> None:
     columns = [os.get_terminal_size(sys.stderr.fileno()).columns] if sys.stderr.isatty() else []
-    print(render.told(result.notes, *columns), end="", file=sys.stderr)
+    complain(render.told(result.notes, *columns), end="")
     if asked.pid is not None:
-        print(
-            f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.",
-            file=sys.stderr,
-        )
+        complain(f"Process {asked.pid} still has its sockets and devices: end it before the pipeline starts.")
     if asked.output:
-        print(f"Look at it: python -m pipeline.graph {asked.output}", file=sys.stderr)
-        print(f"Start it:   python -m pipeline.supervisor {asked.output}", file=sys.stderr)
+        complain(f"Look at it: python -m pipeline.graph {asked.output}")
+        complain(f"Start it:   python -m pipeline.supervisor {asked.output}")
     if asked.qemu_out:
         file = shlex.quote(asked.qemu_out)
         then = f"sh {file}" if line.before else f"your QEMU with the options of {file} (the text names no program)"
@@ -301,7 +299,7 @@ def _tell(asked: argparse.Namespace, result: Converted, line: CommandLine) -> No
             then = f"the commands of {file}, where the old ones were given"
         elif line.form == "xml":
             then = f"{file} in the place of the domain's <qemu:commandline> (virsh edit), then start the domain"
-        print(f"Then QEMU:  {then}", file=sys.stderr)
+        complain(f"Then QEMU:  {then}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ConfigError, parse
+from pipeline.streams import complain
 from tools.lab import host, impair, render, scene, state, web
 from tools.lab.proxy import Proxy
 from tools.lab.report import Report
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parse(render.to_toml(render.render(config, render.PLACEHOLDER, Path("/run"), options.record)), options.config)
         render.compare_id(config)
     except (host.LabError, ConfigError, OSError, tomllib.TOMLDecodeError) as error:
-        print(f"lab: {error}", file=sys.stderr)
+        complain(f"lab: {error}")
         return 2
     signals, book = host.Signals(), state.new()
     try:
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stack.pop_all()
                 _explain_kept(book, report)
     except host.Stopped as stop:
-        print(f"lab: {stop}: everything is removed", file=sys.stderr)
+        complain(f"lab: {stop}: everything is removed")
         return 128 + stop.number
     report.table()
     if options.json:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -54,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         says = f"{config.pipeline.name} {error}" if isinstance(error, segments.InUse) else str(error)
         lines.say(f"cannot start: {says}")
         return 2
+    except Exception:  # the interpreter would write to standard error itself, and wait for it
+        lines.say(traceback.format_exc())
+        return 1
     finally:
         lines.close()
 

@@ -1,7 +1,7 @@
 """The supervisor: ``python -m pipeline.supervisor config.toml``.
 
-One thread, one selector.  It has the fork server make the stage processes, restarts what dies or hangs, and takes
-everything down in order.  It never imports Numba and touches no frame.
+One thread, one selector; another thread writes log lines (`pipeline.lines`).  It has the fork server make the stage
+processes, restarts what dies or hangs, and takes everything down in order.  It never imports Numba, touches no frame.
 
     STARTING ──► RUNNING ──► DRAINING ──► STOPPING ──► STOPPED      signal, `stop`, or the end of finite input
         └───────────┴────────────┴──────► STOPPING ──► FAILED       a stage was given up

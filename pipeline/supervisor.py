@@ -29,6 +29,7 @@ from pipeline import annexes, children, control_server, forkserver, handlers, se
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
+from pipeline.shm_names import Names
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._hello = hello
         self._forks: list[int] = []
         self._end = EndOfRun(graph, opened)
+        self._names = Names(opened.kept, logger)
         self.annexes = annexes.live(graph, opened, logger)
         self._deadline = 0
         self._stop_order: list[str] = []
@@ -108,6 +110,7 @@ class Supervisor:
             self.log.warning("still compiling kernels", pid=self.spawner.pid)
         self.spawner.flush(now)
         self.looker.keep(now)
+        self._names.look(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
         if self.state == "RUNNING" and self.graph.finite:
@@ -143,7 +146,7 @@ class Supervisor:
             lines, self._stderr = os.pipe()
             os.set_blocking(lines, False)
             select.register(lines, selectors.EVENT_READ, lambda _mask: _pass_on(lines))
-        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self._stderr)
+        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self._stderr, self.segments.descriptors())
 
     def _unwire(self) -> None:
         self.spawner.kill()

@@ -75,6 +75,11 @@ class StageSegment:
             raise
         return found
 
+    @property
+    def segment(self) -> segment.Segment:
+        """The segment, whose descriptor this one keeps."""
+        return self._seg
+
     def kind_name(self) -> str:
         """The kind of the stage that the segment was made for; empty where its maker did not say."""
         return bytes(self.w[layout.KIND_NAME : layout.KIND_NAME + layout.NAME_BYTES // 8]).rstrip(b"\0").decode()

@@ -165,7 +165,7 @@ def test_strangers_are_killed_to_the_last_generation():
         "    time.sleep(60)\n"
         "    os._exit(0)\n"
         "killed = spawner.kill_strangers({known})\n"
-        "print(killed, spawner._children(os.getpid()) == [known], spawner.kill_strangers(set()))\n"
+        "print(killed, spawner.processes.own_children() == [known], spawner.kill_strangers(set()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True

@@ -64,6 +64,4 @@ class Names:
                 **({"lost": "no supervisor can take over from this one if it is killed"} if gone else {}),
             )
         if robbed:
-            self._log.warning(
-                f"names in {SHM} lead to segments of somebody else now", names=len(robbed), first=robbed[0]
-            )
+            self._log.warning("names in /dev/shm lead to others' segments now", names=len(robbed), first=robbed[0])

@@ -56,7 +56,9 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
     os.makedirs(folder, mode=0o700, exist_ok=True)
     planned = segments.plan(name, graph)
     with segments.locked(folder):
-        opened = segments.open_all(name, planned, segments.plan_digest(graph.digest), logger, fresh=given.fresh)
+        where = (os.path.abspath(config.control_socket), os.path.abspath(given.config))
+        digest = segments.plan_digest(graph.digest)
+        opened = segments.open_all(name, planned, digest, logger, fresh=given.fresh, where=where)
     kinds = {stage.kind.name: stage.kind for stage in graph.stages}.values()
     hello = {
         "pipeline": name,

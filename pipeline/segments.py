@@ -245,8 +245,19 @@ def locked(runtime_dir: str) -> Iterator[None]:
         os.close(fd)
 
 
-def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any, *, fresh: bool) -> Segments:
-    """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`."""
+def open_all(
+    pipeline: str,
+    planned: Sequence[Planned],
+    digest: int,
+    logger: Any,
+    *,
+    fresh: bool,
+    where: tuple[str, str] = ("", ""),
+) -> Segments:
+    """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`.
+
+    ``where``: paths of the control socket and of the config, for those who look for this pipeline (`pipeline.known`).
+    """
     try:
         found = find(pipeline)
     except (PermissionError, errors.LayoutMismatch) as error:
@@ -268,6 +279,8 @@ def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any
     try:
         for want in planned:
             (_attach if take else _create)(result, want, digest)
+        for stage in result.stages.values():
+            stage.say_where(*where)
     except BaseException:
         result.close(unlink=not take)
         raise

@@ -23,6 +23,7 @@ A *stage segment* holds what one stage must not lose when its process dies::
     word  144  row A           heads, tails, scalars, counters the stage's kernels
     word  304  row B           the same; `committed & 1` tells which of the two is true
     word  464  histograms      ring latency, by input          the stage's kernels
+    word 1488  control         where its supervisor listens .. supervisor
     word 2048  undo log        (index, old value) pairs        the stage's kernels
     word  ...  tables          connections, held packets ..    the stage's kernels
 """
@@ -160,6 +161,16 @@ ROWS: Final = ROW_A
 
 BUCKETS: Final = 128  # log-linear, four to an octave, of nanoseconds
 HISTOGRAMS: Final = _BURSTS.word("histograms", "time that samples spent in each input ring", size=PORTS * BUCKETS)
+
+_WHERE = Words("supervisor", start=_BURSTS.end)
+CONTROL_BYTES: Final = 128
+CONFIG_BYTES: Final = 1024
+CONTROL: Final = _WHERE.word(
+    "control", "path of its supervisor's control socket, NUL-padded; empty: not said", "text", CONTROL_BYTES // 8
+)
+CONFIG: Final = _WHERE.word(
+    "config", "path of its supervisor's config, NUL-padded; empty: not said, or too long", "text", CONFIG_BYTES // 8
+)
 UNDO: Final = 2048  # the undo log: (index, old value) pairs
 
 STAGE_FIELDS: Final = (
@@ -169,4 +180,5 @@ STAGE_FIELDS: Final = (
     *_UNDO.fields,
     *_PARAMETERS.fields,
     *_BURSTS.fields,
+    *_WHERE.fields,
 )

@@ -6,7 +6,6 @@ import os
 import selectors
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -283,26 +282,6 @@ def test_a_dead_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path, loop: L
     with pytest.raises(FileExistsError, match="no socket"):
         control_server.listen(str(plain))
     assert plain.read_text() == "not a socket"
-
-
-def test_the_program_lists_the_pipelines_that_run(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """An unknown name: exit 2, and the known ones."""
-    serving = True
-
-    def serve() -> None:
-        while serving:
-            loop.turn(turns=1)
-            time.sleep(0.002)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        assert control.main(["--runtime-dir", str(tmp_path), "nix", "status"]) == 2
-        assert "known: p (in " in capsys.readouterr().err
-        assert control.main(["--runtime-dir", str(tmp_path), "p", "checkpoint"]) == 2  # this server has no such command
-    finally:
-        serving = False
-        thread.join()
 
 
 @pytest.mark.parametrize("words", [["p", "set", "m0", "colour=red"], ["p", "restart"], ["p", "dance"], ["p"]])

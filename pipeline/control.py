@@ -73,7 +73,8 @@ def find(name: str, runtime_dir: str | None) -> str:
             if stat.S_ISSOCK(there.st_mode) and (path != said or one is None or there.st_uid == one.uid):
                 return path
         except PermissionError:
-            raise Unreachable(denied(name, path), 1) from None
+            if runtime_dir:
+                raise Unreachable(denied(name, path), 1) from None
         except OSError:
             continue
     raise unreachable(name, runtime_dir)

@@ -131,7 +131,7 @@ class Looker:
             "consumer": ".".join(ring.consumer),
             "vnet": bool(ring.vnet),
             "bytes": int(w[layout.TAIL]),
-            "connected": bool(int(w[layout.P_LINK]) & 1 and int(w[layout.C_LINK]) & 1),
+            "connected": bool((int(w[layout.P_LINK]) & 1 or w[layout.P_OFFERED]) and int(w[layout.C_LINK]) & 1),
         }
 
     def profile(self, now: int) -> dict[str, Any]:

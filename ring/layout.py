@@ -72,10 +72,13 @@ P_BELL_FD: Final = _PRODUCER.word("p_bell_fd", "its doorbell: descriptor in p_pi
 P_BELL_INO: Final = _PRODUCER.word("p_bell_ino", "its doorbell: inode, proves the descriptor")
 SAMPLE_POS: Final = _PRODUCER.word("sample_pos", "latency sample: end position of a published burst")
 SAMPLE_NS: Final = _PRODUCER.word("sample_ns", "latency sample: monotonic time of that commit", "ns")
+P_OFFERED: Final = _PRODUCER.word(
+    "p_offered", "1: somebody is connected to it who has sent nothing yet, and so is no peer", "bool"
+)
 
 _CONSUMER = Words("consumer", start=48)
 HEAD: Final = _CONSUMER.word("head", "byte position up to which frames are consumed")
-C_LINK: Final = _CONSUMER.word("c_link", "odd: its outside peer is connected; counts both edges")
+C_LINK: Final = _CONSUMER.word("c_link", "odd: its outside peer is connected, or somebody who may become it; as p_link")
 C_PID: Final = _CONSUMER.word("c_pid", "0: no consumer")
 C_START: Final = _CONSUMER.word("c_start", "start time of c_pid")
 C_ASLEEP: Final = _CONSUMER.word("c_asleep", "1: waits for frames, ring its doorbell", "bool")

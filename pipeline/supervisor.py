@@ -135,7 +135,7 @@ class Supervisor:
 
     def _wire(self, control_socket: str) -> None:
         select = self.selector
-        self.control = control_server.Server(control_socket, select, handlers.handlers(self))
+        self.control = control_server.Server(control_socket, select, handlers.handlers(self), self.log)
         self._signals = signals.caught()
         select.register(self._signals.sock, selectors.EVENT_READ, self._signalled)
         select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())

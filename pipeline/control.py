@@ -1,6 +1,7 @@
 """Talk to a running pipeline: ``python -m pipeline.control [--runtime-dir DIR] NAME COMMAND``.
 
-Exit status: 0 done; 1 refused or failed; 2 an unknown pipeline, stage or command (the known ones are listed).
+Exit status: 0 done; 1 refused or failed, or ``status`` of a pipeline that is not healthy; 2 an unknown pipeline, stage
+or command (the known ones are listed).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.stdout import show
 TIMEOUT_S: Final = 30.0
 
 COMMANDS: Final = {
-    "status": "stages, rings and counters (--json: all of them)",
+    "status": "health, stages, rings and counters (--json: all of them); exit status 1 where it is not healthy",
     "profile": "where the time goes: busy %%, frames/s, ns a frame, latency of each ring (--json)",
     "restart": "stop a stage's process and start it again",
     "stop": "stop a stage's process; without an ID: drain and stop the whole pipeline",
@@ -167,10 +168,7 @@ def show_status(reply: dict[str, Any]) -> str:
     counters = [["STAGE", "COUNTER", "VALUE"]]
     for stage, own in reply["counters"].items():
         counters += [[stage, name, str(value)] for name, value in own.items() if value]
-    head = [f"{reply['name']}: {reply['state']}"]
-    for s in reply["stages"]:
-        if s["notes"]:
-            head.append(f"{s['id']}: {s['notes'][1]}")
+    head = [f"{reply['name']}: {reply['state']}, {reply['health']}", *reply["reasons"]]
     return "\n\n".join(["\n".join(head), table(stages), table(rings), table(counters)])
 
 
@@ -270,7 +268,8 @@ def main(argv: list[str] | None = None) -> int:
     if "warning" in reply and not getattr(given, "json", False):
         print(f"{given.name}: warning: {reply['warning']}", file=sys.stderr)
     text = _text(given, reply)
-    return show("pipeline.control", lambda: print(text))
+    code = show("pipeline.control", lambda: print(text))
+    return code or int(given.command == "status" and bool(reply["reasons"]))
 
 
 def _ask(name: str, runtime_dir: str | None, command: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -214,7 +214,8 @@ class Kind:
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
     (``checkpoint``, ``failover``, ``status``); ``deaf``: an event, and one after which it is told of it no more.
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
-    are 0 when nothing is left to be done.
+    are 0 when nothing is left to be done.  ``losses``: counters that say, where they grow, that something is lost or
+    left undone now, and so that the pipeline is not healthy.
 
     ``words_of``: words of the kind's tables for a stage's parameters; ``sized_by``: parameters that say how its tables
     are to be read, so segments of other values are not taken over.  ``tables``: for `tools.inspect`.
@@ -251,6 +252,7 @@ class Kind:
     deaf: tuple[str, str] = ("", "")
     finite: bool = False
     gauges: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     undo_entries: int = 0
     words_of: Callable[[Mapping[str, Any]], int] = lambda params: 0
     sized_by: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         counters=own,
         balances=(Balance("every frame is sent or refused", ("send_frames",), ("sent", "dropped_refused")),),
         connects=True,
+        losses=tuple(c.name for c in own if c.name.startswith("dropped_")),
         mistakes=_mistakes,
         claims=_claims,
         vnet=lambda table: bool(table.vnet_hdr),

@@ -62,6 +62,7 @@ KIND: Final = Kind(
     ),
     ways=WAYS,
     hears=("status",),
+    losses=("unrecorded",),
     sized_by=("file",),
     mistakes=_mistakes,
     claims=_claims,

@@ -39,5 +39,6 @@ KIND: Final = Kind(
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),
     hears=("status",),
+    losses=("dropped_no_peer", "dropped_stalled"),
     qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "outdev"),
 )

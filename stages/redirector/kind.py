@@ -51,6 +51,7 @@ KIND: Final = Kind(
     chardevs=(ChardevKey("indev", reads="indev"), ChardevKey("outdev", writes="outdev")),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
     hears=("status",),
+    losses=("passed_no_peer",),
     mistakes=_mistakes,
     qemu=("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "indev", "outdev"),
 )

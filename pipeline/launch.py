@@ -1,7 +1,8 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
 Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, or
-not everything could be drained; 2 the config is wrong, the name is in use, or /dev/shm is too small.
+not everything could be drained; 2 the config is wrong, the name is in use, /dev/shm is too small, or
+what a stage needs cannot be had (`pipeline.preflight`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from pipeline import log, segments, signals
+from pipeline import log, preflight, segments, signals
 from pipeline.config import ConfigError, load
 from pipeline.control_server import remove_dead
 from pipeline.graph import plan
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     logger = log.get(pipeline=config.pipeline.name)
     try:
         return _run(config, graph, logger, {"format": form, "level": level}, given)
+    except preflight.NotReady as error:
+        print(error, file=sys.stderr)
+        return 2
     except (segments.InUse, errors.RingError, OSError, ValueError) as error:
         says = f"{config.pipeline.name} {error}" if isinstance(error, segments.InUse) else str(error)
         print(f"cannot start: {says}", file=sys.stderr)
@@ -57,6 +61,8 @@ def _run(config: Any, graph: Any, logger: Any, logs: dict[str, Any], given: argp
     planned = segments.plan(name, graph)
     with segments.locked(folder):
         where = (os.path.abspath(config.control_socket), os.path.abspath(given.config))
+        segments.check_free(name)
+        preflight.look(graph)
         digest = segments.plan_digest(graph.digest)
         opened = segments.open_all(name, planned, digest, logger, fresh=given.fresh, where=where)
     kinds = {stage.kind.name: stage.kind for stage in graph.stages}.values()

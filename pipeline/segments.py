@@ -245,6 +245,16 @@ def locked(runtime_dir: str) -> Iterator[None]:
         os.close(fd)
 
 
+def check_free(pipeline: str) -> None:
+    """Be sure that nobody runs under the name: no supervisor, nor a stage of a dead one.  Raises `InUse`."""
+    try:
+        found = find(pipeline)
+    except (PermissionError, errors.LayoutMismatch) as error:
+        raise InUse(f"belongs to another user ({error})") from None
+    decide((), found, 0, fresh=True)
+    _wait_for_ends(pipeline, found)
+
+
 def open_all(
     pipeline: str,
     planned: Sequence[Planned],

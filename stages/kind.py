@@ -226,6 +226,8 @@ class Kind:
     of a finite input's first frame, 0: it has none; raises ValueError with the reason where it cannot be read, of the
     key ``start_key``.  ``derive(table, derived)``: parameters that do not stand in the table.  ``address(params)``:
     what an endpoint is joined to outside.  ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
+    nothing, and is asked before anything is made.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end.  ``annex``: see `Annex`.  ``qemu``: QEMU's names for those of its properties
@@ -266,6 +268,7 @@ class Kind:
     derive: Callable[[Any, Derived], Mapping[str, Any]] = lambda table, derived: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
+    preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None

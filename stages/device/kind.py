@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stages.capture import files
+from stages.device import preflight
 from stages.device.layout import counters
 from stages.kind import NETDEV, Balance, Claim, Counter, Kind
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
@@ -59,7 +60,13 @@ def _address(params: Mapping[str, Any]) -> str:
     return f"{params['ifname']}" + (f" in {params['netns']}" if params["netns"] else "")
 
 
-def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...]) -> Kind:
+def _kind(
+    variant: str,
+    config: type[Any],
+    shell: str,
+    own: tuple[Counter, ...],
+    look: Callable[[Mapping[str, Any]], Iterable[str]],
+) -> Kind:
     return Kind(
         name=f"netdev-{variant}",
         type="netdev",
@@ -78,10 +85,13 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         claims=_claims,
         vnet=lambda table: bool(table.vnet_hdr),
         address=lambda params: f"{variant} {_address(params)}",
+        preflight=look,
     )
 
 
 KINDS: Final = {
-    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS),
-    "netdev-packet": _kind("packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS),
+    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS, preflight.tap),
+    "netdev-packet": _kind(
+        "packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS, preflight.packet
+    ),
 }

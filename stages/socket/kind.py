@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind
 from stages.schema import BOOLEAN, FILE, HOST, Mistake, integer, key, positive, show
+from stages.socket import preflight
 from stages.socket.layout import counters, memory
 
 SUN_PATH: Final = 107
@@ -94,6 +95,7 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         claims=_claims,
         derive=_derive,
         address=_address,
+        preflight=preflight.server,
         leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )
 

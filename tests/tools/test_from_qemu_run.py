@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load, parse
-from stages.device.device import in_netns
+from stages.device.netns import in_netns
 from tests.namespaces import namespace, root
 from tests.packets import udp_frame
 from tests.pipeline.running import PATIENCE_S, Running, frame, read_frames, until

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import control
-from tests.packets import ACK, SYN, read, tcp_frame, udp_frame
+from tests.packets import ACK, SYN, arp_frame, read, tcp_frame, udp_frame
 from tests.pipeline.running import Running, frame, gone, read_frames, until
 
 CONFIG = """
@@ -55,9 +55,10 @@ class Set:
         self.it = Running(folder, config=config, more=more, supervisor=supervisor)
 
     def connect(self) -> None:
-        """The secondary first: it has missed nothing then."""
+        """The secondary first, and it says something that is not compared: it is in step then."""
         self.it.running()
         self.s = self.it.connect("s")
+        self.s.sendall(frame(arp_frame(SERVER, CLIENT)))
         until(lambda: self.counter("arming_state") == 2, "the secondary is in step")
         self.p, self.o = self.it.connect("p"), self.it.connect("o")
 

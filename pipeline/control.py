@@ -1,6 +1,7 @@
 """Talk to a running pipeline: ``python -m pipeline.control [--runtime-dir DIR] NAME COMMAND``.
 
-Exit status: 0 done; 1 refused or failed; 2 an unknown pipeline, stage or command (the known ones are listed).
+Exit status: 0 done; 1 refused or failed, or ``status`` of a pipeline that is not healthy; 2 an unknown pipeline, stage
+or command (the known ones are listed).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +21,7 @@ import msgpack
 from pipeline.annexes import client
 from pipeline.columns import columns
 from pipeline.config import default_runtime_dir
+from pipeline.known import Known, known, user
 from pipeline.stdout import show
 from pipeline.streams import complain
 from stages import catalog
@@ -25,7 +29,7 @@ from stages import catalog
 TIMEOUT_S: Final = 30.0
 
 COMMANDS: Final = {
-    "status": "stages, rings and counters (--json: all of them)",
+    "status": "health, stages, rings and counters (--json: all of them); exit status 1 where it is not healthy",
     "profile": "where the time goes: busy %%, frames/s, ns a frame, latency of each ring (--json)",
     "restart": "stop a stage's process and start it again",
     "stop": "stop a stage's process; without an ID: drain and stop the whole pipeline",
@@ -37,7 +41,11 @@ COMMANDS: Final = {
 
 
 class Unreachable(Exception):
-    """No pipeline answers to that name."""
+    """No pipeline answers to that name; ``code`` is the exit status."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def ask(path: str, command: str, args: dict[str, Any] | None = None, timeout: float = TIMEOUT_S) -> dict[str, Any]:
@@ -54,31 +62,87 @@ def ask(path: str, command: str, args: dict[str, Any] | None = None, timeout: fl
     raise EOFError("the supervisor closed the connection")
 
 
-def running(runtime_dir: str) -> list[str]:
-    """Names of the pipelines that listen in a folder."""
-    found = []
-    for path in sorted(Path(runtime_dir).glob("*.sock")):
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(1)
-            try:
-                sock.connect(str(path))
-            except OSError:
-                continue
-            found.append(path.stem)
-    return found
-
-
 def find(name: str, runtime_dir: str | None) -> str:
-    """Path of a pipeline's socket.  Raises `Unreachable`."""
+    """Path of a pipeline's socket: where its segments say, else in a folder where it may be.  Raises `Unreachable`.
+
+    Nothing but ``NAME.sock`` is touched: other sockets there are stages', for which whoever connects is a peer.
+    """
+    one = None if runtime_dir else known().get(name)
+    said = one.control if one else ""
     folders = [runtime_dir] if runtime_dir else folders_to_try()
-    for folder in folders:
-        if name in running(folder):
-            return f"{folder}/{name}.sock"
-    known = {f"{one} (in {folder})" for folder in folders for one in running(folder)}
-    raise Unreachable(
-        f"no pipeline {name!r} answers in {' or '.join(folders)}; known: {', '.join(sorted(known)) or 'none'}"
-        + ("" if runtime_dir else "; --runtime-dir names another folder")
+    for path in (*filter(None, [said]), *(f"{folder}/{name}.sock" for folder in folders)):
+        try:
+            there = os.lstat(path)
+            if stat.S_ISSOCK(there.st_mode) and (path != said or one is None or there.st_uid == one.uid):
+                return path
+        except PermissionError:
+            if runtime_dir:
+                raise Unreachable(denied(name, path), 1) from None
+        except OSError:
+            continue
+    raise unreachable(name, runtime_dir)
+
+
+def denied(name: str, path: str) -> str:
+    """Why a control socket may not be used: whose it is."""
+    at = Path(path)
+    owner = 0
+    for place in (at, *at.parents):
+        try:
+            owner = place.lstat().st_uid
+            break
+        except OSError:
+            continue
+    whose = user(owner)
+    return f"{name}: permission denied: {path} belongs to {whose}; run this as {whose} (sudo -u {whose} ...)"
+
+
+def unreachable(name: str, runtime_dir: str | None, path: str = "") -> Unreachable:
+    """Why nobody answers to ``name``; ``path``: a socket that is there, but nobody listens at it."""
+    there = known()
+    one = there.get(name)
+    if one is None and path:
+        return Unreachable(
+            f"{name}: {path} is left of a supervisor that has died, and nothing else of it; "
+            "start it again: python -m pipeline.supervisor CONFIG",
+            1,
+        )
+    if one is not None and not one.readable:
+        return Unreachable(
+            f"{name}: permission denied: it is a pipeline of {one.user}; run this as {one.user} "
+            f"(sudo -u {one.user} ...)",
+            1,
+        )
+    if one is not None and one.alive:
+        if runtime_dir and os.path.dirname(one.control) != os.path.abspath(runtime_dir):
+            return Unreachable(f"{name}: it listens at {one.control}: leave --runtime-dir {runtime_dir} out", 2)
+        return Unreachable(
+            f"{name}: it runs (pid {one.pid}), but its control socket {path or one.control} does not answer; "
+            "a socket that was removed is made again within a second",
+            1,
+        )
+    if one is not None:
+        config = shlex.quote(one.config) if one.config else "CONFIG"
+        return Unreachable(
+            f"{name}: its supervisor (pid {one.pid}) has died; {one.segments} segments of it are in /dev/shm. "
+            f"To go on where it was: python -m pipeline.supervisor {config}; to begin anew: the same with --fresh",
+            1,
+        )
+    folders = [runtime_dir] if runtime_dir else folders_to_try()
+    return Unreachable(
+        f"no pipeline {name!r} answers in {' or '.join(folders)}; known: "
+        f"{', '.join(map(_describe, there.values())) or 'none'}"
+        + ("" if runtime_dir else "; --runtime-dir names another folder"),
+        2,
     )
+
+
+def _describe(one: Known) -> str:
+    if not one.readable:
+        return f"{one.name} (of {one.user})"
+    if not one.alive:
+        return f"{one.name} (its supervisor has died)"
+    return f"{one.name} (in {os.path.dirname(one.control)})" if one.control else one.name
 
 
 def folders_to_try() -> list[str]:
@@ -106,10 +170,7 @@ def show_status(reply: dict[str, Any]) -> str:
     counters = [["STAGE", "COUNTER", "VALUE"]]
     for stage, own in reply["counters"].items():
         counters += [[stage, name, str(value)] for name, value in own.items() if value]
-    head = [f"{reply['name']}: {reply['state']}"]
-    for s in reply["stages"]:
-        if s["notes"]:
-            head.append(f"{s['id']}: {s['notes'][1]}")
+    head = [f"{reply['name']}: {reply['state']}, {reply['health']}", *reply["reasons"]]
     return "\n\n".join(["\n".join(head), table(stages), table(rings), table(counters)])
 
 
@@ -164,11 +225,10 @@ def main(argv: list[str] | None = None) -> int:
     """The command-line program; its exit status."""
     given, args = parse(argv)
     try:
-        path = find(given.name, given.runtime_dir)
-        reply = ask(path, given.command, args)
+        reply = _ask(given.name, given.runtime_dir, given.command, args)
     except Unreachable as error:
         complain(str(error))
-        return 2
+        return error.code
     except (OSError, EOFError) as error:
         complain(f"{given.name}: {error}")
         return 1
@@ -179,7 +239,18 @@ def main(argv: list[str] | None = None) -> int:
     if "warning" in reply and not getattr(given, "json", False):
         complain(f"{given.name}: warning: {reply['warning']}")
     text = _text(given, reply)
-    return show("pipeline.control", lambda: print(text))
+    code = show("pipeline.control", lambda: print(text))
+    return code or int(given.command == "status" and bool(reply["reasons"]))
+
+
+def _ask(name: str, runtime_dir: str | None, command: str, args: dict[str, Any]) -> dict[str, Any]:
+    path = find(name, runtime_dir)
+    try:
+        return ask(path, command, args)
+    except PermissionError:
+        raise Unreachable(denied(name, path), 1) from None
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise unreachable(name, runtime_dir, path) from None
 
 
 def _text(given: argparse.Namespace, reply: dict[str, Any]) -> str:

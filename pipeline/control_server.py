@@ -23,6 +23,7 @@ from stages.replies import Later, Refused, Reply, unknown
 MAX_REQUEST: Final = 64 * 1024
 MAX_CLIENTS: Final = 32
 IDLE_NS: Final = 5_000_000_000
+LOOK_NS: Final = 1_000_000_000  # between two looks whether the socket's file is still there
 
 Handler = Callable[[Mapping[str, Any]], "Reply | Later | None"]
 """Takes the arguments; the reply, or None to leave the client waiting until the supervisor ends."""
@@ -45,13 +46,14 @@ class Client:
 class Server:
     """Listens at ``path`` (mode 0600) and hands requests to ``handlers``, by command."""
 
-    def __init__(self, path: str, selector: selectors.BaseSelector, handlers: Mapping[str, Handler]) -> None:
-        self.path, self._selector, self._handlers = path, selector, handlers
+    def __init__(self, path: str, selector: selectors.BaseSelector, handlers: Mapping[str, Handler], log: Any) -> None:
+        self.path, self._selector, self._handlers, self._log = path, selector, handlers, log
         self._clients: list[Client] = []
         self._listener = listen(path)
-        self._inode = os.stat(path).st_ino
+        self._file = os.stat(path)
         selector.register(self._listener, selectors.EVENT_READ, lambda _mask: self._accept())
-        self._now = 0
+        self._now = self._look_at = 0
+        self._complaint = ""
         self._more: list[Client] = []
 
     @property
@@ -165,6 +167,9 @@ class Server:
     def tick(self, now: int) -> None:
         """Give replies that have become possible; drop clients that have been idle for too long."""
         self._now = now
+        if now >= self._look_at:
+            self._look_at = now + LOOK_NS
+            self._look_at_file()
         more, self._more = self._more, []
         for client in more:
             if client in self._clients:
@@ -182,6 +187,34 @@ class Server:
             elif not client.parked and now >= client.deadline:
                 self._drop(client)
 
+    def _owns_file(self) -> bool:
+        """Whether the path leads to the file that this server made."""
+        try:
+            return os.path.samestat(os.stat(self.path), self._file)
+        except OSError:
+            return False
+
+    def _look_at_file(self) -> None:
+        """Nobody can connect where somebody removed the file, or its folder (a cleaner of /tmp): make it again."""
+        if self._owns_file():
+            return
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
+            listener = listen(self.path)
+            self._file = os.stat(self.path)
+        except OSError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                self._log.error(
+                    "the control socket is gone, and cannot be made again", path=self.path, reason=str(error)
+                )
+            return
+        self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listener, self._complaint = listener, ""
+        self._selector.register(listener, selectors.EVENT_READ, lambda _mask: self._accept())
+        self._log.warning("the control socket was gone: made again", path=self.path)
+
     def close(self, goodbye: Callable[[str], Reply] | None = None) -> None:
         """Remove the socket; ``goodbye`` makes, of its command, the reply to each client that still waits."""
         for client in list(self._clients):
@@ -192,7 +225,7 @@ class Server:
         self._selector.unregister(self._listener)
         self._listener.close()
         with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:
+            if self._owns_file():
                 os.unlink(self.path)
 
 

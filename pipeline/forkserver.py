@@ -7,7 +7,8 @@
 So a stage is at work a few milliseconds after a request, shares compiled code with its siblings, and does not depend on
 the fork server: the supervisor reaps it, and its parent-death signal is the supervisor's death.
 
-Requests and replies are msgpack maps over a SOCK_SEQPACKET pair: one message each, never partial.
+Requests and replies are msgpack maps over a SOCK_SEQPACKET pair: one message each, never partial.  The descriptors of
+all segments are inherited from the supervisor, and every stage has them from here: no process opens one by its name.
 """
 
 from __future__ import annotations
@@ -155,8 +156,11 @@ def _call_once() -> None:
 class Server:
     """The fork server's process."""
 
-    def __init__(self, channel: socket.socket, reasons: int, supervisor: int, lines: log.Channel) -> None:
-        self._channel, self._reasons, self._supervisor, self._lines = channel, reasons, supervisor, lines
+    def __init__(
+        self, channel: socket.socket, reasons: int, supervisor: int, lines: log.Channel, segments: dict[str, int]
+    ) -> None:
+        self._channel, self._reasons, self._supervisor = channel, reasons, supervisor
+        self._lines, self._segments = lines, segments
 
     def serve(self) -> None:
         """Fork a process for each request until the supervisor closes its end."""
@@ -217,7 +221,7 @@ class Server:
             from pipeline import worker
 
             self._lines.forked(pipeline=request["pipeline"], stage=request["process"])
-            status = worker.main(request, self._reasons)
+            status = worker.main(request, self._reasons, self._segments)
             self._lines.close()
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -253,7 +257,7 @@ def main(argv: list[str]) -> int:
         channel.send(msgpack.packb({"warm_s": -1.0, "error": f"{type(error).__name__}: {error}"}))
         return 1
     channel.send(msgpack.packb({"warm_s": took, "error": ""}))
-    Server(channel, reasons, supervisor, lines).serve()
+    Server(channel, reasons, supervisor, lines, hello["segments"]).serve()
     return 0
 
 

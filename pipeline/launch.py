@@ -1,8 +1,9 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
 Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, not
-everything could be drained, the account does not add up, or nothing ran; 2 the config is wrong, the name is in use, or
-/dev/shm is too small.  What cannot be written, and to where, has no part in it.
+everything could be drained, the account does not add up, or nothing ran; 2 the config is wrong, the name is in use,
+/dev/shm is too small, or what a stage needs cannot be had (`pipeline.preflight`).  What cannot be written, and to
+where, has no part in it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from pipeline import log, segments, signals
+from pipeline import log, preflight, segments, signals
 from pipeline.config import Config, ConfigError, load
 from pipeline.control_server import remove_dead
 from pipeline.graph import Graph, plan
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     logger = log.get(pipeline=config.pipeline.name)
     try:
         return _run(config, graph, logger, told, given, lines)
+    except preflight.NotReady as error:
+        lines.say(str(error))
+        return 2
     except (segments.InUse, errors.RingError, OSError, ValueError) as error:
         says = f"{config.pipeline.name} {error}" if isinstance(error, segments.InUse) else str(error)
         lines.say(f"cannot start: {says}")
@@ -69,7 +73,11 @@ def _run(
     os.makedirs(folder, mode=0o700, exist_ok=True)
     planned = segments.plan(name, graph)
     with segments.locked(folder):
-        opened = segments.open_all(name, planned, segments.plan_digest(graph.digest), logger, fresh=given.fresh)
+        where = (os.path.abspath(config.control_socket), os.path.abspath(given.config))
+        segments.check_free(name)
+        preflight.look(graph)
+        digest = segments.plan_digest(graph.digest)
+        opened = segments.open_all(name, planned, digest, logger, fresh=given.fresh, where=where)
     kinds = {stage.kind.name: stage.kind for stage in graph.stages}.values()
     hello = {
         "pipeline": name,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ring.ledger import StageSegment
 from stages.kind import STATUS
 
 SHM: Final = Path("/dev/shm")
+_OTHER_DESCRIPTORS: Final = 512  # pidfds, clients, doorbells
 LOCK_S: Final = 10.0  # who holds the lock waits for two seconds at most
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _LAYOUTS: Final = (
@@ -142,8 +144,7 @@ def _header(seg: segment.Segment) -> Iterator[Any]:
 
 def _map_header(arena: segment.Arena, seg: segment.Segment) -> None:
     """Map the first page only: what lies behind it costs address space and page tables, and nobody looks at it here."""
-    seg.nbytes = layout.PAGE
-    arena.map_plain(seg)
+    arena.map_plain(segment.Segment(seg.name, os.dup(seg.fd), layout.PAGE))
 
 
 def decide(planned: Sequence[Planned], found: Sequence[Found], digest: int, *, fresh: bool) -> tuple[bool, str]:
@@ -199,27 +200,38 @@ class RingHeader:
 
 
 class Segments:
-    """All segments of a running pipeline, by the id of their ring or stage."""
+    """All segments of a running pipeline, by the id of their ring or stage.
+
+    ``kept`` has the descriptor of each, by name: new incarnations get their memory by it.  The names in /dev/shm are
+    for the next supervisor, and for people.
+    """
 
     def __init__(self) -> None:
-        self.names: list[str] = []  # ours: what `close` may remove
+        self.kept: dict[str, segment.Segment] = {}
         self.rings: dict[str, RingHeader] = {}
         self.stages: dict[str, StageSegment] = {}
         self.taken_over = False
 
+    def descriptors(self) -> dict[str, int]:
+        """The descriptor of each segment, by name."""
+        return {name: seg.fd for name, seg in self.kept.items()}
+
     def close(self, *, unlink: bool) -> None:
-        """Detach, and (``unlink``) remove the names."""
+        """Detach, and (``unlink``) remove the names, but not one that somebody else has made anew."""
         for header in self.rings.values():
             if unlink:
                 header.move(layout.RING_CLOSED)
             header.close()
+        for seg in self.kept.values():
+            if unlink:
+                seg.unlink()
         for stage in self.stages.values():
             stage.close()
+        for seg in self.kept.values():
+            seg.close()
         self.rings.clear()
         self.stages.clear()
-        if unlink:
-            for name in self.names:
-                segment.unlink(name)
+        self.kept.clear()
 
 
 @contextlib.contextmanager
@@ -241,8 +253,29 @@ def locked(runtime_dir: str) -> Iterator[None]:
         os.close(fd)
 
 
-def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any, *, fresh: bool) -> Segments:
-    """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`."""
+def check_free(pipeline: str) -> None:
+    """Be sure that nobody runs under the name: no supervisor, nor a stage of a dead one.  Raises `InUse`."""
+    try:
+        found = find(pipeline)
+    except (PermissionError, errors.LayoutMismatch) as error:
+        raise InUse(f"belongs to another user ({error})") from None
+    decide((), found, 0, fresh=True)
+    _wait_for_ends(pipeline, found)
+
+
+def open_all(
+    pipeline: str,
+    planned: Sequence[Planned],
+    digest: int,
+    logger: Any,
+    *,
+    fresh: bool,
+    where: tuple[str, str] = ("", ""),
+) -> Segments:
+    """Take the planned segments over, or remove what is left and make them.  Raises `InUse`, `NoSpace`.
+
+    ``where``: paths of the control socket and of the config, for those who look for this pipeline (`pipeline.known`).
+    """
     try:
         found = find(pipeline)
     except (PermissionError, errors.LayoutMismatch) as error:
@@ -255,6 +288,7 @@ def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any
             segment.unlink(one.name)
         logger.warning("removed what a dead supervisor left", segments=len(found), why=why, owner=found[0].owner)
     result = Segments()
+    _allow_descriptors(len(planned))
     if take:
         logger.warning("taking over from a dead supervisor", segments=len(found), owner=found[0].owner)
         result.taken_over = True
@@ -263,10 +297,20 @@ def open_all(pipeline: str, planned: Sequence[Planned], digest: int, logger: Any
     try:
         for want in planned:
             (_attach if take else _create)(result, want, digest)
+        for stage in result.stages.values():
+            stage.say_where(*where)
     except BaseException:
         result.close(unlink=not take)
         raise
     return result
+
+
+def _allow_descriptors(count: int) -> None:
+    """The supervisor and fork server hold a descriptor of each segment: raise a soft limit that is in the way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = count + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < need:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need if hard == resource.RLIM_INFINITY else min(need, hard), hard))
 
 
 def _check_space(planned: Sequence[Planned]) -> None:
@@ -300,30 +344,25 @@ def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) 
 def _create(into: Segments, one: Planned, digest: int) -> None:
     if not one.ring:
         stage = StageSegment.create(one.name, one.nbytes // 8, digest, kind=one.kind)
-        into.names.append(one.name)
+        into.kept[one.name] = stage.segment
         into.stages[one.id] = stage
         stage.w[layout.CMD_STATUS] = one.status
         return
-    seg = segment.Segment.create(one.name, one.nbytes)
-    into.names.append(one.name)
-    try:
-        header = into.rings[one.id] = RingHeader(one, seg)
-        names = b"".join(end.encode()[:63].ljust(64, b"\0") for end in one.ends)
-        header._arena.bytes[layout.NAMES_BYTE : layout.NAMES_BYTE + 128] = names
-        format_header(header.w, header.size, vnet=one.vnet, owner=os.getpid(), digest=digest, linked=one.linked)
-    finally:
-        seg.close()
+    seg = into.kept[one.name] = segment.Segment.create(one.name, one.nbytes)
+    header = into.rings[one.id] = RingHeader(one, seg)
+    names = b"".join(end.encode()[:63].ljust(64, b"\0") for end in one.ends)
+    header._arena.bytes[layout.NAMES_BYTE : layout.NAMES_BYTE + 128] = names
+    format_header(header.w, header.size, vnet=one.vnet, owner=os.getpid(), digest=digest, linked=one.linked)
 
 
 def _attach(into: Segments, one: Planned, _digest: int) -> None:
-    into.names.append(one.name)
     if one.ring:
-        seg = segment.Segment.attach(one.name)
+        seg = into.kept[one.name] = segment.Segment.attach(one.name)
         header = into.rings[one.id] = RingHeader(one, seg)
         w = header.w
-        seg.close()
     else:
         stage = into.stages[one.id] = StageSegment.attach(one.name)
+        into.kept[one.name] = stage.segment
         w = stage.w
         w[layout.CMD_DRAIN] = w[layout.CMD_STOP] = 0
     w[layout.OWNER_START] = segment.process_start(os.getpid())

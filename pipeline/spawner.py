@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -70,13 +71,22 @@ def request(
 
 
 class Spawner:
-    """One fork server after another.  ``hello`` is what each of them is told first (see `pipeline.forkserver`).
+    """One fork server after another.
 
-    ``lines``: a descriptor for whatever it and its stages write to standard output and error; none: ours.
+    ``hello`` is what each of them is told first (see `pipeline.forkserver`); ``segments``, by name, are descriptors
+    that each inherits.  Inherited and not sent (SCM_RIGHTS): there is no limit of descriptors on the way, and no moment
+    at which a fork server has some of them.  ``lines``: a descriptor for whatever it and its stages write to standard
+    output and error; none: ours.
     """
 
-    def __init__(self, hello: Mapping[str, Any], reasons: int, lines: int | None = None) -> None:
-        self._hello, self._reasons, self._lines = hello, reasons, lines
+    def __init__(
+        self,
+        hello: Mapping[str, Any],
+        reasons: int,
+        lines: int | None = None,
+        segments: Mapping[str, int] = types.MappingProxyType({}),
+    ) -> None:
+        self._hello, self._reasons, self._lines, self._segments = hello, reasons, lines, segments
         self._once = False  # whether one of them has been ready
         self._serial = 0
         self._waiting: dict[int, tuple[dict[str, Any], int]] = {}  # serial: request, when sent
@@ -99,7 +109,7 @@ class Spawner:
             arguments += [str(n) for n in (theirs.fileno(), self._reasons, os.getpid())]
             process = subprocess.Popen(
                 arguments,
-                pass_fds=(theirs.fileno(), self._reasons),
+                pass_fds=(theirs.fileno(), self._reasons, *self._segments.values()),
                 env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=self._lines,
@@ -111,7 +121,7 @@ class Spawner:
         self.channel = ours
         self._started = self._looked = time.monotonic_ns()
         self._used, self._still, self._said = -1.0, 0, False
-        ours.send(msgpack.packb({**self._hello, "again": self._once}))
+        ours.send(msgpack.packb({**self._hello, "again": self._once, "segments": dict(self._segments)}))
         return ours
 
     def spawn(self, request: dict[str, Any]) -> None:

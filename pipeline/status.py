@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pipeline import health
 from pipeline.children import Child
 from pipeline.graph import Graph, Ring, StageNode
 from pipeline.processes import cpu_seconds, rss_bytes
@@ -19,7 +20,7 @@ from ring import layout
 from ring.ledger import percentile
 from stages.kind import Kind
 
-STATUS_KEYS: Final = ("name", "state", "stages", "rings", "counters")
+STATUS_KEYS: Final = ("name", "state", "health", "reasons", "stages", "rings", "counters")
 """Keys of ``status --json``; a snapshot has some more."""
 
 SAMPLE_NS: Final = 500_000_000
@@ -74,20 +75,24 @@ class Looker:
         old = self._samples[0] if self._samples else new
         seconds = (now - old.at) / 1e9
         counters, before = self.counters(new.counters), self.counters(old.counters)
+        rates = {
+            stage: {name: (value - before[stage][name]) / seconds if seconds else 0.0 for name, value in own.items()}
+            for stage, own in counters.items()
+        }
+        stages = [self._stage(node, new, old, seconds) for node in self._graph.stages]
+        losses = {stage: kind.losses for stage, kind in self._kinds.items()}
+        reasons = health.reasons(state, stages, rates, losses)
         return {
             "name": self._name,
             "state": state,
+            "health": "not healthy" if reasons else "healthy",
+            "reasons": reasons,
             "pid": os.getpid(),
             "uptime_s": round((now - started) / 1e9, 3),
-            "stages": [self._stage(node, new, old, seconds) for node in self._graph.stages],
+            "stages": stages,
             "rings": [self._ring(ring) for ring in self._graph.rings],
             "counters": counters,
-            "rates": {
-                stage: {
-                    name: (value - before[stage][name]) / seconds if seconds else 0.0 for name, value in own.items()
-                }
-                for stage, own in counters.items()
-            },
+            "rates": rates,
         }
 
     def _stage(self, node: StageNode, new: Sample, old: Sample, seconds: float) -> dict[str, Any]:
@@ -116,9 +121,21 @@ class Looker:
             "busy_percent": round(busy, 2),
             "status": "on" if int(w[layout.CMD_STATUS]) else "off",
             "reason": child.reason,
+            "link": self._link(node),
             **shown.fields,
             "notes": [shown.short, shown.long] if shown.short else [],
         }
+
+    def _link(self, node: StageNode) -> str:
+        """What is wrong with a stage's link to the outside, empty where it is up or there is none."""
+        if not node.kind.connects:
+            return ""
+        takes = [self._segments.rings[ring].w for ring in node.outputs.values()]
+        gives = [self._segments.rings[ring].w for ring in node.inputs.values()]
+        up = any(int(w[layout.P_LINK]) & 1 or w[layout.P_OFFERED] for w in takes)
+        if up or any(int(w[layout.C_LINK]) & 1 for w in gives):
+            return ""
+        return f"not connected: {node.kind.address(node.params)}"
 
     def _ring(self, ring: Ring) -> dict[str, Any]:
         header = self._segments.rings[ring.id]
@@ -131,7 +148,7 @@ class Looker:
             "consumer": ".".join(ring.consumer),
             "vnet": bool(ring.vnet),
             "bytes": int(w[layout.TAIL]),
-            "connected": bool(int(w[layout.P_LINK]) & 1 and int(w[layout.C_LINK]) & 1),
+            "connected": bool((int(w[layout.P_LINK]) & 1 or w[layout.P_OFFERED]) and int(w[layout.C_LINK]) & 1),
         }
 
     def profile(self, now: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spaw
 from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
 from pipeline.lines import Lines
+from pipeline.shm_names import Names
 from ring import layout
 from ring.doorbell import Doorbell, Ringer
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._hello = hello
         self._forks: list[int] = []
         self._end = EndOfRun(graph, opened)
+        self._names = Names(opened.kept, logger)
         self.annexes = annexes.live(graph, opened, logger)
         self._deadline = 0
         self._stop_order: list[str] = []
@@ -114,6 +116,7 @@ class Supervisor:
             self.log.warning("still compiling kernels", pid=self.spawner.pid)
         self.spawner.flush(now)
         self.looker.keep(now)
+        self._names.look(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
         if self.state == "RUNNING" and self.graph.finite:
@@ -138,7 +141,7 @@ class Supervisor:
 
     def _wire(self, control_socket: str) -> None:
         select = self.selector
-        self.control = control_server.Server(control_socket, select, handlers.handlers(self))
+        self.control = control_server.Server(control_socket, select, handlers.handlers(self), self.log)
         self._signals = signals.caught()
         select.register(self._signals.sock, selectors.EVENT_READ, self._signalled)
         select.register(self._bell.fd, selectors.EVENT_READ, lambda _mask: self._bell.drain())
@@ -146,7 +149,9 @@ class Supervisor:
         forkserver.become_subreaper()
         self.lines.whose = self._whose
         select.register(self.lines, selectors.EVENT_READ, lambda _mask: self.lines.pump())
-        self.spawner = spawner.Spawner(self._hello, self._theirs.fileno(), self.lines.theirs)
+        self.spawner = spawner.Spawner(
+            self._hello, self._theirs.fileno(), self.lines.theirs, self.segments.descriptors()
+        )
 
     def _unwire(self) -> None:
         self.spawner.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -12,22 +12,23 @@ import msgpack
 
 from pipeline import log, runner
 from pipeline.idle import STRATEGIES
-from ring import layout
+from ring import layout, segment
 from ring.doorbell import Doorbell, Ringer
 
 MAX_REASON = 500
 
 
-def main(request: Mapping[str, Any], reasons: int) -> int:
+def main(request: Mapping[str, Any], reasons: int, segments: Mapping[str, int]) -> int:
     """Run the stages of ``request`` (see `pipeline.supervisor`); the process's exit status.
 
-    ``reasons`` is a datagram socket of the supervisor: the last words of a process that fails.
+    ``reasons`` is a datagram socket of the supervisor: the last words of a process that fails.  ``segments`` are the
+    descriptors of all segments of the pipeline, by name; here they are closed once the stages have theirs.
     """
     logger = log.get(pipeline=request["pipeline"], stage=request["process"])
     doing = "start"
     try:
         pin(request.get("cpus"), logger)
-        live = build(request)
+        live = build(request, segments)
         doing = "run"
         why = live.run()
         doing = "close"
@@ -63,9 +64,15 @@ def pin(cpus: list[int] | None, logger: Any) -> None:
         os.sched_setaffinity(0, usable)
 
 
-def build(request: Mapping[str, Any]) -> runner.Runner:
+def build(request: Mapping[str, Any], segments: Mapping[str, int]) -> runner.Runner:
     """The runner over all stages of a request, each attached and started."""
     from stages import base, catalog  # here: `stages.base` imports Numba, which the supervisor never does
+
+    used = {name for given in request["stages"] for name in (given["segment"], *(port[1] for port in given["ports"]))}
+    _close(fd for name, fd in segments.items() if name not in used)  # first: descriptors of this process stay small
+
+    def attach(name: str) -> segment.Segment:
+        return segment.Segment.of(name, segments[name])
 
     bell, ringer, watch = Doorbell(), Ringer(), runner.Watch()
     stages = []
@@ -81,11 +88,17 @@ def build(request: Mapping[str, Any]) -> runner.Runner:
         kind = catalog.kind(spec.kind)
         logger = log.get(pipeline=request["pipeline"], stage=spec.id, type=kind.type, epoch=spec.epoch)
         module, _, name = kind.shell.partition(":")
-        stage = getattr(import_module(module), name)(spec, base.Context(logger, bell, ringer, watch.watch))
+        stage = getattr(import_module(module), name)(spec, base.Context(logger, bell, ringer, watch.watch, attach))
         words = stage.w
         words[layout.LIFE_PID] = os.getpid()
         words[layout.LIFE_FINISHED] = 0
         stage.on_start()
         stages.append(stage)
+    _close(segments[name] for name in used)
     supervisor = request["bell"]
     return runner.Runner(stages, STRATEGIES[request["idle"]], watch, bell, tell=lambda: ringer.ring(*supervisor))
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)

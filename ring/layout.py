@@ -23,6 +23,7 @@ A *stage segment* holds what one stage must not lose when its process dies::
     word  144  row A           heads, tails, scalars, counters the stage's kernels
     word  304  row B           the same; `committed & 1` tells which of the two is true
     word  464  histograms      ring latency, by input          the stage's kernels
+    word 1488  control         where its supervisor listens .. supervisor
     word 2048  undo log        (index, old value) pairs        the stage's kernels
     word  ...  tables          connections, held packets ..    the stage's kernels
 """
@@ -71,10 +72,13 @@ P_BELL_FD: Final = _PRODUCER.word("p_bell_fd", "its doorbell: descriptor in p_pi
 P_BELL_INO: Final = _PRODUCER.word("p_bell_ino", "its doorbell: inode, proves the descriptor")
 SAMPLE_POS: Final = _PRODUCER.word("sample_pos", "latency sample: end position of a published burst")
 SAMPLE_NS: Final = _PRODUCER.word("sample_ns", "latency sample: monotonic time of that commit", "ns")
+P_OFFERED: Final = _PRODUCER.word(
+    "p_offered", "1: somebody is connected to it who has sent nothing yet, and so is no peer", "bool"
+)
 
 _CONSUMER = Words("consumer", start=48)
 HEAD: Final = _CONSUMER.word("head", "byte position up to which frames are consumed")
-C_LINK: Final = _CONSUMER.word("c_link", "odd: its outside peer is connected; counts both edges")
+C_LINK: Final = _CONSUMER.word("c_link", "odd: its outside peer is connected, or somebody who may become it; as p_link")
 C_PID: Final = _CONSUMER.word("c_pid", "0: no consumer")
 C_START: Final = _CONSUMER.word("c_start", "start time of c_pid")
 C_ASLEEP: Final = _CONSUMER.word("c_asleep", "1: waits for frames, ring its doorbell", "bool")
@@ -163,6 +167,16 @@ ROWS: Final = ROW_A
 
 BUCKETS: Final = 128  # log-linear, four to an octave, of nanoseconds
 HISTOGRAMS: Final = _BURSTS.word("histograms", "time that samples spent in each input ring", size=PORTS * BUCKETS)
+
+_WHERE = Words("supervisor", start=_BURSTS.end)
+CONTROL_BYTES: Final = 128
+CONFIG_BYTES: Final = 1024
+CONTROL: Final = _WHERE.word(
+    "control", "path of its supervisor's control socket, NUL-padded; empty: not said", "text", CONTROL_BYTES // 8
+)
+CONFIG: Final = _WHERE.word(
+    "config", "path of its supervisor's config, NUL-padded; empty: not said, or too long", "text", CONFIG_BYTES // 8
+)
 UNDO: Final = 2048  # the undo log: entries
 _ENTRY = Words("kernels")
 UNDO_WORD: Final = _ENTRY.word("undo_word", "index of the word that was changed")
@@ -177,6 +191,7 @@ STAGE_FIELDS: Final = (
     *_UNDO.fields,
     *_PARAMETERS.fields,
     *_BURSTS.fields,
+    *_WHERE.fields,
 )
 
 

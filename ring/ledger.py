@@ -76,9 +76,24 @@ class StageSegment:
             raise
         return found
 
+    @property
+    def segment(self) -> segment.Segment:
+        """The segment, whose descriptor this one keeps."""
+        return self._seg
+
     def kind_name(self) -> str:
         """The kind of the stage that the segment was made for; empty where its maker did not say."""
         return bytes(self.w[layout.KIND_NAME : layout.KIND_NAME + layout.NAME_BYTES // 8]).rstrip(b"\0").decode()
+
+    def say_where(self, control: str, config: str) -> None:
+        """Write where its supervisor listens, and the config that it runs; what is too long is left out."""
+        for text, at, size in (
+            (control, layout.CONTROL, layout.CONTROL_BYTES),
+            (config, layout.CONFIG, layout.CONFIG_BYTES),
+        ):
+            data = os.fsencode(text)
+            padded = (data if len(data) < size else b"").ljust(size, b"\0")
+            self.w[at : at + size // 8] = np.frombuffer(padded, np.int64)
 
     def row(self) -> Any:
         """A copy of the committed row (heads, tails, scalars, counters), torn by no commit."""

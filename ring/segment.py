@@ -28,6 +28,7 @@ _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _FAILED = ctypes.c_void_p(-1).value
 
+SHM = "/dev/shm"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -78,7 +79,10 @@ def free_space() -> int:
 
 
 class Segment:
-    """One POSIX shared-memory object: a name, a descriptor and a length.  It is mapped through an `Arena`."""
+    """One POSIX shared-memory object: a name, a descriptor and a length.  It is mapped through an `Arena`.
+
+    Whoever has a descriptor needs the name no more: it is there to be found by, and may vanish at any time.
+    """
 
     def __init__(self, name: str, fd: int, nbytes: int) -> None:
         self.name, self.fd, self.nbytes = name, fd, nbytes
@@ -114,6 +118,37 @@ class Segment:
         except posix_ipc.PermissionsError:
             raise errors.LayoutMismatch(f"/dev/shm/{name} belongs to another user") from None
         return cls(name, memory.fd, os.fstat(memory.fd).st_size)
+
+    @classmethod
+    def of(cls, name: str, fd: int) -> Segment:
+        """The segment behind a descriptor; it gets a descriptor of its own, ``fd`` stays the caller's."""
+        return cls(name, os.dup(fd), os.fstat(fd).st_size)
+
+    def named(self) -> bool | None:
+        """Whether the name leads to this segment; None: to nothing at all, False: to another's."""
+        try:
+            there = os.stat(f"{SHM}/{self.name}")
+        except FileNotFoundError:
+            return None
+        return os.path.samestat(there, os.fstat(self.fd))
+
+    def name_again(self) -> bool:
+        """Give the name back to a segment that has lost it; whether the system lets (only while another name is left).
+
+        A file whose last name went is never linked again: linkat(2) says ENOENT, on Linux for good.
+        """
+        folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # with a folder's descriptor Python calls linkat(2), and has it follow the link
+            os.link(str(self.fd), f"{SHM}/{self.name}", src_dir_fd=folder)
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
+        return True
+
+    def unlink(self) -> bool:
+        """Remove the name, if it is still this segment's; whether it was."""
+        return bool(self.named()) and unlink(self.name)
 
     def close(self) -> None:
         """Close the descriptor; mappings stay."""

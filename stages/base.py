@@ -48,13 +48,15 @@ class Context:
     """What the runner lends a stage.
 
     ``watch(fd, events, callback)`` puts a descriptor into the process's one epoll set (events 0 takes it out); the
-    callback gets the events.  ``log`` is a bound structlog logger, for state changes only.
+    callback gets the events.  ``log`` is a bound structlog logger, for state changes only.  ``attach(name)`` opens a
+    segment: in a pipeline by the supervisor's descriptor, so that nothing depends on names in /dev/shm.
     """
 
     log: Any
     bell: Doorbell
     ringer: Ringer
     watch: Callable[[int, int, Callable[[int], None] | None], None]
+    attach: Callable[[str], segment.Segment] = segment.Segment.attach
 
 
 def _no_burst(*_: object) -> int:
@@ -84,7 +86,7 @@ class Stage:
         return f"{self.kind.type} {self.spec.id}"
 
     def _attach(self) -> None:
-        opened = [segment.Segment.attach(name) for name in (self.spec.segment, *(p.segment for p in self.spec.ports))]
+        opened = [self.context.attach(name) for name in (self.spec.segment, *(p.segment for p in self.spec.ports))]
         self._segments = opened
         spans = opened[0].nbytes + layout.PAGE
         spans += sum(segment.ring_span(s.nbytes - layout.PAGE) for s in opened[1:])

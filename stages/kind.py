@@ -246,7 +246,8 @@ class Kind:
     `Deaf`.  ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
 
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
-    are 0 when nothing is left to be done.
+    are 0 when nothing is left to be done.  ``losses``: counters that say, where they grow, that something is lost or
+    left undone now, and so that the pipeline is not healthy.
 
     ``words_of``: words of the kind's tables for a stage's parameters; ``sized_by``: parameters that say how its tables
     are to be read, so segments of other values are not taken over.  ``tables``: for `tools.inspect`.
@@ -259,6 +260,8 @@ class Kind:
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
     ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
+    nothing, and is asked before anything is made.
 
     ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end; ``outcome(params, counters)``: what the last line of all says of a stage, and
@@ -287,6 +290,7 @@ class Kind:
     marks_secondary: bool = False
     finite: bool = False
     gauges: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     undo_entries: int = 0
     words_of: Callable[[Mapping[str, Any]], int] = lambda params: 0
     sized_by: tuple[str, ...] = ()
@@ -303,6 +307,7 @@ class Kind:
     options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
+    preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None

@@ -68,7 +68,7 @@ def read(rig: Rig, peer: socket.socket, n: int) -> bytes:
 def die(rig: Rig) -> None:
     """What `kill -9` does to the descriptors of the stage; `rig.restart` does the rest."""
     stage: Any = rig.stage
-    for sock in (stage._sock, stage._dialer._sock):
+    for sock in (stage._sock, stage._dialer._sock, *getattr(stage._dialer, "_offers", ())):
         if sock is not None:
             rig.watched.pop(sock.fileno(), None)
             sock.close()
@@ -76,6 +76,11 @@ def die(rig: Rig) -> None:
 
 def up(rig: Rig) -> bool:
     return bool(rig.stage._sock is not None)  # type: ignore[attr-defined]
+
+
+def offered(rig: Rig) -> bool:
+    """Whether somebody is connected who is no peer yet."""
+    return bool(rig.stage._dialer.offered)  # type: ignore[attr-defined]
 
 
 def links(rig: Rig) -> list[int]:
@@ -100,7 +105,7 @@ def server(path: Path, **more: Any):
             opened.append(peer)
             peer.connect(str(path))
             if wait:
-                until(rig, lambda: rig.counters()["connects"] > before)
+                until(rig, lambda: offered(rig) or rig.counters()["connects"] > before)
             return peer
 
         try:
@@ -108,6 +113,13 @@ def server(path: Path, **more: Any):
         finally:
             for peer in opened:
                 peer.close()
+
+
+def join(rig: Rig, peer: socket.socket) -> socket.socket:
+    """Make a connected socket the peer, by its first frame, which is taken."""
+    peer.sendall(wire(b"I am"))
+    assert collect(rig, 1) == [b"I am"]
+    return peer
 
 
 @contextmanager

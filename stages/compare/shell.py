@@ -116,6 +116,8 @@ class Compare(Stage):
         if asked:
             at.append(asked + timeout)
         at.append(self.scalar(scalars.WANTED))
+        if w[options.OFFER_SINCE]:
+            at.append(int(w[options.OFFER_SINCE]) + timeout)
         return min((time for time in at if time > now), default=0)
 
     def _log_events(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ring.layout import Counter
 from stages.capture import files
 from stages.capture.layout import recording
+from stages.device import preflight
 from stages.device.layout import counters, options
 from stages.kind import NETDEV, Balance, Claim, Kind, options_table
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
@@ -67,7 +68,13 @@ def _address(params: Mapping[str, Any]) -> str:
     return f"{params['ifname']}" + (f" in {params['netns']}" if params["netns"] else "")
 
 
-def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...]) -> Kind:
+def _kind(
+    variant: str,
+    config: type[Any],
+    shell: str,
+    own: tuple[Counter, ...],
+    look: Callable[[Mapping[str, Any]], Iterable[str]],
+) -> Kind:
     return Kind(
         name=f"netdev-{variant}",
         type="netdev",
@@ -82,6 +89,7 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         tables=(options_table((*options.FIELDS, *recording.OPTION_FIELDS)),),
         balances=(_BALANCE,),
         connects=True,
+        losses=tuple(c.name for c in own if c.name.startswith("dropped_")),
         derive=lambda table, derived: {"gated": derived.gated},
         hears=("failover",),
         hears_if="gated",
@@ -90,10 +98,13 @@ def _kind(variant: str, config: type[Any], shell: str, own: tuple[Counter, ...])
         vnet=lambda table: bool(table.vnet_hdr),
         vnet_key="vnet_hdr",
         address=lambda params: f"{variant} {_address(params)}",
+        preflight=look,
     )
 
 
 KINDS: Final = {
-    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS),
-    "netdev-packet": _kind("packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS),
+    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS, preflight.tap),
+    "netdev-packet": _kind(
+        "packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS, preflight.packet
+    ),
 }

@@ -13,8 +13,9 @@ import struct
 from typing import Final
 
 from ring import layout
-from stages.device.device import Device, DeviceError, check_ifname, in_netns
+from stages.device.device import Device
 from stages.device.layout import memory, message, options
+from stages.device.netns import DeviceError, check_ifname, in_netns
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263

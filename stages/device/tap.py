@@ -8,7 +8,8 @@ import os
 import socket
 import struct
 
-from stages.device.device import Device, DeviceError, check_ifname, in_netns
+from stages.device.device import Device
+from stages.device.netns import DeviceError, check_ifname, in_netns
 
 _TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOFFLOAD, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454CB, 0x400454D0, 0x400454D8

@@ -83,6 +83,7 @@ KIND: Final = Kind(
     ),
     ways=WAYS,
     hears=("status",),
+    losses=("unrecorded",),
     words_of=lambda params: len(layout.TABLE_FIELDS),
     sized_by=("file",),
     mistakes=_mistakes,

@@ -40,5 +40,6 @@ KIND: Final = Kind(
     chardevs=(ChardevKey("outdev", writes="outdev"),),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev")),
     hears=("status",),
+    losses=("dropped_no_peer", "dropped_stalled"),
     qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support", "outdev"), side="primary"),
 )

@@ -54,6 +54,7 @@ KIND: Final = Kind(
     ),
     chardevs=(ChardevKey("indev", reads="indev"), ChardevKey("outdev", writes="outdev")),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
+    losses=("passed_no_peer",),
     hears=("status", "failover"),
     hears_if="secondary",
     derive=lambda table, derived: {"secondary": derived.secondary},

@@ -22,6 +22,7 @@ from stages.socket.backoff import Backoff
 _FILE_NS: Final = 1_000_000_000  # between two looks whether a server's socket file is still there
 _CONNECT_NS: Final = 5_000_000_000  # then another try: the kernel's own pauses between SYNs grow to a minute
 _BUFFER: Final = 1 << 20  # the kernel doubles it; more only lets more get lost with a link
+_OFFERS: Final = 8  # connections that are no peer (yet): one more, and the oldest is closed
 _PENDING: Final = (errno.EINPROGRESS, errno.EALREADY)
 _KEEPALIVE_S: Final = (5, 5, 5)  # idle, then between probes, and how many probes: 30 s until a silent peer is given up
 # Keepalive rests while data is unacknowledged, and retransmission alone goes on for a quarter of an hour: the same
@@ -103,6 +104,11 @@ class Dialer:
     def listening(self) -> bool:
         """Whether a peer can come: always true of a client."""
         return True
+
+    @property
+    def offered(self) -> bool:
+        """Whether somebody is connected who is no peer yet: never with a client, which knows whom it calls."""
+        return False
 
     def poll(self, now: int) -> socket.socket | None:
         """Do what can be done now (monotonic ns); the connected socket, once."""
@@ -235,33 +241,84 @@ class _NoFolder(FileNotFoundError):
 
 
 class Server(Dialer):
-    """Listens, and accepts one peer at a time; a second one waits in the backlog, as with QEMU."""
+    """Listens, and has one peer at a time.
+
+    Whoever connects is *offered*: a peer with the first byte that comes from it, or when there is something to send
+    (``wanted``) and nobody came after it.  Who only looks (a monitor, a port scan) does neither, and leaves no trace.
+    While there is a peer, others wait, as with QEMU.
+    """
+
+    wanted: Callable[[], bool] = staticmethod(lambda: False)
 
     _COMPLAINT = "cannot listen, trying again"
     _file: tuple[int, int] | None = None
     _file_at = 0
     _pausing = False
 
+    def __init__(self, address: Address, cap_s: float, watch: Watch, log: Any, wake: Callable[[], None]) -> None:
+        super().__init__(address, cap_s, watch, log, wake)
+        self._offers: list[socket.socket] = []  # the newest last
+        self._watched: set[socket.socket] = set()
+
     @property
     def listening(self) -> bool:
         """Whether the socket is bound and listening."""
         return self._sock is not None
 
+    @property
+    def offered(self) -> bool:
+        """Whether somebody is connected who is no peer yet."""
+        return bool(self._offers)
+
     def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
         return {"hint": f"mkdir -p {shlex.quote(error.filename)}"} if isinstance(error, _NoFolder) else {}
 
     def poll(self, now: int) -> socket.socket | None:
-        """Accept a peer, if one waits."""
+        """Accept who waits; the peer, if one of them is it by now."""
         found = super().poll(now)
-        if self._sock is not None:
-            # Level-triggered: a peer that waits while we are connected, or do not want one yet, must not wake us.
-            self._attend(found is None and now >= self._not_before)
+        # Level-triggered: who waits while we are connected, or do not want a peer yet, must not wake us.
+        self._attend(found is None and now >= self._not_before)
         return found
 
     def _attend(self, wanted: bool) -> None:
         if self._sock is not None and wanted == self._pausing:
             self._watch(self._sock.fileno(), EPOLLIN if wanted else 0, self._ready if wanted else None)
             self._pausing = not wanted
+        for sock in list(self._watched) if not wanted else ():
+            self._unwatch(sock)
+        for sock in self._offers if wanted else ():
+            if sock not in self._watched:
+                self._watch(sock.fileno(), EPOLLIN, self._ready)
+                self._watched.add(sock)
+
+    def _unwatch(self, sock: socket.socket) -> None:
+        if sock in self._watched:
+            self._watch(sock.fileno(), 0, None)
+            self._watched.discard(sock)
+
+    def _dismiss(self, sock: socket.socket) -> None:
+        self._unwatch(sock)
+        self._offers.remove(sock)
+        sock.close()
+
+    def _choose_peer(self) -> socket.socket | None:
+        """Who has sent something, the oldest first; else the newest, where there is something to send."""
+        for sock in list(self._offers):
+            try:
+                spoke = bool(sock.recv(1, socket.MSG_PEEK))
+            except BlockingIOError:
+                continue
+            except OSError:
+                spoke = False
+            if spoke:
+                return self._take(sock)
+            self._dismiss(sock)  # it only looked
+        return self._take(self._offers[-1]) if self._offers and self.wanted() else None
+
+    def _take(self, sock: socket.socket) -> socket.socket:
+        self._unwatch(sock)
+        self._offers.remove(sock)
+        return sock
 
     def _try(self, now: int) -> socket.socket | None:
         if self._sock is None:
@@ -274,11 +331,15 @@ class Server(Dialer):
             self._pausing = True
             self._log.info("listening", address=str(self.address))
         try:
-            sock, _peer = self._sock.accept()
+            while True:
+                sock, _peer = self._sock.accept()
+                tune(sock)
+                self._offers.append(sock)
+                if len(self._offers) > _OFFERS:
+                    self._dismiss(self._offers[0])
         except (BlockingIOError, ConnectionAbortedError):
             self._look_at_file(now)
-            return None
-        return sock
+        return self._choose_peer()
 
     def _look_at_file(self, now: int) -> None:
         """Where somebody removed the unix socket's file nobody can connect any more: listen anew."""
@@ -321,6 +382,8 @@ class Server(Dialer):
 
     def close(self) -> None:
         """Stop listening, and remove the unix socket's file if it is still this one."""
+        for sock in list(self._offers):
+            self._dismiss(sock)
         self._drop()
         if self._file is not None and self._owns_file():
             with contextlib.suppress(OSError):

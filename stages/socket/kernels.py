@@ -153,8 +153,10 @@ def link_change(u8, w, now):
     w[options.SENT] = w[row + layout.ROW_HEADS + ports.SEND]
     w[options.MUTE] = w[options.ERRNO] = 0
     up = 1 if w[options.FD] >= 0 else 0
+    offered = w[options.OFFERED] if up == 0 else 0
     if w[layout.OUTPUTS + ports.RECEIVE] != 0:
         turn(w, w[layout.OUTPUTS + ports.RECEIVE] + layout.P_LINK, up)
+        store_release(w, w[layout.OUTPUTS + ports.RECEIVE] + layout.P_OFFERED, offered)  # partner: the compare
     if w[layout.INPUTS + ports.SEND] != 0:
-        turn(w, w[layout.INPUTS + ports.SEND] + layout.C_LINK, up)
+        turn(w, w[layout.INPUTS + ports.SEND] + layout.C_LINK, up | offered)  # who sends, sends to the newest of them
     return result

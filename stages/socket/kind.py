@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind, options_table
 from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
+from stages.socket import preflight
 from stages.socket.layout import counters, memory, options
 
 _PORT: Final = integer(1, 65_535)
@@ -94,6 +95,7 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         hears=("failover",) if table == NETDEV else (),
         hears_if="gated",
         address=_address,
+        preflight=preflight.server,
         leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )
 

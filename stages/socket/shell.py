@@ -59,17 +59,19 @@ class SocketStage(Stage):
         make = Server if self.params["server"] else Client
         cap = float(self.params["reconnect"])
         self._dialer = make(Address.of(self.params), cap, self.context.watch, self.log, self._wake)
+        if isinstance(self._dialer, Server):
+            self._dialer.wanted = self._has_to_send
         self._dial(time.monotonic_ns())
 
     def ready(self) -> bool:
-        """Listening (a client: at once) and, with ``wait``, connected."""
-        if self.params["wait"]:
+        """Listening (a client: at once) and, with ``wait``, connected: somebody is there, who may have said nothing."""
+        if self._sock is not None or self._dialer is None:
             return self._sock is not None
-        return self._sock is not None or (self._dialer is not None and self._dialer.listening)
+        return self._dialer.offered if self.params["wait"] else self._dialer.listening
 
     def do_work(self, now: int) -> int:
         """One recv, one send, one commit."""
-        if self._sock is None and now >= self._look_at:
+        if self._sock is None and (now >= self._look_at or (self.w[options.OFFERED] and self._has_to_send())):
             self._dial(now)
         result = int(self.kernel.link_cycle(self.u8, self.w, now))
         flags = result >> outcomes.SHIFT
@@ -115,15 +117,26 @@ class SocketStage(Stage):
     def _wake(self) -> None:
         self._look_at = 0
 
+    def _has_to_send(self) -> bool:
+        """Whether frames wait for a peer."""
+        at = self.rings.get("send")
+        return at is not None and bool(self.w[at + layout.TAIL] != self.w[at + layout.HEAD])
+
     def _dial(self, now: int) -> None:
         self._look_at = now + _LOOK_NS
-        sock = self._dialer.poll(now) if self._dialer is not None else None
+        if self._dialer is None:
+            return
+        sock = self._dialer.poll(now)
         if sock is None:
+            if self._dialer.offered != bool(self.w[options.OFFERED]):
+                self.w[options.OFFERED] = int(self._dialer.offered)
+                self._change()
             return
         tune(sock)
         self._sock, self._since, self._first, self._flags = sock, now, "receive" in self.rings, 0
         self._tally(counters.CONNECTS)
         self.w[options.FD] = sock.fileno()
+        self.w[options.OFFERED] = 0
         self._change()
         self._start = int(self.w[options.FILLED])
         self.context.watch(sock.fileno(), EPOLLIN | EPOLLET, self._stir)

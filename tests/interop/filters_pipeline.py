@@ -74,16 +74,13 @@ class Piped:
 
     def join(self, name: str) -> None:
         """A peer comes to a socket; returns when it is connected."""
-        before = self.counter(self.stage(name), "connects")
         self.links[name] = patient(qemu.connect(name, self.folder / name, vnet=self.sockets[name]))
-        until(lambda: self.counter(self.stage(name), "connects") > before, f"{name} is connected")
+        until(lambda: not self.run.stage(self.stage(name))["link"], f"{name} is connected")
 
     def drop(self, name: str) -> None:
         """The peer of a socket leaves; returns when that was noticed."""
-        stage = self.stage(name)
-        before = self.counter(stage, "disconnects")
         self.links.pop(name).close()
-        until(lambda: self.counter(stage, "disconnects") > before, f"{name} is gone")
+        until(lambda: self.run.stage(self.stage(name))["link"], f"{name} is gone")
 
     def lines(self, event: str) -> list[dict[str, object]]:
         """Log lines of an event."""

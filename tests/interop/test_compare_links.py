@@ -64,10 +64,9 @@ class Pipeline:
 
     def connect(self, name: str) -> qemu.Link:
         """Connect to a chardev anew, and wait until it is the chardev's peer."""
-        before = self.counter(name, "connects")
         sock = self.running.connect(name)
         self.links[name] = qemu.Link(name, sock, vnet=self.vnet and name != "notify")
-        until(lambda: self.counter(name, "connects") > before, f"{name} connected")
+        until(lambda: not self.running.stage(name)["link"], f"{name} connected")
         return self.links[name]
 
     def counter(self, stage: str, name: str) -> int:

@@ -291,7 +291,7 @@ def test_our_mirror_feeds_qemus_redirector_and_qemus_mirror_feeds_ours(
         qemu_filters(objects, {name: ends[1] for name, ends in where.items()}) as theirs,
     ):
         for name in where:
-            until(lambda name=name: ours.counter(name, "connects") > ours.counter(name, "disconnects"), name)
+            until(lambda name=name: not ours.run.stage(name)["link"], name)
         for source, links in (("ours", ours.links), ("theirs", theirs.links)):
             other = theirs.links if source == "ours" else ours.links
             with sending(links, {"net": frames}):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,12 +16,13 @@ from typing import Any
 
 import msgpack
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import control, control_server, handlers
 from pipeline.children import ChildSpec, Family, Policy, State
-from pipeline.control_server import IDLE_NS, MAX_CLIENTS, MAX_REQUEST, Later, Refused, Server
+from pipeline.control_server import IDLE_NS, LOOK_NS, MAX_CLIENTS, MAX_REQUEST, Later, Refused, Server
 
 
 class Loop:
@@ -38,7 +39,7 @@ class Loop:
             "later": lambda args: Later(lambda: {"ok": True} if self.open else None, 100),
             "stop": lambda args: None,
         }
-        self.server = Server(str(path), self.selector, made)
+        self.server = Server(str(path), self.selector, made, structlog.get_logger())
 
     def _refuse(self, args: Any) -> control_server.Reply:
         raise Refused("not today", 1)
@@ -269,6 +270,34 @@ def test_who_waits_for_the_end_is_told_at_the_end(tmp_path: Path):
     assert not (tmp_path / "p.sock").exists()
 
 
+def test_a_socket_that_was_removed_is_made_again(tmp_path: Path):
+    """The file, or its folder; one line each.  Clients that are there stay, and another's file is left alone."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    loop = Loop(folder / "p.sock")
+    with structlog.testing.capture_logs() as logs, closing(loop.selector), loop.connect() as early:
+        assert loop.ask(early, {"command": "echo"})["ok"]
+        for remove in (lambda: os.unlink(loop.server.path), lambda: shutil.rmtree(folder)):
+            remove()
+            loop.turn(turns=1)  # not yet time to look
+            assert not Path(loop.server.path).exists()
+            loop.now += LOOK_NS
+            loop.turn(turns=1)
+            assert stat.S_IMODE(os.stat(loop.server.path).st_mode) == 0o600
+            with loop.connect() as sock:
+                assert loop.ask(sock, {"command": "echo"})["ok"]
+        assert loop.ask(early, {"command": "echo"})["ok"]
+        Path(loop.server.path).unlink()
+        Path(loop.server.path).write_text("somebody else's")
+        for _ in range(3):
+            loop.now += LOOK_NS
+            loop.turn(turns=1)
+        loop.server.close()
+    made, refused = "the control socket was gone: made again", "the control socket is gone, and cannot be made again"
+    assert [line["event"] for line in logs] == [made, made, refused]
+    assert Path(loop.server.path).read_text() == "somebody else's"
+
+
 def test_a_dead_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path, loop: Loop):
     """A file that nobody answers at was left by a supervisor that died."""
     stale = tmp_path / "stale.sock"
@@ -283,26 +312,6 @@ def test_a_dead_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path, loop: L
     with pytest.raises(FileExistsError, match="no socket"):
         control_server.listen(str(plain))
     assert plain.read_text() == "not a socket"
-
-
-def test_the_program_lists_the_pipelines_that_run(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """An unknown name: exit 2, and the known ones."""
-    serving = True
-
-    def serve() -> None:
-        while serving:
-            loop.turn(turns=1)
-            time.sleep(0.002)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        assert control.main(["--runtime-dir", str(tmp_path), "nix", "status"]) == 2
-        assert "known: p (in " in capsys.readouterr().err
-        assert control.main(["--runtime-dir", str(tmp_path), "p", "checkpoint"]) == 2  # this server has no such command
-    finally:
-        serving = False
-        thread.join()
 
 
 @pytest.mark.parametrize("words", [["p", "set", "m0", "colour=red"], ["p", "restart"], ["p", "dance"], ["p"]])

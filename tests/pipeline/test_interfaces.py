@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.device.device import in_netns
+from stages.device.netns import in_netns
 from tests.namespaces import ip, namespace, root
 from tests.pipeline.running import PATIENCE_S, Running, until
 

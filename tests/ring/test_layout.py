@@ -106,7 +106,7 @@ def test_the_diagram_agrees_with_the_tables() -> None:
     named = [starts[int(word)] for word in rows[stage_part]]
     assert named == [
         *("magic", "cmd_status", "life_heartbeat", "undo_n", "inputs", "committed", "row_a", "row_b"),
-        *("histograms", "undo"),
+        *("histograms", "control", "undo"),
     ]
 
 

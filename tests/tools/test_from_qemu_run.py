@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load, parse
-from stages.device.device import in_netns
+from stages.device.netns import in_netns
 from tests.namespaces import namespace, root
 from tests.packets import udp_frame
 from tests.pipeline.running import PATIENCE_S, Running, frame, read_frames, until
@@ -90,9 +90,9 @@ def _until_frames(sock: socket.socket, count: int) -> list[bytes]:
 
 def _links_up(*sides: Running) -> Callable[[], bool]:
     def up() -> bool:
-        stages = [own for side in sides for own in side.status().get("counters", {}).values()]
-        # A compare that has not seen its link yet lets packets pass.
-        return bool(stages) and all(own.get("connects", 1) and own.get("times_in_step", 1) for own in stages)
+        stages = [stage for side in sides for stage in side.status().get("stages", [])]
+        # A compare's first packet of the primary waits for who is connected as the secondary.
+        return bool(stages) and all(not stage["link"] for stage in stages)
 
     return up
 

@@ -31,10 +31,43 @@ def new_generation(w, row, pass_on):
 
 
 @hot
+def offered(w):
+    """Whether somebody is connected as the secondary who has not said anything yet: the link is not up for that."""
+    r = w[layout.INPUTS + ports.SECONDARY_IN]
+    return r != 0 and load_acquire(w, r + layout.P_OFFERED) == 1  # partner: the chardev's process
+
+
+@hot
+def awaited(w, row, now):
+    """Whether the primary's packet has to wait for the first word of a secondary that has missed nothing.
+
+    A secondary speaks after the primary, as a rule: without this the packet would leave uncompared, and the secondary
+    would have missed something.  Who only looks never speaks: once, for compare_timeout at most, and no more after it.
+    """
+    if w[w[options.CHECKPOINTS] + checkpoints.MISSED] != 0 or not offered(w):
+        w[options.OFFER_SINCE] = 0
+        return False
+    if w[options.OFFER_SINCE] == 0:
+        w[options.OFFER_SINCE] = now
+    return now - w[options.OFFER_SINCE] < w[options.TIMEOUT_NS]
+
+
+@hot
+def deserted(w, row):
+    """Whether somebody of whom a checkpoint was made, and who has said nothing yet, has gone."""
+    if w[scalar(row, scalars.ARMING)] != arming.LOST or w[w[options.CHECKPOINTS] + checkpoints.MISSED] != 0:
+        return False
+    r = w[layout.INPUTS + ports.SECONDARY_IN]
+    return not offered(w) and load_acquire(w, r + layout.P_LINK) & 1 == 0  # partner: the chardev's process
+
+
+@hot
 def arrives(u8, w, row, now):
     """The link to the secondary came up."""
     state = w[scalar(row, scalars.ARMING)]
-    if state == arming.ABSENT and w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
+    if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0 and (state == arming.ABSENT or state == arming.LOST):
+        if state == arming.LOST:  # a checkpoint was made while it was connected, and silent
+            _move(u8, w, row, arming.ARMING, now)
         _move(u8, w, row, arming.IN_STEP, now)
         return
     if state == arming.ABSENT or state == arming.LOST:
@@ -67,12 +100,17 @@ def checkpoint_made(u8, w, row, now):
         state = arming.ARMING
     if state == arming.ARMING:
         _move(u8, w, row, arming.IN_STEP, now)
+    elif state != arming.IN_STEP and offered(w):
+        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 0)  # a copy from now on: in step with its first word
 
 
 @hot
 def links(u8, w, row, now):
     """Look at the links of both inputs: a replica's packets were lost with its link.  Returns 1 where one changed."""
     changed = 0
+    if deserted(w, row):
+        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)  # the one of which a checkpoint was made has gone
+        changed = 1
     for side in range(2):
         r = w[layout.INPUTS + side]
         if r == 0:

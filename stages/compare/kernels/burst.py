@@ -12,7 +12,7 @@ from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
-from stages.compare.kernels.arming import failovers, links
+from stages.compare.kernels.arming import awaited, deserted, failovers, links
 from stages.compare.kernels.checkpoint_requests import asked, request_due
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import datagram
@@ -101,6 +101,8 @@ def _release_as(u8, w, row, s, counter):
 @hot
 def _unarmed(u8, w, row, s, transport, now):
     """No secondary is in step: the primary's packet leaves, and its numbers are noted for when one is."""
+    if awaited(w, row, now):
+        return False
     if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
         put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
     if transport == transports.TCP:
@@ -160,6 +162,7 @@ def due(w, now):
         or w[scalar(row, scalars.FLUSHING)] != 0
         or w[scalar(row, scalars.REPLY)] != 0
         or request_due(w, row, now)
+        or deserted(w, row)
         # Partner of these three: the supervisor.
         or load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, scalars.CHECKPOINTS_SEEN)]
         or load_acquire(w, layout.CMD_FAILOVER) != w[scalar(row, scalars.FAILOVERS_SEEN)]

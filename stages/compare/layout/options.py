@@ -43,4 +43,10 @@ INTERVAL_NS: Final = _OPTIONS.word("interval_ns", "least ns between a checkpoint
 STORM_LIMIT: Final = _OPTIONS.word("storm_limit", "requests within storm_window_ns that make a storm; 0: never")
 STORM_WINDOW_NS: Final = _OPTIONS.word("storm_window_ns", "ns in which so many requests make a storm")
 STORM_NS: Final = _OPTIONS.word("storm_ns", "ns between two checkpoints in a storm")
+OFFER_SINCE: Final = _OPTIONS.word(
+    "offer_since",
+    "monotonic ns since which the primary waits for a secondary's first word, 0: it does not",
+    "ns",
+    writer="kernels",
+)
 FIELDS: Final = _OPTIONS.fields

@@ -18,6 +18,9 @@ ERRNO: Final = _NOTES.word("errno", "why a connection failed")
 BAD_LENGTH: Final = _NOTES.word("bad_length", "length of a frame that is impossible, -1: none was")
 MUTE: Final = _NOTES.word("mute", "errno of a failed send: nothing more is sent, but what the peer sent is still read")
 GATED: Final = _NOTES.word("gated", "1: nothing is sent before a failover was announced", "bool", writer="worker")
+OFFERED: Final = _NOTES.word(
+    "offered", "1: somebody is connected who has neither sent anything nor been sent anything", "bool", writer="worker"
+)
 _NOTES.skip_to(layout.OPTIONS + 8)
 TALLIES: Final = len(counters.COUNTERS)
 TALLY: Final = _NOTES.word(

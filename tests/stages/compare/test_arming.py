@@ -243,3 +243,80 @@ def test_whatever_happens_only_allowed_moves_and_the_books_balance(checkpoint: s
             assert state(g) == before
             assert before == arming.IN_STEP or g.counters()["held"] == 0
             audit(g)
+
+
+def offer(g: Rig, value: int, now: int) -> None:
+    """Somebody connects as the secondary (or leaves), who has not said anything."""
+    g.rings["secondary_in"].w[layout.P_OFFERED] = value
+    g.run(now=now)
+
+
+def speaks(g: Rig, up: int, now: int) -> None:
+    """Who was offered sends a first byte."""
+    g.rings["secondary_in"].w[layout.P_LINK] = up
+    offer(g, 0, now)
+
+
+def test_the_primarys_first_packet_waits_for_the_first_word_of_who_is_connected() -> None:
+    """A secondary speaks after the primary: it has missed nothing, so it is in step from its first word on."""
+    with rig() as g:
+        offer(g, 1, 2)
+        g.feed("primary_in", arp_frame(SERVER, CLIENT), DATAGRAM)
+        g.run(now=3)
+        assert g.take("outdev") == [arp_frame(SERVER, CLIENT)]
+        assert state(g) == arming.ABSENT
+        g.feed("secondary_in", DATAGRAM)
+        speaks(g, 1, 4)
+        assert g.take("outdev") == [DATAGRAM]
+        assert (state(g), check(g)["matched"]) == (arming.IN_STEP, 1)
+
+
+def test_who_never_speaks_costs_the_primary_one_timeout_and_changes_no_state() -> None:
+    """Somebody who only looks, and stays."""
+    with rig() as g:
+        timeout = g.params["compare_timeout"] * MS
+        offer(g, 1, 2)
+        g.feed("primary_in", DATAGRAM)
+        g.run(now=10)
+        deadline = g.stage.next_deadline(10)  # type: ignore[attr-defined]
+        assert deadline == 10 + timeout
+        g.run(now=deadline - 1)
+        assert g.take("outdev") == []
+        g.run(now=deadline)
+        g.feed("primary_in", DATAGRAM)
+        g.run(now=deadline + 1)
+        assert g.take("outdev") == [DATAGRAM, DATAGRAM]
+        assert (state(g), check(g)["links_lost"], check(g)["checkpoints_asked"]) == (arming.ABSENT, 0, 0)
+        assert g.take("notify_out") == []
+
+
+def test_who_leaves_without_a_word_holds_nothing_any_more() -> None:
+    """A look that is over."""
+    with rig() as g:
+        offer(g, 1, 2)
+        g.feed("primary_in", DATAGRAM)
+        g.run(now=3)
+        offer(g, 0, 4)
+        assert g.take("outdev") == [DATAGRAM]
+        assert (state(g), check(g)["released_unarmed"]) == (arming.ABSENT, 1)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_checkpoint_with_a_silent_secondary_brings_it_into_step_with_its_first_word(stays: bool) -> None:
+    """Lost, connected again, a checkpoint made before its guest says anything; unless that one leaves again."""
+    with rig(link=1) as g:
+        link(g, 2, 2)
+        assert state(g) == arming.LOST
+        g.take("notify_out")
+        offer(g, 1, 3)
+        g.command(layout.CMD_CHECKPOINT, 1)
+        g.run(now=4)
+        assert state(g) == arming.LOST
+        if not stays:
+            offer(g, 0, 5)
+            offer(g, 1, 6)
+        g.feed("primary_in", DATAGRAM)
+        g.run(now=7)
+        assert g.take("outdev") == ([] if stays else [DATAGRAM])
+        speaks(g, 3, 8)
+        assert state(g) == (arming.IN_STEP if stays else arming.ARMING)

@@ -17,7 +17,7 @@ from ring import layout
 from stages.capture import reader as captures
 from stages.capture.reader import INBOUND, OUTBOUND
 from stages.device import packet_socket as interface
-from stages.device.device import DeviceError
+from stages.device.netns import DeviceError
 from stages.device.packet_socket import open_interface
 from tests.namespaces import gather, inside, ip, root, until
 from tests.packets import arp_frame, checksum_faults, read, udp_frame, vnet_header
@@ -220,7 +220,7 @@ def test_not_root() -> None:
     """Without privileges the error says how to go on."""
     code = (
         "import os\n"
-        "from stages.device.device import DeviceError\n"
+        "from stages.device.netns import DeviceError\n"
         "from stages.device.packet_socket import open_interface\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: open_interface('lo')\n"

@@ -15,7 +15,7 @@ import pytest
 from ring import layout
 from stages.capture import reader as captures
 from stages.capture.reader import INBOUND, OUTBOUND
-from stages.device.device import DeviceError
+from stages.device.netns import DeviceError
 from stages.device.tap import open_tap
 from tests.namespaces import gather, inside, ip, namespace, until
 from tests.packets import arp_frame, read, udp_frame
@@ -250,7 +250,7 @@ def test_not_root() -> None:
     """Without privileges the error says how to go on."""
     code = (
         "import os\n"
-        "from stages.device.device import DeviceError\n"
+        "from stages.device.netns import DeviceError\n"
         "from stages.device.tap import open_tap\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: open_tap('colo-x0')\n"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from stages.device.device import in_netns
+from stages.device.netns import in_netns
 from tests.namespaces import PATIENCE_S, ip, namespace
 from tests.rig import Rig
 

@@ -14,7 +14,7 @@ import structlog
 
 from stages.socket.backoff import Backoff
 from stages.socket.dial import remove_stale
-from tests.peers import collect, listener, server, turn, until, up, wire
+from tests.peers import collect, join, listener, server, turn, until, up, wire
 from tests.rig import Rig
 
 # --- client -----------------------------------------------------------------------------------------------------
@@ -42,6 +42,9 @@ def test_client_and_server_stages_meet_over_tcp():
         Rig("chardev-socket", {"host": "127.0.0.1", "port": port, "server": True, "wait": True}) as server_,
     ):
         until(server_, lambda: turn(client) or (up(client) and server_.stage.ready()))
+        assert not up(server_)
+        server_.feed("send", b"to the client")
+        until(server_, lambda: up(server_))
         for rig in (client, server_):
             assert rig.stage._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert rig.stage._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -51,7 +54,6 @@ def test_client_and_server_stages_meet_over_tcp():
             silent = rig.stage._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             assert silent == (idle + pause * probes) * 1000 == 30_000
         client.feed("send", b"to the server")
-        server_.feed("send", b"to the client")
         client.run()
         assert collect(server_, 1) == [b"to the server"]
         assert collect(client, 1) == [b"to the client"]
@@ -163,9 +165,8 @@ def test_a_stale_socket_file_is_replaced_and_removed_at_the_end(tmp_path):
     path = tmp_path / "s"
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(path))
-    with server(path) as (rig, connect):
+    with server(path) as (_rig, connect):
         connect()
-        assert up(rig)
     assert not path.exists()
 
 
@@ -179,7 +180,7 @@ def test_a_server_whose_file_was_removed_listens_anew(tmp_path, monkeypatch):
         until(rig, path.exists)
         with closing(socket.socket(socket.AF_UNIX)) as peer:
             peer.connect(str(path))
-            until(rig, lambda: up(rig))
+            join(rig, peer)
             path.unlink()
         until(rig, lambda: not up(rig) and path.exists())
         path.unlink()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ring import layout
 from stages.socket import shell as link
 from stages.socket.layout import options
-from tests.peers import ETHERNET, collect, die, links, read, server, turn, until, up, wire
+from tests.peers import ETHERNET, collect, die, join, links, read, server, turn, until, up, wire
 from tests.rig import Rig
 
 # --- bytes to frames and back -----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_any_split_of_the_stream_gives_the_same_frames(tmp_path_factory, data):
 def test_a_burst_larger_than_the_ring_waits_in_the_socket(tmp_path):
     frames = [bytes([i % 251]) * (i % 1400) for i in range(400)]
     with server(tmp_path / "s", ring_size=1 << 14) as (rig, connect):
-        peer, data = connect(), wire(*frames)
+        peer, data = join(rig, connect()), wire(*frames)
         peer.setblocking(False)
         while data:  # as much as the socket takes while nobody reads the ring
             try:
@@ -101,7 +101,7 @@ def test_a_burst_larger_than_the_ring_waits_in_the_socket(tmp_path):
 def test_a_slow_reader_gets_everything_in_order(tmp_path):
     frames = [bytes([i % 251]) * 1400 for i in range(3000)]
     with server(tmp_path / "s", ring_size=1 << 16) as (rig, connect):
-        peer = connect()
+        peer = join(rig, connect())
         peer.setblocking(False)
         rig.stage._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         left, got, short = list(frames), bytearray(), False
@@ -128,10 +128,10 @@ def test_link_words_count_both_edges(tmp_path):
     with server(tmp_path / "s") as (rig, connect):
         before = links(rig)
         assert all(word % 2 == 0 for word in before)
-        connect().close()
+        join(rig, connect()).close()
         until(rig, lambda: rig.counters()["disconnects"] == 1)
         assert links(rig) == [word + 2 for word in before]
-        connect()
+        join(rig, connect())
         assert links(rig) == [word + 3 for word in before]
         die(rig)
         rig.restart()
@@ -173,7 +173,7 @@ def test_what_the_peer_sent_before_it_closed_is_not_lost(tmp_path):
 def test_a_frame_cut_off_by_the_peers_death_is_sent_again_from_its_start(tmp_path):
     frames = [bytes([i]) * 60_000 for i in range(4)]
     with server(tmp_path / "s", ring_size=1 << 18) as (rig, connect):
-        peer = connect()
+        peer = join(rig, connect())
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         rig.stage._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         rig.feed("send", *frames)
@@ -327,8 +327,8 @@ def test_closing_hands_over_what_is_left(tmp_path, monkeypatch, family):
     with closing(socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET)) as peer:
         turn(rig)
         peer.connect(where.get("path") or ("127.0.0.1", port))
-        until(rig, lambda: up(rig))
         peer.sendall(b"\0\0\0\x50unread")
+        until(rig, lambda: up(rig))
         frames = [bytes([i]) * 1000 for i in range(100)]
         rig.feed("send", *frames)
         rig.close()

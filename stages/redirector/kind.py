@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, ChardevKey, Kind, Qemu
+from stages.kind import FILTER, Balance, ChardevKey, Kind, Qemu, options_table
 from stages.redirector import layout
 from stages.schema import IDENT, Mistake, key, show
 
@@ -52,6 +52,7 @@ KIND: Final = Kind(
             ("passed_on", "injected_tx", "injected_rx"),
         ),
     ),
+    tables=(options_table(layout.FIELDS),),
     chardevs=(ChardevKey("indev", reads="indev"), ChardevKey("outdev", writes="outdev")),
     ways=(*WAYS, ("tx_in", "outdev"), ("rx_in", "outdev"), ("indev", "tx_out"), ("indev", "rx_out")),
     losses=("passed_no_peer",),

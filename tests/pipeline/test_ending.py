@@ -21,9 +21,9 @@ from tests.pipeline.test_summary import CONFIG
 WRONG = """
 from pipeline import launch, summary
 real = summary.summarise
-def summarise(graph, snapshot):
+def summarise(graph, snapshot, **more):
     snapshot["counters"]["m0"]["tx_in_frames"] += 1
-    return real(graph, snapshot)
+    return real(graph, snapshot, **more)
 summary.summarise = summarise
 raise SystemExit(launch.main())
 """
@@ -37,7 +37,7 @@ def line(found: int = 0, wrong: tuple[str, ...] = (), lost: int = 0, **run: Any)
     config = CONFIG.replace("[pipeline]\n", f'[pipeline]\nruntime_dir = "{Path(FOLDER).parent}"\n')
     graph = plan(parse(config, "/etc/colo/primary.toml"))
     counters = {"comp0": {"released": 1800, "released_by_rule": 67, "divergences": found}}
-    made = SimpleNamespace(**{"ended": "stopped as asked", "failure": "", "undelivered": {}, **run})
+    made = SimpleNamespace(**{"ended": "stopped as asked", "ran": True, "failure": "", "undelivered": {}, **run})
     made.snapshot = lambda: {"counters": counters}
     told: Any = made
     return ending(graph, told, Summary("", "", wrong), lost=lost, why_lost="Broken pipe").replace(python(), "python")

@@ -172,6 +172,15 @@ def test_a_compares_iothread_that_is_not_there_is_told_and_not_missed(run) -> No
     assert "io1" not in run(f"{text} -object iothread,id=io1").told
 
 
+def test_a_secondary_keeps_what_qemu_lets_out_and_is_told(run) -> None:
+    """Without a rewriter in the chain, nothing here takes the guest for a secondary's."""
+    redirector = "-object filter-redirector,id=r0,netdev=hn0,queue=rx,outdev=c0"
+    done = run(with_parts(more=f"{redirector} {REWRITER}"))
+    assert parse(done.toml, "x").netdevs["hn0"].before_failover == "pass"
+    assert 'line 1, filter-rewriter w0: before_failover = "pass", as QEMU does' in done.told
+    assert "before_failover" not in run(with_parts(more=redirector)).toml
+
+
 def test_a_compare_without_a_mirror_is_told(run) -> None:
     redirector = "-object filter-redirector,id=r0,netdev=hn0,queue=rx,outdev=c5"
     chardevs = f"{PORTS} -chardev socket,id=c5,path=/c5"

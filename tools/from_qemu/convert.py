@@ -105,7 +105,7 @@ class _Conversion:
         objects: dict[tuple[str, ...], Table] = {}
         for thing in filters_first:
             objects[KINDS[thing.kind].table, thing.id] = self._object(thing, names)
-        netdevs = {name: self._netdev(name) for name in self._filtered()}
+        netdevs = {name: self._netdev(name) | self._gate(name) for name in self._filtered()}
         self._missing_parts()
         tables: dict[tuple[str, ...], Table] = {("pipeline",): {"name": self.name, "runtime_dir": self.asked.runtime}}
         for name in used:
@@ -449,6 +449,16 @@ class _Conversion:
         self.notes += made.notes
         self._resolve(made.table, thing)
         return {"network": made.table, "guest": guest}
+
+    def _gate(self, name: str) -> Table:
+        """What ``[netdev.ID]`` has besides its sides: a secondary's guest reaches the network as QEMU lets it."""
+        for thing in self.ours:
+            if KINDS[thing.kind].marks_secondary and thing.values.get("netdev") == name:
+                text = 'before_failover = "pass", as QEMU does: while the link to the primary is down, two hosts answer'
+                text += f" for one address; without that line {name} is closed until `control {self.name} failover`"
+                self._note("note", thing.place, text)
+                return {"before_failover": "pass"}
+        return {}
 
     def _is_tap(self, name: str) -> bool:
         return name in self.netdevs and self.netdevs[name].values.get("type") == "tap"

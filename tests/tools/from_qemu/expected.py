@@ -52,10 +52,13 @@ def secondary(host: str, vnet: dict[str, bool], *, rewriter: str, link: dict[str
     }
     if rewriter:
         filters[rewriter] = {"type": "filter-rewriter", "netdev": "hn0", "queue": "all", **vnet}
+    netdevs = _netdev("secondary")
+    if rewriter:
+        netdevs["hn0"]["before_failover"] = "pass"
     return {
         "pipeline": {"name": "secondary", "runtime_dir": "/run/colo"},
         "chardev": {"red0": _socket(host, 9003, **link), "red1": _socket(host, 9004, **link)},
-        "netdev": _netdev("secondary"),
+        "netdev": netdevs,
         "filter": filters,
     }
 

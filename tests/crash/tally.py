@@ -22,7 +22,7 @@ class Tally:
 KIND: Final = Kind(
     name="tally",
     type="tally",
-    table="filter",
+    table="tally",
     config=Tally,
     kernels=("tests.crash.kernels.tally",),
     inputs=("in",),

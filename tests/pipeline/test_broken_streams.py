@@ -120,13 +120,14 @@ def test_nobody_reads_the_log(tmp_path: Path, comes_back: bool):
 
 
 def test_stages_write_into_a_stuck_log_and_go_on(tmp_path: Path):
-    """Their own lines, more than all queues take: a peer comes and goes, each time two lines of a stage."""
+    """Their own lines, more than all queues take: a peer comes, says something and goes, each time two lines."""
     full, it = Pipe(), Running(tmp_path)
     it.program, it.streams = ["-c", SMALL], {"stderr": full.writing}
     with it:
         it.running()
         for i in range(1, 8):
-            it.connect("c0").close()
+            with it.connect("c0") as peer:
+                peer.sendall(frame(b"-" * 60))
             until(lambda i=i: it.status()["counters"]["c0"]["disconnects"] >= i, "it is noticed")
         traffic(it)
         until(lambda: b"log lines were lost" in full.read(), "it is told")

@@ -48,7 +48,8 @@ def test_compiled_code_goes_to_the_runtime_folder(tmp_path: Path, where: str) ->
     assert said[0]["cache"] == str(tmp_path / "compiled")
     assert said[0]["usual"] == {"home": "/sys/.cache/colo-proxy", "user": str(tmp_path / "file" / "x")}[where]
     assert process.returncode == 1, err
-    assert out.splitlines()[-1] == "nothing ran: no frame was moved"
+    assert "nothing ran: no frame was moved" in out.splitlines()
+    assert out.splitlines()[-1].startswith("not good: nothing ran: it was stopped before every stage was ready. Next: ")
     assert it.left() == []
 
 
@@ -63,11 +64,21 @@ def test_a_cache_directory_of_numbas_is_honoured(tmp_path: Path) -> None:
     assert not (tmp_path / "compiled").exists()
 
 
+BLIND = """
+from pipeline import launch, preflight
+preflight.look = lambda graph: None
+raise SystemExit(launch.main())
+"""
+"""A supervisor that does not look before it starts."""
+
+
 def test_a_stage_that_never_starts_is_no_run_that_adds_up(tmp_path: Path) -> None:
-    """The reason is named, the summary says that nothing ran."""
+    """The reason is named, the summary says that nothing ran: an interface that goes when all was looked at."""
     more = '\n[netdev.hn1]\nnetwork = { backend = "packet", ifname = "no-such-device" }\n'
     it = Running(tmp_path, supervisor="intensity = 1\nbackoff_initial_ms = 10", more=more)
+    it.program = ["-c", BLIND]
     it.start()
     assert it.end() == 1
-    assert it.out.splitlines()[-1].startswith("nothing ran")
+    assert "nothing ran: no frame was moved" in it.out.splitlines()
+    assert it.out.splitlines()[-1].startswith("not good: hn1.network was given up: ")
     assert any(line["event"].startswith("nothing ran") and line["reason"] for line in it.events())

@@ -31,7 +31,7 @@ def defaults(kind: Kind, vnet: bool) -> dict[str, Any]:
     keys = [f for f in dataclasses.fields(kind.config) if not f.metadata["required"]]
     found = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in keys}
     if kind.endpoint:
-        found |= kind.derive(kind.config(), Derived(vnet, False, "network", "/nowhere", 0))
+        found |= kind.derive(kind.config(), Derived(vnet, False, "/nowhere", 0))
     return found
 
 

@@ -20,11 +20,9 @@ from stages.schema import SUN_PATH, Reader, likely, nearest, show
 _CHARDEV_KEYS: Final = {link.key for kind in catalog.kinds() for link in kind.chardevs}
 _CHARDEV_USERS: Final = {kind.table for kind in catalog.kinds() if kind.chardevs}
 _OBJECTS: Final = tuple(dict.fromkeys(kind.table for kind in catalog.kinds() if not kind.endpoint))
-
-
-_READ_KEY: Final = next(link.key for kind in catalog.kinds() for link in kind.chardevs if link.reads)
-_WRITE_KEY: Final = next(link.key for kind in catalog.kinds() for link in kind.chardevs if link.writes)
-_SOME_KEYS: Final = f"{_READ_KEY}, {_WRITE_KEY}"
+_FRAME_KEYS: Final = [link for kind in catalog.kinds() for link in kind.chardevs if not link.text]
+_READ_KEYS: Final = ", ".join(dict.fromkeys(link.key for link in _FRAME_KEYS if link.reads))
+_WRITE_KEYS: Final = ", ".join(dict.fromkeys(link.key for link in _FRAME_KEYS if link.writes))
 _CHAIN_KEYS: Final = {f.name for f in fields(Filter)} | set(VARIANT_KEYS.values())
 
 
@@ -172,8 +170,8 @@ class Checker:
             if isinstance(chardev, RingChardev):
                 self._ring(name, ends, used=used)
             elif not ends.readers and not ends.writers and used and self._unhinted(name):
-                found = "a chardev that nobody uses"
-                self.note(f"{CHARDEV}.{name}", found, f"an object with it as {_SOME_KEYS} ..., or no such table")
+                found, keys = "a chardev that nobody uses", ", ".join(sorted(_CHARDEV_KEYS))
+                self.note(f"{CHARDEV}.{name}", found, f"an object with it as one of {keys}, or no such table")
 
     def _unhinted(self, name: str) -> bool:
         """Whether no mistake names this chardev already: with its own table, or with an id meant to be this one."""
@@ -191,19 +189,19 @@ class Checker:
 
     def _ring(self, name: str, ends: wiring.Users, *, used: bool) -> None:
         path = f"{CHARDEV}.{name}"
-        talk = next((use.key.rpartition(".")[2] for use in ends.readers if use.text), "")
+        talk = next((use.key.rpartition(".")[2] for use in (*ends.readers, *ends.writers) if use.text), "")
         if talk:
-            self.note(f"{path}.backend", '"ring"', f'"socket": {talk} speaks with the COLO frame, outside the pipeline')
+            self.note(f"{path}.backend", '"ring"', f'"socket": {talk} is for text to a peer outside')
         elif not used or not self._unhinted(name):
             return
         elif not ends.readers and not ends.writers:
             self.note(path, "a chardev that nobody uses", "one object that writes it and one that reads it")
         elif not ends.readers and len(ends.writers) == 1:  # with more, it is said what is wrong
-            self.note(
-                path, f"a ring that only {ends.writers[0].key} writes", f"an object that reads it ({_READ_KEY} ...)"
-            )
+            found = f"a ring that only {ends.writers[0].key} writes"
+            self.note(path, found, f"an object that reads it ({_READ_KEYS})")
         elif not ends.writers and len(ends.readers) == 1:
-            self.note(path, f"a ring that only {ends.readers[0].key} reads", f"an object that writes it ({_WRITE_KEY})")
+            found = f"a ring that only {ends.readers[0].key} reads"
+            self.note(path, found, f"an object that writes it ({_WRITE_KEYS})")
 
     # --- the rest -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import shlex
 import socket
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,7 +151,7 @@ def folders_to_try() -> list[str]:
     return list(dict.fromkeys([default_runtime_dir(), "/run/colo", f"/tmp/colo-{os.getuid()}"]))
 
 
-def table(rows: list[list[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of words in columns, the first of them the heads."""
     return "\n".join(columns(rows[1:], heads=rows[0]))
 
@@ -263,7 +264,7 @@ def _text(given: argparse.Namespace, reply: dict[str, Any]) -> str:
     for _, annex in catalog.annexes():
         if given.command == annex.table:
             shown = client(annex).listed(given, reply)
-            return shown if isinstance(shown, str) else "\n".join(columns(shown[1:], heads=shown[0]))
+            return shown if isinstance(shown, str) else table(shown)
     return str(reply.get("text", "done"))
 
 

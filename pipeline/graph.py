@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,7 @@ class Graph:
 def plan(config: Config) -> Graph:
     """The graph of a config that `pipeline.config` gave.
 
-    Raises `ConfigError` where a capture cannot be read as one: how many flows it has decides how much memory its stage
-    needs.
+    Raises `ConfigError` where a finite input cannot be read: what is in it decides how much memory its stage needs.
     """
     edges = wiring.edges(config)
     start_ns = _start_ns(config)
@@ -118,14 +117,9 @@ def plan(config: Config) -> Graph:
     )
 
 
-def kind_words(stage: StageNode) -> int:
-    """Length in words of a stage's segment, as its kind said when the plan was made."""
-    return stage.words
-
-
-def shm_bytes(graph: Graph, words: Callable[[StageNode], int] = kind_words) -> int:
+def shm_bytes(graph: Graph) -> int:
     """Bytes of shared memory that a plan takes: each ring with its header page, each stage's segment, whole pages."""
-    sizes = [PAGE + ring.size for ring in graph.rings] + [8 * words(stage) for stage in graph.stages]
+    sizes = [PAGE + ring.size for ring in graph.rings] + [8 * stage.words for stage in graph.stages]
     return sum(-(-size // PAGE) * PAGE for size in sizes)
 
 
@@ -147,7 +141,7 @@ def _start_ns(config: Config) -> int:
 
 
 def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[StageNode]:
-    """A node for each stage, in the order of definition: chardevs, netdevs, filters, compares."""
+    """A node for each stage, in the order of `pipeline.tables.Config.tables`."""
     outputs: dict[str, dict[str, str]] = {name: {} for name in config.stage_ids()}
     inputs: dict[str, dict[str, str]] = {name: {} for name in config.stage_ids()}
     framing: dict[str, Edge] = {}
@@ -162,7 +156,7 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
         netdev, side = _netdev_of(config, path, table)
         secondary = netdev in secondaries
         gated = secondary and side == SIDES[0] and config.netdevs[netdev].before_failover == "drop"
-        derived = Derived(edge.vnet, edge.text, side, config.runtime, start_ns, secondary, gated)
+        derived = Derived(edge.vnet, edge.text, config.runtime, start_ns, secondary, gated)
         params = kind.params(table, derived)
         # The kind's own order of ports, so that equal plans print and digest alike.
         ins = {port: inputs[name].pop(port) for port in kind.inputs if port in inputs[name]}

@@ -82,7 +82,6 @@ class Runner:
         self._words = [stage.arena.bytes.cast("q") for stage in self.stages]
         self._pairs = list(zip(self.stages, self._words, strict=True))
         self._deadlines = [stage.next_deadline for stage in self.stages if hasattr(stage, "next_deadline")]
-        self._draining = [False] * len(self.stages)
         self._ready = [False] * len(self.stages)
         self._finished = [0] * len(self.stages)
         watch.watch(bell.fd, select.EPOLLIN, self._hear)
@@ -170,9 +169,6 @@ class Runner:
             if words[layout.LIFE_FINISHED] != self._finished[i]:
                 self._finished[i] = words[layout.LIFE_FINISHED]
                 self._tell()
-            if words[layout.CMD_DRAIN] and not self._draining[i]:
-                stage.on_event("drain")
-            self._draining[i] = bool(words[layout.CMD_DRAIN])
             asked += words[layout.CMD_STOP] == epoch
         return LEFT if asked == len(self.stages) else None
 

@@ -79,7 +79,7 @@ class Looker:
             stage: {name: (value - before[stage][name]) / seconds if seconds else 0.0 for name, value in own.items()}
             for stage, own in counters.items()
         }
-        stages = [self._stage(node, new, old, seconds) for node in self._graph.stages]
+        stages = [self._stage(node, counters[node.id], new, old, seconds) for node in self._graph.stages]
         losses = {stage: kind.losses for stage, kind in self._kinds.items()}
         reasons = health.reasons(state, stages, rates, losses)
         return {
@@ -95,7 +95,9 @@ class Looker:
             "rates": rates,
         }
 
-    def _stage(self, node: StageNode, new: Sample, old: Sample, seconds: float) -> dict[str, Any]:
+    def _stage(
+        self, node: StageNode, counters: Mapping[str, int], new: Sample, old: Sample, seconds: float
+    ) -> dict[str, Any]:
         child, w = self._children[node.process], self._segments.stages[node.id].w
         spent = new.cpu.get(child.pid, 0.0)
         up = child.up and child.pid != 0
@@ -104,8 +106,7 @@ class Looker:
         window = seconds if child.pid in old.cpu and seconds else since
         cpu = 100 * (spent - (old.cpu.get(child.pid, 0.0) if seconds else 0.0)) / window if up and window > 0 else 0.0
         busy = (new.life[node.id][0] - old.life[node.id][0]) / 1e7 / seconds if seconds else 0.0
-        own = {c.name: new.counters[node.id][i] for i, c in enumerate(node.kind.all_counters) if c is not None}
-        shown = node.kind.shows(own)
+        shown = node.kind.shows(counters)
         return {
             "id": node.id,
             "type": node.type,

@@ -1,8 +1,8 @@
 """The summary at the end of a run: tables that add up, or the equation that does not.
 
-Three kinds of equations are checked: what the producer of each ring put in is what its consumer took (and what is still
-inside); the laws of each kind of stage (`Kind.balances`); and, made of those, the compare's conservation law.  The text
-depends on the frames alone: no times, no pids; after a run with kills only the restarts differ.
+Two kinds of equations are checked: what the producer of each ring put in is what its consumer took (and what is still
+inside); and the laws of each kind of stage (`Kind.balances`).  The text depends on the frames alone: no times, no pids;
+after a run with kills only the restarts differ.
 """
 
 from __future__ import annotations

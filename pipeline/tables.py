@@ -193,7 +193,7 @@ class Config:
         return found
 
     def stage_ids(self) -> list[str]:
-        """The ids of all stages: filters, compares, socket chardevs, both sides of each netdev."""
+        """The ids of all stages, in the order of `tables`."""
         return [stage_id(path) for path in self.tables()]
 
 

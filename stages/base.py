@@ -1,4 +1,4 @@
-"""What every stage has: attachment to its segments, one kernel call a duty cycle, and eight hooks.
+"""What every stage has: attachment to its segments, one kernel call a duty cycle, and seven hooks.
 
 A shell is cold code around kernels: it opens sockets and files, reacts to events and reads options.  `do_work` makes
 one compiled call a burst and looks at no packet.
@@ -59,15 +59,11 @@ class Context:
     attach: Callable[[str], segment.Segment] = segment.Segment.attach
 
 
-def _no_burst(*_: object) -> int:
-    raise NotImplementedError("a kind names its burst, or its shell overrides do_work")
-
-
 class Stage:
     """One stage in a process.  A kind with a shell of its own subclasses it and overrides hooks.
 
-    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_event`, `on_close`; and, of a stage that
-    time alone gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
+    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_close`; and, of a stage that time alone
+    gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
     """
 
     extra = 0
@@ -76,7 +72,8 @@ class Stage:
         self.spec, self.context, self.log = spec, context, context.log
         self.kind, self.params = catalog.kind(spec.kind), spec.params
         self.kernel: ModuleType = import_module(self.kind.kernels[0])
-        self._burst: Callable[..., int] = getattr(self.kernel, self.kind.burst) if self.kind.burst else _no_burst
+        if self.kind.burst:
+            self._burst: Callable[..., int] = getattr(self.kernel, self.kind.burst)
         self._segments: list[segment.Segment] = []
         self._attach()
 
@@ -146,11 +143,8 @@ class Stage:
         return True
 
     def do_work(self, now: int) -> int:
-        """One duty cycle: one burst; the kernel's ``work | bells << 32``."""
+        """One duty cycle: the kind's burst; the kernel's ``work | bells << 32``."""
         return int(self._burst(self.u8, self.w, now))
-
-    def on_event(self, event: str) -> None:
-        """A command of the supervisor: ``drain``."""
 
     def on_close(self) -> None:
         """Flush and close what `on_start` opened."""

@@ -33,6 +33,9 @@ SEND: Final = "send"
 RECEIVE: Final = "receive"
 """The ports of an endpoint: frames for the outside go in at the first, frames from there come out at the second."""
 
+STAGE: Final = "stages.base:Stage"
+"""The shell of a stage that needs none of its own: a duty cycle is the kind's burst."""
+
 FRAMING_KEY: Final = "vnet_hdr_support"
 """The key of a table that says whether frames on all chardevs that it names carry a virtio-net header's length."""
 
@@ -91,15 +94,14 @@ class Claim(NamedTuple):
 class Derived(NamedTuple):
     """What a stage's parameters need beside its own table.
 
-    ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``side``: of a netdev, ``runtime``: start of
-    the paths of files that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs.
-    ``secondary``: its netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's
-    network, to which nothing may go before a failover was announced.
+    ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``runtime``: start of the paths of files
+    that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs. ``secondary``: its
+    netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's network, to which
+    nothing may go before a failover was announced.
     """
 
     vnet: bool
     text: bool
-    side: str
     runtime: str
     start_ns: int
     secondary: bool = False
@@ -237,8 +239,8 @@ class Kind:
     is what stands there where the config says nothing.
 
     ``kernels`` are the modules that the fork server warms; ``burst`` is the function of the first that a duty cycle
-    calls, where ``shell`` (``module:Class``) is no class of its own.  The place of a port in ``inputs`` or ``outputs``
-    is its index in the kernels.
+    calls, empty: ``shell`` (``module:Class``) has a ``do_work`` of its own.  The place of a port in ``inputs`` or
+    ``outputs`` is its index in the kernels.
 
     ``chardevs``: the keys that name them.  ``ways``: from which input a frame can reach which output.  ``connects``: it
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
@@ -277,7 +279,7 @@ class Kind:
     outputs: tuple[str, ...]
     variant: str = ""
     default: bool = False
-    shell: str = "stages.base:Stage"
+    shell: str = STAGE
     burst: str = ""
     counters: tuple[Counter, ...] = ()
     balances: tuple[Balance, ...] = ()
@@ -325,6 +327,8 @@ class Kind:
     def _mistaken(self) -> Iterable[str]:
         if self.endpoint and (self.inputs, self.outputs) != ((SEND,), (RECEIVE,)):
             yield f"an endpoint has the ports {SEND} and {RECEIVE}"
+        if not self.burst and self.shell == STAGE:
+            yield "no burst, and no shell of its own whose do_work does without"
         if self.table == FILTER and not {"tx_in", "rx_in"} <= set(self.inputs):
             yield "a filter has the inputs tx_in and rx_in"
         if self.table == FILTER and not {"tx_out", "rx_out"} <= set(self.outputs):

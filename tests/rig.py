@@ -30,7 +30,7 @@ def defaults(kind: Kind, vnet: bool) -> dict[str, Any]:
     """The parameters of a stage whose table says no more than it must, as `stages.kind.Kind.params` gives them."""
     keys = [f for f in dataclasses.fields(kind.config) if not f.metadata["required"]]
     found = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in keys}
-    found |= kind.derive(kind.config(), Derived(vnet, False, "network", "/nowhere", 0))
+    found |= kind.derive(kind.config(), Derived(vnet, False, "/nowhere", 0))
     # A rig writes no files that its test did not ask for.
     return found | ({"divergences": ""} if "divergences" in found else {})
 

@@ -1,9 +1,9 @@
 """Who imports whom, as a house: ``python -m tools.structure [FOLDER] [--modules] [--arrows]``.
 
-A *room* is a folder with all that lies in it; modules beside the folders are one room, called by the package's name
-(``--modules``: each module is a room).  An *arrow* is an import from one room of another, a *floor* how many rooms
-stand below a room at most.  Arrows lead downwards; rooms that import each other in a circle
-share a floor, and are named.  Imports are read as text, wherever in a file they stand; nothing is run.
+A *room* is a folder with all that lies in it but ``__init__.py``; modules beside the folders are one room, called by
+the package's name (``--modules``: each module is a room).  An *arrow* is an import from one room of another, a *floor*
+how many rooms stand below a room at most.  Arrows lead downwards; rooms that import each other in a circle share a
+floor, and are named.  Imports are read as text, wherever in a file they stand; nothing is run.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arrows", action="store_true", help="name the rooms that each imports")
     given = parser.parse_args(arguments)
     folder = (ROOT / given.folder).resolve()
-    if not folder.is_dir() or ROOT not in folder.parents:
+    if ROOT not in folder.parents or not any(folder.rglob("*.py")):
         complain(f"{given.folder}: found no folder; expected a package of this repository, such as stages")
         return 2
     lines = report(build(folder, modules=given.modules), arrows=given.arrows)

@@ -1,6 +1,6 @@
-"""What went through one side of a netdev, both ways, as a capture: for any endpoint.
+"""What went through a stage, both ways, as a capture.
 
-An endpoint asks for `BYTES` in `Stage.extra_bytes`, makes a `Recorder` in ``on_start``, and calls `Recorder.span` with
+A stage asks for `BYTES` in `Stage.extra_bytes`, makes a `Recorder` in ``on_start``, and calls `Recorder.span` with
 ring positions and then `Recorder.flush`: for frames that came from outside after they are in the ring, for frames that
 left before the ring's head moves on.  No Python sees a frame; the file gets one write a burst.
 """

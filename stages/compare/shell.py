@@ -47,10 +47,10 @@ class Compare(Stage):
             options.STORM_NS: self._ns("storm_interval_ms"),
         }
         queue = at["queues"]
-        for group in range(6):
-            length = memory.queue_words(memory.slots(p)[group % 3])
-            words[options.QUEUES + group] = queue
-            words[options.MASKS + group] = length - 1
+        for g in range(options.QUEUE_COUNT):
+            length = memory.queue_words(memory.slots(p)[g % 3])
+            words[options.QUEUES + g] = queue
+            words[options.MASKS + g] = length - 1
             queue += length
         return words
 
@@ -75,16 +75,16 @@ class Compare(Stage):
         at = memory.places(self.params, self.kind.tables_at)
         place, number = at["bytes"] * 8, 0
         row = layout.ROWS + layout.ROW_SCALARS  # nothing was committed yet: row A is the true one
-        for group in range(6):
-            count, size = counts[group % 3], memory.CLASS_BYTES[group % 3]
+        for g in range(options.QUEUE_COUNT):
+            count, size = counts[g % 3], memory.CLASS_BYTES[g % 3]
             numbers = np.arange(number, number + count)
             rows = at["slots"] + numbers * slots.WORDS
             w[rows + slots.BYTES] = place + (numbers - number) * size
-            w[rows + slots.QUEUE] = group
-            queue = words[options.QUEUES + group]
+            w[rows + slots.QUEUE] = g
+            queue = words[options.QUEUES + g]
             w[queue : queue + count] = numbers
-            w[row + scalars.QUEUE_HEAD + group] = 0
-            w[row + scalars.QUEUE_TAIL + group] = count
+            w[row + scalars.QUEUE_HEAD + g] = 0
+            w[row + scalars.QUEUE_TAIL + g] = count
             place += count * size
             number += count
         capacity = int(self.params["max_connections"])

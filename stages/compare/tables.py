@@ -25,15 +25,13 @@ from stages.compare.layout import (
 )
 from stages.kind import options_table, scalars_table
 from stages.packets import tables
-from stages.packets.layout import parsed, rows, tcp, transports
+from stages.packets.layout import tcp, transports
 
 SIDES: Final = ("primary", "secondary")
 QUEUES: Final = tuple(f"{side}_{size}" for side in SIDES for size in memory.CLASS_BYTES)
 _BY_SIDE: Final = dict.fromkeys(("oldest", "newest", "links"), SIDES)
 _BY_LIST: Final = dict.fromkeys(("head", "count", "tail"), conns.LIST_NAMES)
 _BY_QUEUE: Final = dict.fromkeys(("queue_head", "queue_tail"), QUEUES)
-
-_FLUSHES: Final = ("no", "checkpoint", "secondary lost")  # scalars.FLUSH_..
 
 _RULE_NUMBER = Words("supervisor")
 _RULE_NUMBER.word("number", "number + 1 of a rule")
@@ -53,7 +51,7 @@ def _if_there(option: int, rows: int) -> Callable[[Any], int]:
 
 # --- words that have another meaning for fragments ----------------------------------------------------------------
 def _of_fragments(w: Any, row: Sequence[int]) -> bool:
-    return row[rows.KEY + parsed.PORTS - parsed.KEY] & conns.KEY_FRAGMENTS != 0
+    return row[conns.TRANSPORT] == transports.FRAGMENT
 
 
 def _of_connection(w: Any, row: Sequence[int]) -> bool:
@@ -62,7 +60,11 @@ def _of_connection(w: Any, row: Sequence[int]) -> bool:
 
 def _fragment(w: Any, slot: Sequence[int]) -> bool:
     c = slot[slots.CONN]
-    return 0 < c < len(w) - conns.WORDS and _of_fragments(w, w[c : c + rows.HEADER].tolist())
+    return 0 < c < len(w) - conns.WORDS and int(w[c + conns.TRANSPORT]) == transports.FRAGMENT
+
+
+def _first_fragment(w: Any, slot: Sequence[int]) -> bool:
+    return _fragment(w, slot) and slot[slots.PARTS] != 0
 
 
 def _segment(w: Any, slot: Sequence[int]) -> bool:
@@ -78,7 +80,8 @@ _FRAGMENT_ROWS: Final = {
     **dict.fromkeys(("primary_isn", "secondary_isn", "primary_max_ack", "secondary_max_ack"), _of_connection),
 }
 _FRAGMENT_SLOTS: Final = {
-    **dict.fromkeys(("ident", "place", "here", "whole", "last"), _fragment),
+    **dict.fromkeys(("ident", "place"), _fragment),
+    **dict.fromkeys(("here", "whole", "last"), _first_fragment),
     **dict.fromkeys(("seq", "end", "ack", "flags", "life"), _segment),
     "transport": _put_together,
 }
@@ -101,14 +104,6 @@ def _queue_entries(w: Any, g: int) -> range:
     return range(head, min(_scalar(w, scalars.QUEUE_TAIL + g), head + _mask(w, g) + 1))
 
 
-def _held(w: Any) -> list[int]:
-    """Slots that are in no free queue."""
-    free = {
-        int(w[int(w[options.QUEUES + g]) + (i & _mask(w, g))]) for g in range(len(QUEUES)) for i in _queue_entries(w, g)
-    }
-    return [n for n in range(_slot_count(w)) if n not in free]
-
-
 def _queue_start(w: Any, g: int) -> int:
     return int(w[options.QUEUES + g]) - int(w[options.QUEUES])
 
@@ -122,6 +117,12 @@ def _free_entries(w: Any) -> Iterator[int]:
     for g in range(len(QUEUES)):
         for i in _queue_entries(w, g):
             yield _queue_start(w, g) + (i & _mask(w, g))
+
+
+def _held(w: Any) -> list[int]:
+    """Slots that are in no free queue."""
+    free = {int(w[int(w[options.QUEUES]) + entry]) for entry in _free_entries(w)}
+    return [n for n in range(_slot_count(w)) if n not in free]
 
 
 def _queue_of(w: Any, entry: int) -> str:
@@ -200,7 +201,7 @@ def _items(lists: tuple[str, ...], words: int) -> Callable[[Any], dict[int, str]
 
     def found(w: Any) -> dict[int, str]:
         items: dict[int, str] = {}
-        for number, r in _records(w) if w[options.RULES] else ():
+        for number, r in _records(w):
             for field in (field for field in rules.RULE_FIELDS if field.name in lists):
                 first = int(w[r + field.offset + rules.LIST_FIRST])
                 count = min(int(w[r + field.offset + rules.LIST_COUNT]), rules.ITEM_WORDS)
@@ -214,7 +215,7 @@ def _items(lists: tuple[str, ...], words: int) -> Callable[[Any], dict[int, str]
 def _automata(w: Any) -> dict[int, str]:
     """Automata: where in the copy each begins, and whose it is."""
     found: dict[int, str] = {}
-    for number, r in _records(w) if w[options.RULES] else ():
+    for number, r in _records(w):
         if w[r + rules.RULE_STATES]:
             at = int(w[r + rules.RULE_AUTOMATON]) // 8
             found[at] = f"{found[at]}, {_rule_name(w, number)}" if at in found else _rule_name(w, number)
@@ -266,7 +267,7 @@ TABLES: Final = (
     ),
     scalars_table(
         scalars.FIELDS,
-        names={"arming": arming.NAMES, "reply": scalars.REPLY_NAMES, "flushing": _FLUSHES},
+        names={"arming": arming.NAMES, "reply": scalars.REPLY_NAMES, "flushing": scalars.FLUSH_NAMES},
         parts=_BY_SIDE | _BY_QUEUE,
     ),
     options_table(options.FIELDS, names={"stuck": SIDES}, parts=dict.fromkeys(("queues", "masks", "recycled"), QUEUES)),

@@ -25,7 +25,7 @@ class Device(Stage):
 
     @property
     def memory(self) -> int:
-        """Word at which the private memory starts (X_... of the layout)."""
+        """Word at which the private memory starts (`stages.device.layout.memory`)."""
         return self.extra
 
     @property

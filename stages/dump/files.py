@@ -19,8 +19,8 @@ class Files:
 
     def __init__(self, path: str, keep: int) -> None:
         self.path, self._keep = path, keep
-        root, _, ending = os.path.basename(path).rpartition(".")
-        self._folder, self._root, self._ending = os.path.dirname(path), root or ending, f".{ending}" if root else ""
+        self._folder, name = os.path.split(path)
+        self._root, self._ending = os.path.splitext(name)
         self._form = re.compile(rf"{re.escape(self._root)}\.([1-9][0-9]*){re.escape(self._ending)}")
 
     def beginning(self, stage: str, run: int, serial: int) -> bytes:

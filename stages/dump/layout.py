@@ -16,7 +16,7 @@ UNRECORDED: Final = _OWN.counter("unrecorded", "packets that went into none, bec
 PASSED_OFF: Final = _OWN.counter("passed_off", "packets passed while the status was off")
 COUNTERS: Final = _OWN.listed
 
-_SCALARS = Words("kernels")
+_SCALARS = Words("worker")
 LENGTH: Final = _SCALARS.word("length", "bytes of the present file that count")
 SERIAL: Final = _SCALARS.word("serial", "which file of this run it is, from 1; 0: none was committed")
 SCALARS: Final = _SCALARS.fields

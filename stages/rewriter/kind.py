@@ -58,6 +58,7 @@ KIND: Final = Kind(
     config=Rewriter,
     shell="stages.rewriter.shell:Rewriter",
     kernels=("stages.rewriter.kernels.burst",),
+    burst="rewriter_burst",
     inputs=("tx_in", "rx_in"),
     outputs=("tx_out", "rx_out"),
     counters=counters.COUNTERS,

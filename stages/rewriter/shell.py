@@ -17,7 +17,3 @@ class Rewriter(Stage):
         if self.w[tables.TABLE_AT + table.CAPACITY] == 0:
             rows = int(self.params["max_connections"])
             format_table(self.w, tables.TABLE_AT, rows, table.buckets(rows), conns.WORDS)
-
-    def do_work(self, now: int) -> int:
-        """One burst of each direction."""
-        return int(self.kernel.rewriter_burst(self.u8, self.w, now))

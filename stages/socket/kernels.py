@@ -92,7 +92,7 @@ def move_bytes(u8, w, row):
 
 @kernel
 def link_cycle(u8, w, now):
-    """One duty cycle of a connection: one recv, one send, one commit; ``work | bells << 32 | flags << FLAG_SHIFT``."""
+    """One duty cycle of a connection: one recv, one send, one commit; ``work | bells << 32 | flags << SHIFT``."""
     w[layout.BLOCKED] = 0
     row = true_row(w)
     flags, stop, head, taken, given, dropped, result = 0, 0, 0, 0, 0, 0, 0

@@ -58,7 +58,7 @@ def _mistakes(table: Stream, path: str, clean: bool) -> Iterable[Mistake]:
 
 def _claims(table: Stream, path: str) -> Iterable[Claim]:
     if table.server and _has_address(table):
-        at = table.path or f"{table.host}:{table.port}"
+        at = _at(table.host, table.port, table.path)
         what = ("server", table.host, table.port, table.path)
         yield Claim(what, path, f"a second server at {at}", "an address of its own; {taken} listens there")
 

@@ -96,18 +96,6 @@ def test_it_is_ready_when_its_stage_is_and_says_so_once(rig: Rig, watch: Watch):
     release(made)
 
 
-def test_drain_is_an_edge(rig: Rig, watch: Watch):
-    """The stage hears of a drain once, and again only after it was taken back."""
-    heard: list[str] = []
-    rig.stage.on_event = heard.append  # type: ignore[method-assign]
-    made = runner(rig, watch)
-    for value in (0, 1, 1, 0, 1):
-        rig.command(layout.CMD_DRAIN, value)
-        made.chores(1)
-    assert heard == ["drain", "drain"]
-    release(made)
-
-
 def test_a_stop_for_another_epoch_is_not_for_us(rig: Rig, watch: Watch):
     """CMD_STOP names the epoch that has to leave: a word left from before a crash stops nobody."""
     made = runner(rig, watch)

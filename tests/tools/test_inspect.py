@@ -296,7 +296,7 @@ def test_what_rules_are_made_of(compare: tuple[Rig, str], inspect: Any) -> None:
 
 def test_a_row_of_fragments_has_words_of_its_own(inspect: Any) -> None:
     """What is a sequence number elsewhere is not shown as one there, nor the other way round."""
-    pieces = fragments("10.0.0.2", "10.0.0.1", P_UDP, udp("10.0.0.2", "10.0.0.1", 53, 4000, bytes(3000)), 1400)[:1]
+    pieces = fragments("10.0.0.2", "10.0.0.1", P_UDP, udp("10.0.0.2", "10.0.0.1", 53, 4000, bytes(3000)), 1400)[:2]
     with Rig("colo-compare", PARAMS) as rig, placed(rig) as name:
         rig.run(now=1)
         rig.feed("primary_in", *pieces)
@@ -306,8 +306,14 @@ def test_a_row_of_fragments_has_words_of_its_own(inspect: Any) -> None:
         assert row["shown"]["primary_isn"] == "" and row["shown"]["given_up"] != ""
         text = inspect(name, "it", "connections", "0")[1]
         assert "given_up_at" in text and "primary_isn" not in text
-        slot = json.loads(inspect(name, "it", "slots", "--json")[1])["rows"][0]
-        assert slot["shown"]["seq"] == "" and slot["shown"].get("ident") != ""
+        listed = json.loads(inspect(name, "it", "slots", "--json")[1])["rows"]
+        slots = [json.loads(inspect(name, "it", "slots", str(row["row"]), "--json")[1]) for row in listed]
+        first, second = sorted(slots, key=lambda slot: slot["fields"]["place"])
+        # Words that mean nothing in a row are shown as nothing.
+        assert all(slot["shown"]["seq"] == slot["shown"]["ack"] == "" for slot in slots)
+        assert all(slot["shown"].get("ident") != "" and slot["shown"].get("place") != "" for slot in slots)
+        assert [first["fields"][name] for name in ("place", "here", "whole")] == [1, 2800, -1]
+        assert [second["shown"][name] for name in ("here", "whole", "last")] == ["", "", ""]
 
 
 def test_keys_have_their_vlans(inspect: Any) -> None:

@@ -66,7 +66,7 @@ def test_the_report(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", ["unknown", "..", ".", "/"])
+@pytest.mark.parametrize("folder", ["unknown", "docs", "..", ".", "/"])
 def test_a_folder_that_is_no_package_of_this_repository(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One clear line, status 2."""
     assert structure.main([folder]) == 2

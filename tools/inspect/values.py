@@ -90,7 +90,8 @@ class Shower:
         if whole := self._whole(table, field, words):
             return whole
         if field.size == 1:
-            return self.one(table, field, words[0]).replace(",", ", " if field.unit == "flags" else ",")
+            shown = self.one(table, field, words[0])
+            return shown.replace(",", ", ") if field.unit == "flags" else shown
         parts = table.parts.get(field.name, ())
         said = [(parts[i] if i < len(parts) else str(i), word) for i, word in enumerate(words)]
         kept = [f"{name} {self.one(table, field, word)}" for name, word in said if word or name in parts]

@@ -14,7 +14,7 @@ from stages.packets.layout import parsed, rows
 def write_event(u8, w, row, c, reason, position, now):
     """Start a record for the shell to log; its word index.  ``c`` is a connection's row, or 0."""
     n = w[scalar(row, scalars.EVENTS)]
-    # Written plainly: the record becomes visible when scalars.EVENTS commits; a reader that is EVENTS behind says so.
+    # Written plainly: the record becomes visible when scalars.EVENTS commits; a reader that is so far behind says so.
     e = w[options.EVENTS] + (n % events.COUNT) * events.WORDS
     for i in range(events.WORDS):
         w[e + i] = 0

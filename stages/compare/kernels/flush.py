@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be32
 from ring.hot import hot
-from ring.kernels.frames import index, prefix
+from ring.kernels.frames import copied_size, frame_at, index
 from ring.kernels.ledger import blocked, count, put, room, scalar, undo_left
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.fragments import remember_group
@@ -60,14 +59,13 @@ def _settle_input(u8, w, row, side, now):
             return False
         position = w[row + layout.ROW_HEADS + side]
         at = index(w, r, position)
-        lead, nbytes = prefix(w, r), be32(u8, at)
+        frame, length = frame_at(u8, w, r, at)
         if side == 0:
-            if room(w, row, ports.OUTDEV) < prefix(w, w[layout.OUTPUTS + ports.OUTDEV]) + nbytes:
+            if room(w, row, ports.OUTDEV) < copied_size(u8, w, r, position, w[layout.OUTPUTS + ports.OUTDEV]):
                 blocked(w, ports.OUTDEV)
                 return False
-            vnet = be32(u8, at + 4) if lead == 8 else 0
-            s, frame = w[options.SCRATCH], at + lead + vnet
-            transport = parse(u8, w, frame, nbytes - vnet, s)
+            s = w[options.SCRATCH]
+            transport = parse(u8, w, frame, length, s)
             never = transport == transports.OTHER or (
                 transport == transports.ICMP and finds_neighbours(u8, w, s, frame)
             )
@@ -79,6 +77,6 @@ def _settle_input(u8, w, row, side, now):
             count(w, row, counters.RELEASED_UNCOMPARED if never else counters.RELEASED_AT_CHECKPOINT, 1)
         else:
             count(w, row, counters.DROPPED_AT_CHECKPOINT, 1)
-        w[row + layout.ROW_HEADS + side] = position + lead + nbytes
+        w[row + layout.ROW_HEADS + side] = position + frame + length - at
         count(w, row, side, 1)
     return True

@@ -158,7 +158,7 @@ def _joined(u8, w, n, s):
 
 
 @hot
-def _store(u8, w, row, side, s, now):
+def _store(u8, w, row, c, side, s, now):
     m = store_packet(u8, w, row, side, s, now)
     if m < 0:
         w[options.STUCK] |= 1 << side
@@ -166,6 +166,7 @@ def _store(u8, w, row, side, s, now):
     x = slot(w, m)
     w[x + slots.IDENT] = w[s + parsed.IP_ID]
     w[x + slots.PLACE] = w[s + parsed.FRAG]
+    w[x + slots.CONN] = c
     return m
 
 
@@ -176,7 +177,7 @@ def _begin(u8, w, row, c, side, s, now):
     if w[c + conns.COUNT + which] >= w[options.MAX_QUEUE]:
         w[options.STUCK] |= 1 << side
         return False
-    m = _store(u8, w, row, side, s, now)
+    m = _store(u8, w, row, c, side, s, now)
     if m < 0:
         return False
     x = slot(w, m)
@@ -191,10 +192,10 @@ def _begin(u8, w, row, c, side, s, now):
 @hot
 def _append(u8, w, row, side, n, s, here, now):
     """Add the fragment at ``s`` to group ``n``, of which ``here`` bytes are then there."""
-    m = _store(u8, w, row, side, s, now)
+    x = slot(w, n)
+    m = _store(u8, w, row, w[x + slots.CONN], side, s, now)
     if m < 0:
         return False
-    x = slot(w, n)
     put(w, slot(w, w[x + slots.LAST] - 1) + slots.SIBLING, m + 1)
     put(w, x + slots.LAST, m + 1)
     put(w, x + slots.HERE, here)
@@ -209,7 +210,7 @@ def _append(u8, w, row, side, n, s, here, now):
 def _complete(u8, w, row, side, n, s, now):
     """The last missing fragment of group ``n``: compare the datagram."""
     b = s + parsed.SCRATCH
-    m = _store(u8, w, row, side, s, now)
+    m = _store(u8, w, row, w[slot(w, n) + slots.CONN], side, s, now)
     if m < 0:
         return False
     whole = put_together(u8, w, row, side, n, m, _end(w, n, s), b, now)

@@ -2,8 +2,8 @@
 
 A connection is classified at its first packet and again once the set of rules has changed: `stale` is one comparison,
 the rest is rare.  A mask is an automaton whose table says of every byte whether it is masked; it runs over both sides,
-and a difference is forgiven where both say so.  `stages.compare.rules.rule_set` makes
-it, `stages.compare.layout.rules` says where it lies.
+and a difference is forgiven where both say so.  `stages.compare.rules.rule_set` makes it, `stages.compare.layout.rules`
+says where it lies.
 """
 
 from __future__ import annotations

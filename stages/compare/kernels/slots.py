@@ -84,14 +84,14 @@ def _enqueue(w, row, g, n):
 @hot
 def start_recycling(w):
     """At the start of a burst: empty the stacks, on which an unfinished burst may have left something."""
-    for g in range(6):
+    for g in range(options.QUEUE_COUNT):
         w[options.RECYCLED + g] = 0
 
 
 @hot
 def finish_recycling(w, row):
     """Before the commit: slots taken and given back in this burst return to their queues."""
-    for g in range(6):
+    for g in range(options.QUEUE_COUNT):
         while w[options.RECYCLED + g] > 0:
             _enqueue(w, row, g, _unstack(w, g))
 

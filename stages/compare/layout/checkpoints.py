@@ -15,9 +15,7 @@ DIVERGED: Final = _CHECKPOINTS.word("diverged", "monotonic ns of the last differ
 MISSED: Final = _CHECKPOINTS.word(
     "missed", "1: the primary said something to clients while no secondary was in step", "bool"
 )
-REPORTED: Final = _CHECKPOINTS.word(
-    "reported", "scalars.GENERATION + 1 in which a timeout was reported that waits for a request"
-)
+REPORTED: Final = _CHECKPOINTS.word("reported", "scalars.GENERATION + 1 in which a timeout was last reported, 0: never")
 ASKED_AT: Final = _CHECKPOINTS.word(
     "asked_at", "by side: position up to which its input was filled when the checkpoint was asked for", size=2
 )

@@ -15,7 +15,7 @@ PRIMARY_MAX_ACK: Final = _ROW.word("primary_max_ack", "the most that the primary
 SECONDARY_MAX_ACK: Final = _ROW.word("secondary_max_ack", "the most that the secondary has acknowledged", "seq")
 LIFE: Final = _ROW.word("life", "which of the connection's lives is compared: a SYN with a new number begins one")
 SECONDARY_LIFE: Final = _ROW.word("secondary_life", "the life that the secondary's packets belong to now")
-GENERATION: Final = _ROW.word("generation", "scalars.GENERATION that the row was brought up to date for")
+GENERATION: Final = _ROW.word("generation", "scalars.GENERATION that the row was brought up to date for, -1: none")
 RULE: Final = _ROW.word("rule", "tag of the rule that its packets fall under, see `rules`; 0: none")
 RULES_SEEN: Final = _ROW.word("rules_seen", "scalars.RULES_SEEN + 1 when that rule was looked for; 0: never")
 PRIMARY_ISN: Final = _ROW.word("primary_isn", "number of the primary's SYN", "seq")
@@ -67,7 +67,11 @@ CF_S_ACK: Final = _FLAG.bit("S_ACK", "`secondary_max_ack` is known")
 CF_P_ACK: Final = _FLAG.bit("P_ACK", "`primary_max_ack` is known")
 CF_P_RST: Final = _FLAG.bit("P_RST", "the primary has reset it")
 CF_S_RST: Final = _FLAG.bit("S_RST", "the secondary has reset it")
-CF_PASS: Final = _FLAG.bit("PASS", "it differed, and nobody makes checkpoints: primary packets pass uncompared")
+CF_PASS: Final = _FLAG.bit(
+    "PASS",
+    "primary packets pass uncompared: it differed and nobody makes checkpoints, the secondary is no copy, or a new SYN"
+    " waits for them to leave",
+)
 CF_WORK: Final = _FLAG.bit("WORK", "on the work list")
 CF_P_NEXT: Final = _FLAG.bit("P_NEXT", "`primary_next` is known")
 CF_DIVERGED: Final = _FLAG.bit("DIVERGED", "it differed; nothing more is compared until the checkpoint")

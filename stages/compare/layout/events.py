@@ -14,8 +14,15 @@ _EVENT = Words("kernels")
 REASON: Final = _EVENT.word("reason", "what was found, see `reasons`")
 TRANSPORT: Final = _EVENT.word("transport", "protocol of the connection, see `stages.packets.layout.transports`")
 POSITION: Final = _EVENT.word("position", "where in the stream or payload, -1: not known; else what `reason` is about")
-PRIMARY_LEN: Final = _EVENT.word("primary_len", "bytes of the primary's payload from the shown ones on")
-SECONDARY_LEN: Final = _EVENT.word("secondary_len", "bytes of the secondary's payload from the shown ones on")
+PRIMARY_LEN: Final = _EVENT.word(
+    "primary_len",
+    "bytes of the primary's payload from the shown ones on; timeout: of the frame that waits, 0: the other side's;"
+    " unknown message: its bytes",
+)
+SECONDARY_LEN: Final = _EVENT.word(
+    "secondary_len",
+    "bytes of the secondary's payload from the shown ones on; timeout: of the frame that waits, 0: the other side's",
+)
 CONN: Final = _EVENT.word("conn", "the connection, 0: it is about none", "row")
 KEY: Final = _EVENT.word("key", "the connection's key, as the packet parser writes it", size=parsed.KEY_WORDS)
 PRIMARY_BYTES: Final = _EVENT.word(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ring.fields import Bits, Words
+from ring.fields import Bits, Values, Words
 from stages.compare.layout.options import QUEUE_COUNT
 
 _SCALARS = Words("kernels")
@@ -37,7 +37,11 @@ WANTED: Final = _SCALARS.word(
 )
 FIELDS: Final = _SCALARS.fields
 
-FLUSH_CHECKPOINT, FLUSH_LOST = 1, 2  # because the replicas are equal; because there is no secondary
+_FLUSH = Values()
+_FLUSH.value("no")
+FLUSH_CHECKPOINT: Final = _FLUSH.value("checkpoint")  # the replicas are equal
+FLUSH_LOST: Final = _FLUSH.value("secondary lost")
+FLUSH_NAMES: Final = _FLUSH.names
 
 _REPLY = Bits()
 REPLY_CHECKPOINT: Final = _REPLY.bit("REPLY_CHECKPOINT", "DO_CHECKPOINT")

@@ -1,4 +1,4 @@
-"""Whole frames from one ring to one or two others: what mirror and redirector share.
+"""Whole frames from one ring to one or two others: what filters share.
 
 Where source and target have the same framing, a burst is one memcpy; where one has V and the other has not, records are
 copied one by one.  Rings are larger than the largest record (the config sees to it), so a frame always fits some time.

@@ -19,17 +19,20 @@ from ring.fields import Words
 SECRETS: Final = 12
 
 _TABLE = Words("kernels")
-CAPACITY: Final = _TABLE.word("capacity", "rows of the table; 0: it was not laid out yet")
-BUCKETS: Final = _TABLE.word("buckets", "buckets of the hash, a power of two")
-ROW_WORDS: Final = _TABLE.word("row_words", "words of a row")
-ROWS: Final = _TABLE.word("rows", "word index of the first row")
+CAPACITY: Final = _TABLE.word("capacity", "rows of the table; 0: it was not laid out yet", writer="worker")
+BUCKETS: Final = _TABLE.word("buckets", "buckets of the hash, a power of two", writer="worker")
+ROW_WORDS: Final = _TABLE.word("row_words", "words of a row", writer="worker")
+ROWS: Final = _TABLE.word("rows", "word index of the first row", writer="worker")
 FREE: Final = _TABLE.word("free", "number + 1 of the first row that was used and is free again, 0: none")
 USED: Final = _TABLE.word("used", "live rows")
 HAND: Final = _TABLE.word("hand", "number of the row at which the search for a victim goes on")
 FRESH: Final = _TABLE.word("fresh", "rows from this number on were never used")
 # One for each half of a key word; two numbers of 31 bits in each.
 SECRET: Final = _TABLE.word(
-    "secret", "the hash's secret: without it nobody can choose keys that have the same hash", size=SECRETS
+    "secret",
+    "the hash's secret: without it nobody can choose keys that have the same hash",
+    size=SECRETS,
+    writer="worker",
 )
 FIELDS: Final = _TABLE.fields
 DESCRIPTOR: Final = 32

@@ -21,9 +21,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def test_a_number_stands_before_the_ending(tmp_path: Path) -> None:
-    """``a.b.pcapng`` becomes ``a.b.7.pcapng``; a name without an ending gets the number at its end."""
+    """``a.b.pcapng`` becomes ``a.b.7.pcapng``; a name without an ending gets the number at its end.
+
+    A dot at the start is no ending.
+    """
     assert Files(str(tmp_path / "a.b.pcapng"), 2).aside(7) == str(tmp_path / "a.b.7.pcapng")
     assert Files(str(tmp_path / "dump"), 2).aside(7) == str(tmp_path / "dump.7")
+    assert Files(str(tmp_path / ".dump"), 2).aside(7) == str(tmp_path / ".dump.7")
 
 
 def test_only_its_own_files_are_counted(tmp_path: Path) -> None:

@@ -194,6 +194,8 @@ class OurHost:
             tables["netdev.hn0"] = {
                 side: {"backend": "stream", **self._where(link, link in ENDS)} for side, link in sides.items()
             }
+            # No failover is announced here: each part must do what QEMU's does.
+            tables["netdev.hn0"]["before_failover"] = "pass"
         vnet = {"vnet_hdr_support": True} if self._chain.vnet else {}
         for part in host.parts:
             ports = {key: link if link in rings else dev for key, dev, link in LINKS[part]}

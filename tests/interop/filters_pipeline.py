@@ -23,6 +23,7 @@ ring_size = "256KiB"
 [supervisor]
 {supervisor}
 [netdev.hn0]
+before_failover = "pass"
 network = {{ backend = "stream", path = "{folder}/net", server = true }}
 guest = {{ backend = "stream", path = "{folder}/guest", server = true }}
 {more}

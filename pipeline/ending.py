@@ -26,7 +26,8 @@ def ending(graph: Graph, run: Supervisor, summary: Summary, *, lost: int = 0, wh
     if lost:
         facts.append(f"{lost:,} log lines were lost ({why_lost})")
     if not wrong:
-        return f"good: {'; '.join([run.ended or 'it has ended', *facts])}"
+        early = " before every stage was ready" if run.called_off else ""
+        return f"good: {'; '.join([(run.ended or 'it has ended') + early, *facts])}"
     return f"not good: {'; '.join([*wrong, *facts])}. Next: {then}"
 
 
@@ -38,7 +39,7 @@ def _wrong(graph: Graph, run: Supervisor, summary: Summary) -> tuple[list[str], 
         wrong.append(f"{name} was given up: {why}")
         more = f"{python()} -m pipeline.supervisor {shlex.quote(graph.config.path)} --log-level debug"
         then.append(f"the log's lines of {name}; for more of them {more}")
-    elif not run.ran:
+    elif not run.ran and not run.called_off:
         wrong.append("nothing ran: it was stopped before every stage was ready")
         then.append("start it again; the first start takes longer, while kernels are compiled")
     if run.undelivered:

@@ -1,9 +1,9 @@
 """The program around a supervisor: command line, config, segments, live view, summary, exit status.
 
 Exit status: 0 a finite input was finished, or a signal asked to stop and all was drained; 1 a stage was given up, not
-everything could be drained, the account does not add up, or nothing ran; 2 the config is wrong, the name is in use,
-/dev/shm is too small, or what a stage needs cannot be had (`pipeline.preflight`).  What cannot be written, and to
-where, has no part in it.
+everything could be drained, the account does not add up, or nothing ran unasked; 2 the config is wrong, the name is in
+use, /dev/shm is too small, or what a stage needs cannot be had (`pipeline.preflight`).  What cannot be written, and
+to where, has no part in it.
 """
 
 from __future__ import annotations
@@ -153,9 +153,8 @@ def _summary(graph: Graph, supervisor: Supervisor, logger: Any, code: int) -> tu
     """What is printed at the end, and the exit status."""
     summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot(), ran=supervisor.ran)
     if not supervisor.ran:
-        logger.error(
-            "nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped"
-        )
+        say = logger.info if supervisor.called_off else logger.error
+        say("nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped")
     if not summary.balanced:
         logger.error("the books do not balance: see the summary")
         code = 1

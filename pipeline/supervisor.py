@@ -95,7 +95,15 @@ class Supervisor:
         if self.failure or self.undelivered:
             self.undelivered = self._left() or self.undelivered
             return 1
-        return 0 if self.ran else 1
+        return 0 if self.ran or self.called_off else 1
+
+    @property
+    def called_off(self) -> bool:
+        """Whether it was asked to stop before every stage was ready, and had no input of its own to get through.
+
+        For a service manager that is a stop like any other; whoever has a capture replayed must not take it for done.
+        """
+        return not self.ran and bool(self.ended) and not self.graph.finite
 
     def step(self, now: int) -> None:
         """One turn: what became ready, what is due, what follows for the pipeline as a whole."""

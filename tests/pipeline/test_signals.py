@@ -10,15 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.running import ROOT, Running
+from tests.pipeline.running import CONFIG, ROOT, Running
+
+REPLAY = CONFIG.replace(
+    'network = {{ backend = "stream", path = "{folder}/net", server = true }}',
+    f'network = {{{{ backend = "pcap", read = "{ROOT}/samples/client.pcapng" }}}}',
+).replace('guest = {{ backend = "stream", path = "{folder}/guest", server = true }}', 'guest = {{ backend = "null" }}')
 
 
+@pytest.mark.parametrize(
+    ("config", "code", "end"),
+    [
+        (CONFIG, 0, "good: stopped by {} before every stage was ready"),
+        (REPLAY, 1, "not good: nothing ran: it was stopped before every stage was ready. Next: "),
+    ],
+    ids=["service", "replay"],
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["load", "segments.open_all", "segments.plan"])
-def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, number: signal.Signals):
-    """Right after that call of the start: no traceback, nothing left; as nothing ran, it is said, and the exit is 1."""
-    it = Running(tmp_path)
-    code = (
+def test_a_signal_before_the_loop_ends_it_cleanly(
+    tmp_path: Path, where: str, number: signal.Signals, config: str, code: int, end: str
+) -> None:
+    """Right after that call of the start: no traceback, nothing left.  Nothing ran: wrong for a replay."""
+    it = Running(tmp_path, config=config)
+    script = (
         "import os, sys\n"
         "from pipeline import launch\n"
         f"*path, name = 'launch.{where}'.split('.')\n"
@@ -32,7 +47,7 @@ def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, nu
         f"sys.exit(launch.main([{str(it.config)!r}, '--no-view']))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", script],
         cwd=ROOT,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
@@ -40,6 +55,7 @@ def test_a_signal_before_the_loop_ends_it_cleanly(tmp_path: Path, where: str, nu
         timeout=120,
         check=False,
     )
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert "nothing ran" in done.stdout and "adds up" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(end.format(number.name))
     assert it.left() == []

@@ -8,8 +8,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.toml
-# Compiled plainly, a kill at each store of the compare takes minutes; tests/test_plain.py kills it once.
-PLAIN_CRASHES := $(addprefix tests/crash/test_,ledger.py mirror.py rewriter.py)
 
 .PHONY: run test campaign lint bench lab clean
 
@@ -18,9 +16,7 @@ run: $(VENV)/run.done
 
 test: $(VENV)/test.done lint
 	tools/packages.sh
-	$(BIN)/python -m pytest $(ARGS)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/ring tests/crash tests/stages $(ARGS)
-	COLO_PLAIN_COMPILE=1 $(BIN)/python -m pytest tests/test_plain.py tests/ring $(PLAIN_CRASHES) $(ARGS)
+	tools/passes.sh $(BIN)/python $(ARGS)
 
 # Long campaigns; CI runs a short version of each.
 campaign: $(VENV)/test.done

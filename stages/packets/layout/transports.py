@@ -8,6 +8,8 @@ from ring.fields import Values
 
 _TRANSPORT = Values()
 OTHER: Final = _TRANSPORT.value("other")  # no IP packet that could be read (ARP, runts, cut headers): it has no key
+ENCAPSULATED: Final = _TRANSPORT.value("encapsulated")  # IP, perhaps, behind headers that are not read: no key either
+TUNNEL: Final = _TRANSPORT.value("tunnel")  # a tunnel's packet that is to pass: its key does not count
 TCP: Final = _TRANSPORT.value("tcp")
 UDP: Final = _TRANSPORT.value("udp")
 ICMP: Final = _TRANSPORT.value("icmp")  # ICMP and ICMPv6

@@ -339,7 +339,8 @@ def read(frame: bytes) -> Packet:
     body = frame[at:end]
     fields = {
         "vlans": tuple(vlans), "network": network, "version": version, "ip_at": ip_at,
-        "src": str(ipaddress.ip_address(src)), "dst": str(ipaddress.ip_address(dst)), "proto": proto, "fragment": fragment, "body": body, "body_at": at,
+        "src": str(ipaddress.ip_address(src)), "dst": str(ipaddress.ip_address(dst)),
+        "proto": proto, "fragment": fragment, "body": body, "body_at": at,
     }  # fmt: skip
     if proto == P_TCP and not fragment:
         sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", body[:14])

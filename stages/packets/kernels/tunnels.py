@@ -71,8 +71,8 @@ def _enter(u8, w, at, length, s, transport, policy):
     if policy == networks.PASS:
         return transports.TUNNEL
     via = _via(u8, w, at, s)
+    w[s + parsed.L3] = start + (14 if kind == 0x6558 else 0)
     if kind == 0x6558:  # an Ethernet frame
-        w[s + parsed.L3] = start + 14
         found = parse_frame(u8, w, at, start, end, s, network)
         kind = be16(u8, at + w[s + parsed.L3] - 2)
     elif kind == 0x0800:

@@ -7,7 +7,7 @@ from ring.hot import hot
 from stages.compare.kernels.slots import fill_slot, slot, take_slot
 from stages.compare.layout import conns, options, slots
 from stages.packets.kernels.checksum import delta32, updated
-from stages.packets.kernels.parse import parse_ipv4, parse_ipv6
+from stages.packets.kernels.parse import parse_packet
 from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import networks, parsed, transports
 
@@ -52,10 +52,7 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     proto = byte(u8, to + l3 + 9) if w[b + parsed.IPV] == 4 else byte(u8, at + header)
     # The packet alone: headers of a tunnel before it tell the length of the first fragment.
     via, network = w[b + parsed.PORTS] & networks.VIA, w[b + parsed.VLAN] & ~(networks.VERSION << networks.VERSION_AT)
-    if w[b + parsed.IPV] == 4:
-        transport = parse_ipv4(u8, w, to, header + end, b, l3, network)
-    else:
-        transport = parse_ipv6(u8, w, to, header + end, b, l3, network)
+    transport = parse_packet(u8, w, to, l3, 0x0800 if w[b + parsed.IPV] == 4 else 0x86DD, header + end, b, network)
     if transport == transports.OTHER or transport == transports.FRAGMENT:  # not to be read: compared as it is
         w[b + parsed.PORTS] = proto << 32
         w[b + parsed.L4] = header

@@ -18,7 +18,9 @@ def parse(u8, w, at, length, s):
 
     Returns OTHER, ENCAPSULATED, TCP, UDP, ICMP, IP or FRAGMENT.
     """
-    return parse_frame(u8, w, at, 0, length, s, 0)
+    if length < 14:
+        return transports.OTHER
+    return parse_packet(u8, w, at, 14, be16(u8, at + 12), length, s, 0)
 
 
 @hot
@@ -28,15 +30,11 @@ def has_key(transport):
 
 
 @hot
-def parse_frame(u8, w, at, start, length, s, network):
-    """`parse` the frame that begins ``start`` bytes behind ``at`` and ends ``length`` bytes behind it.
+def parse_packet(u8, w, at, l3, kind, length, s, network):
+    """`parse` what stands from ``l3`` to ``length`` bytes behind ``at``, the EtherType before it being ``kind``.
 
-    ``network``: kind and id of the tunnel that it is in, as they stand in `parsed.VLAN`; 0: it is in none.
+    ``network``: of what is around it, as `parsed.VLAN` has it; 0: nothing but a frame.
     """
-    l3 = start + 14
-    if length < l3:
-        return transports.OTHER
-    kind = be16(u8, at + start + 12)
     tags = 0
     while (kind == 0x8100 or kind == 0x88A8 or kind == 0x9100) and tags >> 32 < 2:
         if length < l3 + 4:
@@ -44,84 +42,79 @@ def parse_frame(u8, w, at, start, length, s, network):
         tags = ((tags >> 32) + 1) << 32 | (tags & 0xFFFF) << 16 | (be16(u8, at + l3) & 0xFFF)
         kind = be16(u8, at + l3 + 2)
         l3 += 4
+    if kind != 0x0800 and kind != 0x86DD:
+        l3, kind, length, network = _unwrap(u8, at, l3, kind, length, network)
+        if kind < 0x0800:
+            w[s + parsed.L3] = l3
+            return kind
     w[s + parsed.L3] = l3
+    # One call of each, or the compiler would not put them in here.
     if kind == 0x0800:
-        return parse_ipv4(u8, w, at, length, s, l3, tags & 0xFFFFFFFF | network)
-    if kind == 0x86DD:
-        return parse_ipv6(u8, w, at, length, s, l3, tags & 0xFFFFFFFF | network)
-    if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
-        return _more_tags(u8, w, at, length, s, l3, tags & 0xFFFFFFFF, network)
+        return _ipv4(u8, w, at, length, s, l3, tags & 0xFFFFFFFF | network)
+    return _ipv6(u8, w, at, length, s, l3, tags & 0xFFFFFFFF | network)
+
+
+@hot
+def _unwrap(u8, at, l3, kind, length, network):
+    """What is behind an EtherType that is not IP's: a third and a fourth tag, a PPPoE session.
+
+    Returns where the IP packet begins, its EtherType (or OTHER or ENCAPSULATED), its end and its network.
+    """
     if kind == 0x8864:
-        return _pppoe(u8, w, at, length, s, l3, tags & 0xFFFFFFFF, network)
-    return _not_ip(u8, at, length, l3, kind)
-
-
-@hot
-def _more_tags(u8, w, at, length, s, l3, tags, network):
-    """A third tag, whose VLAN stands at ``l3``, and perhaps a fourth."""
-    if network != 0:
-        return transports.ENCAPSULATED  # a key has room for a tunnel's id, or for those of tags
-    if length < l3 + 4:
-        return transports.OTHER
-    further = (be16(u8, at + l3) & 0xFFF) << 12
-    kind = be16(u8, at + l3 + 2)
-    l3 += 4
-    if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+        return _pppoe(u8, at, l3, length, network)
+    tags = further = 0
+    while (kind == 0x8100 or kind == 0x88A8 or kind == 0x9100) and tags < 2:
+        if network != 0:
+            return l3, transports.ENCAPSULATED, length, 0  # a key has room for a tunnel's id, or for those of tags
         if length < l3 + 4:
-            return transports.OTHER
-        further |= be16(u8, at + l3) & 0xFFF
+            return l3, transports.OTHER, length, 0
+        further |= (be16(u8, at + l3) & 0xFFF) << 12 * (1 - tags)
         kind = be16(u8, at + l3 + 2)
+        tags += 1
         l3 += 4
-    w[s + parsed.L3] = l3
-    tags |= networks.TAGS << networks.KIND_AT | further << networks.ID_AT
-    if kind == 0x0800:
-        return parse_ipv4(u8, w, at, length, s, l3, tags)
-    if kind == 0x86DD:
-        return parse_ipv6(u8, w, at, length, s, l3, tags)
-    if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x8864:
-        return transports.ENCAPSULATED
-    return _not_ip(u8, at, length, l3, kind)
+    if kind != 0x0800 and kind != 0x86DD:
+        return l3, _not_ip(u8, at, length, l3, kind), length, 0
+    return l3, kind, length, networks.TAGS << networks.KIND_AT | further << networks.ID_AT
 
 
 @hot
-def _pppoe(u8, w, at, length, s, l3, tags, network):
-    """A packet of a PPPoE session, whose header of 6 bytes is at ``l3``.
+def _pppoe(u8, at, l3, length, network):
+    """`_unwrap` a packet of a PPPoE session, whose header of 6 bytes is at ``l3``.
 
     The protocol behind it has two bytes, or one, which is then odd (RFC 1661, 6.5): IPv4 (RFC 1332), IPv6 (RFC 5072).
     """
     if length < l3 + 8:
-        return transports.OTHER
+        return l3, transports.OTHER, length, 0
     head = be32(u8, at + l3)
     end = l3 + 6 + be16(u8, at + l3 + 4)  # a short frame is padded behind it
-    if head >> 16 != 0x1100 or network != 0:  # version and type 1, code 0
-        return transports.ENCAPSULATED
+    if head >> 16 != 0x1100 or network != 0:  # version and type 1, code 0; one id has room in a key
+        return l3, transports.ENCAPSULATED, length, 0
     if end < l3 + 8 or length < end:
-        return transports.OTHER
-    protocol, l3 = byte(u8, at + l3 + 6), l3 + 7
+        return l3, transports.OTHER, length, 0
+    protocol, size = byte(u8, at + l3 + 6), 7
     if protocol & 1 == 0:
-        protocol, l3 = protocol << 8 | byte(u8, at + l3), l3 + 1
-    w[s + parsed.L3] = l3
-    tags |= networks.PPPOE << networks.KIND_AT | (head & 0xFFFF) << networks.ID_AT
-    if protocol == 0x0021:
-        return parse_ipv4(u8, w, at, end, s, l3, tags)
-    if protocol == 0x0057:
-        return parse_ipv6(u8, w, at, end, s, l3, tags)
-    return transports.ENCAPSULATED
+        protocol, size = protocol << 8 | byte(u8, at + l3 + 7), 8
+    kind = 0x0800 if protocol == 0x0021 else 0x86DD if protocol == 0x0057 else transports.ENCAPSULATED
+    return l3 + size, kind, end, networks.PPPOE << networks.KIND_AT | (head & 0xFFFF) << networks.ID_AT
 
 
 @hot
 def _not_ip(u8, at, length, l3, kind):
     """OTHER, or ENCAPSULATED where the EtherType ``kind`` before ``l3`` is of what may have IP in it."""
     if (
-        kind == 0x8847  # MPLS
+        kind == 0x8100  # a fifth tag
+        or kind == 0x88A8
+        or kind == 0x9100
+        or kind == 0x9200  # tags of old switches
+        or kind == 0x9300
+        or kind == 0x8864  # PPPoE behind more than two tags
+        or kind == 0x8847  # MPLS
         or kind == 0x8848
         or kind == 0x88E7  # backbone bridges (802.1ah)
         or kind == 0x88E5  # MACsec
         or kind == 0x894F  # NSH (RFC 8300)
         or kind == 0x22F3  # TRILL
         or kind == 0x892F  # HSR
-        or kind == 0x9200  # VLAN tags of old switches
-        or kind == 0x9300
     ):
         return transports.ENCAPSULATED
     # A length in place of a type: IP in LLC and SNAP (RFC 1042).
@@ -133,7 +126,7 @@ def _not_ip(u8, at, length, l3, kind):
 
 
 @hot
-def parse_ipv4(u8, w, at, length, s, l3, network):
+def _ipv4(u8, w, at, length, s, l3, network):
     """Read the IPv4 packet ``l3`` bytes behind ``at``; ``network`` is `parsed.VLAN` without the IP version.
 
     A sender with TSO may leave the total length 0 (some drivers, and BIG TCP of Linux, whose packets are too long for
@@ -163,7 +156,7 @@ def parse_ipv4(u8, w, at, length, s, l3, network):
 
 
 @hot
-def parse_ipv6(u8, w, at, length, s, l3, network):
+def _ipv6(u8, w, at, length, s, l3, network):
     """The same of an IPv6 packet.
 
     A payload length of 0 is that of a jumbo payload (BIG TCP of Linux, with or without the option of RFC 2675), or of a

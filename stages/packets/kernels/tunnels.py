@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ring.atomics import be16, be32, byte
 from ring.hot import hot
-from stages.packets.kernels.parse import has_key, parse, parse_frame, parse_ipv4, parse_ipv6
+from stages.packets.kernels.parse import has_key, parse, parse_packet
 from stages.packets.kernels.table import mix
 from stages.packets.layout import networks, parsed, transports
 
@@ -71,19 +71,19 @@ def _enter(u8, w, at, length, s, transport, policy):
     if policy == networks.PASS:
         return transports.TUNNEL
     via = _via(u8, w, at, s)
-    w[s + parsed.L3] = start + (14 if kind == 0x6558 else 0)
-    if kind == 0x6558:  # an Ethernet frame
-        found = parse_frame(u8, w, at, start, end, s, network)
-        kind = be16(u8, at + w[s + parsed.L3] - 2)
-    elif kind == 0x0800:
-        found = parse_ipv4(u8, w, at, end, s, start, network)
-    else:
-        found = parse_ipv6(u8, w, at, end, s, start, network)
+    frame = kind == 0x6558
+    if frame:
+        start += 14
+        kind = be16(u8, at + start - 2)
+    w[s + parsed.L3] = start
+    found = parse_packet(u8, w, at, start, kind, end, s, network)
     if has_key(found):
         w[s + parsed.PORTS] |= via << networks.VIA_AT
-    elif kind == 0x0800 or kind == 0x86DD or kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
-        if found == transports.OTHER:  # IP that cannot be read, or cut tags
-            return parse(u8, w, at, length, s)
+    elif found == transports.OTHER:
+        if frame:
+            kind = be16(u8, at + w[s + parsed.L3] - 2)
+        if kind == 0x0800 or kind == 0x86DD or kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+            return parse(u8, w, at, length, s)  # IP that cannot be read, or cut tags
     return found
 
 

@@ -10,7 +10,19 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tests.packets import IPV4, IPV6, MAC_A, MAC_B, P_UDP, Packet, ip_frame, ones_sum, read, udp_frame
+from tests.packets import (
+    IPV4,
+    IPV6,
+    MAC_A,
+    MAC_B,
+    P_UDP,
+    Packet,
+    checksum_faults,
+    ip_frame,
+    ones_sum,
+    read,
+    udp_frame,
+)
 
 ENDS = ("192.0.2.2", "192.0.2.1")
 ENDS6 = ("2001:db8:1::2", "2001:db8:1::1")
@@ -112,3 +124,13 @@ def read_inside(frame: bytes) -> Packet:
         return read(frame)
     p, moved = read(found.frame), found.start - found.skip
     return replace(p, network=found.network, ip_at=p.ip_at + moved, body_at=p.body_at + moved)
+
+
+def inner_faults(frame: bytes, *, partial: bool = False) -> list[str]:
+    """What is wrong with the checksums inside of a tunnel, and with GRE's own, which covers them; empty: nothing."""
+    found = opened(frame)
+    if found is None:
+        return []
+    p = read(frame)
+    wrong = p.proto == P_GRE and p.body[0] & 0x80 and ones_sum(p.body) != 0xFFFF and not partial
+    return checksum_faults(found.frame, partial=partial) + (["GRE"] if wrong else [])

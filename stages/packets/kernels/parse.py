@@ -26,7 +26,7 @@ def parse(u8, w, at, length, s):
 @hot
 def has_key(transport):
     """Whether a packet is one that can be told from others by its key."""
-    return transport >= transports.TCP
+    return transports.TCP <= transport <= transports.FRAGMENT
 
 
 @hot

@@ -182,14 +182,14 @@ def rewrite_frame(u8, w, row, now, at, length, vnet, inbound):
     around it need no touch, as its own one's complement sum stays what it was.
     """
     transport = read_packet(u8, w, at, length, tables.SCRATCH_AT, w[options.TUNNELS])
-    partial = is_partial(u8, w, tables.SCRATCH_AT, at, vnet)
     if transport == transports.FRAGMENT:
         if not first_fragment(u8, w, at):
             return counters.PASSED_FRAGMENT
     elif transport != transports.TCP:
         if inbound and transport == transports.ICMP:
-            return rewrite_error(u8, w, row, at, partial)
+            return rewrite_error(u8, w, row, at, is_partial(u8, w, tables.SCRATCH_AT, at, vnet))
         return counters.PASSED_ENCAPSULATED if transport == transports.ENCAPSULATED else counters.PASSED_NOT_TCP
+    partial = is_partial(u8, w, tables.SCRATCH_AT, at, vnet)
     if not inbound:
         reverse_key(w, tables.SCRATCH_AT)
     c = find(w, tables.TABLE_AT, tables.SCRATCH_AT)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-IPV4, IPV6, ARP, VLAN, QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
+IPV4, IPV6, ARP, VLAN, QINQ, PPPOE = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x8864
 P_ICMP, P_TCP, P_UDP, P_FRAGMENT, P_ICMPV6 = 1, 6, 17, 44, 58
 MAC_A: Final = bytes.fromhex("020000000001")
 MAC_B: Final = bytes.fromhex("020000000002")
@@ -142,7 +142,7 @@ def icmp_error(src: str, about: bytes, kind: tuple[int, int], *, quote: int = 10
     It quotes the first ``quote`` bytes from the IP header on; ``rest``: the header's other 4 bytes, such as an MTU.
     """
     p = read(about)
-    body = struct.pack("!BBHI", *kind, 0, rest) + about[14 + 4 * len(p.vlans) :][:quote]
+    body = struct.pack("!BBHI", *kind, 0, rest) + about[p.ip_at :][:quote]
     if p.version == 6:
         body = _summed(src, p.src, P_ICMPV6, body, 2, partial=False)
         return ip_frame(src, p.src, P_ICMPV6, body, vlans=p.vlans)
@@ -227,6 +227,29 @@ def fragments(
     return frames
 
 
+def in_pppoe(frame: bytes, session: int, *, short: bool = False, pad: bool = False) -> bytes:
+    """The same packet in a PPPoE session, behind the frame's VLAN tags; ``short``: a protocol field of one byte."""
+    at = 12
+    while int.from_bytes(frame[at : at + 2], "big") in (VLAN, QINQ):
+        at += 4
+    proto = 0x21 if frame[at : at + 2] == IPV4.to_bytes(2, "big") else 0x57
+    body = proto.to_bytes(1 if short else 2, "big") + frame[at + 2 :]
+    made = frame[:at] + struct.pack("!HBBHH", PPPOE, 0x11, 0, session, len(body)) + body
+    return made.ljust(60, b"\0") if pad else made
+
+
+def long_frame(frame: bytes) -> bytes:
+    """The same frame as a sender of segments that are too long leaves it: IP length 0, with a right checksum."""
+    at = 12
+    while int.from_bytes(frame[at : at + 2], "big") in (VLAN, QINQ):
+        at += 4
+    ip = at + 2
+    if frame[at:ip] != IPV4.to_bytes(2, "big"):
+        return frame[: ip + 4] + b"\0\0" + frame[ip + 6 :]
+    head = frame[ip : ip + 2] + b"\0\0" + frame[ip + 4 : ip + 10] + b"\0\0" + frame[ip + 12 : ip + (frame[ip] & 15) * 4]
+    return frame[:ip] + head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + frame[ip + len(head) :]
+
+
 def vnet_header(
     *, needs_csum: bool = False, csum_start: int = 0, csum_offset: int = 16, gso: int = 0, gso_size: int = 0,
     size: int = 10,
@@ -264,11 +287,13 @@ class Packet:
     """A frame as read by `read`: ``proto`` 0 means not IP; ``body`` is the IP payload, extension headers taken off."""
 
     vlans: tuple[int, ...] = ()
+    network: tuple[object, ...] = ()  # what it is inside of beside VLANs: ("pppoe", session), or a tunnel's
     version: int = 0
     src: str = ""
     dst: str = ""
     proto: int = 0
     fragment: bool = False
+    ip_at: int = 0
     body: bytes = b""
     body_at: int = 0
     sport: int = 0
@@ -287,18 +312,24 @@ def read(frame: bytes) -> Packet:
     while kind in (VLAN, QINQ):
         vlans.append(int.from_bytes(frame[at : at + 2], "big") & 0xFFF)
         kind, at = int.from_bytes(frame[at + 2 : at + 4], "big"), at + 4
-    fragment = False
+    fragment, size, network = False, len(frame), ()
+    if kind == PPPOE:
+        session, size = struct.unpack("!HH", frame[at + 2 : at + 6])
+        network, size, at = ("pppoe", session), at + 6 + size, at + 6
+        wide = 2 - (frame[at] & 1)
+        kind, at = {0x21: IPV4, 0x57: IPV6}.get(int.from_bytes(frame[at : at + wide], "big"), 0), at + wide
+    ip_at = at
     if kind == IPV4:
         total, bits = struct.unpack("!2xH2xH", frame[at : at + 8])
         src, dst, proto, version = frame[at + 12 : at + 16], frame[at + 16 : at + 20], frame[at + 9], 4
         fragment = bits & 0x3FFF != 0
-        end = at + total
+        end = at + total if total else size
         at += (frame[at] & 15) * 4
     elif kind == IPV6:
-        size, proto = struct.unpack("!HB", frame[at + 4 : at + 7])
+        total, proto = struct.unpack("!HB", frame[at + 4 : at + 7])
         src, dst, version = frame[at + 8 : at + 24], frame[at + 24 : at + 40], 6
+        end = at + 40 + total if total or size <= at + 46 else size
         at += 40
-        end = at + size
         while proto in (0, 43, P_FRAGMENT, 60):
             fragment = fragment or (proto == P_FRAGMENT and int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF9 != 0)
             size = 8 if proto == P_FRAGMENT else 8 + 8 * frame[at + 1]
@@ -307,8 +338,9 @@ def read(frame: bytes) -> Packet:
         return Packet(vlans=tuple(vlans))
     body = frame[at:end]
     fields = {
-        "vlans": tuple(vlans), "version": version, "src": str(ipaddress.ip_address(src)),
-        "dst": str(ipaddress.ip_address(dst)), "proto": proto, "fragment": fragment, "body": body, "body_at": at,
+        "vlans": tuple(vlans), "network": network, "version": version, "ip_at": ip_at,
+        "src": str(ipaddress.ip_address(src)), "dst": str(ipaddress.ip_address(dst)),
+        "proto": proto, "fragment": fragment, "body": body, "body_at": at,
     }  # fmt: skip
     if proto == P_TCP and not fragment:
         sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", body[:14])
@@ -344,7 +376,7 @@ def checksum_faults(frame: bytes, *, partial: bool = False) -> list[str]:
         return []
     faults = []
     if p.version == 4:
-        at = 14 + 4 * len(p.vlans)
+        at = p.ip_at
         if ones_sum(frame[at : at + (frame[at] & 15) * 4]) != 0xFFFF:
             faults.append("IPv4 header")
     if p.fragment:

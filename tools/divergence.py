@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from stages.capture import reader as captures
 from stages.capture.reader import CaptureError
-from stages.compare.finding import KINDS, MARK, SIDES, VERSION, sentence, tcp_at, transport
+from stages.compare.finding import KINDS, MARK, SIDES, VERSION, sentence, tcp_at
+from stages.packets.frames import transport
 
 _MOD: Final = 1 << 32
 _MOST: Final = 1000  # packets; the compare writes fewer than 100
@@ -105,7 +106,7 @@ def load(path: str | os.PathLike[str]) -> Divergence:
     packets = []
     for p, (held, at) in zip(read, marks, strict=True):
         side = SIDES.index(p.interface) if p.interface in SIDES else 0
-        packets.append(_seen(p, side, bool(held), at))
+        packets.append(_seen(p, side, bool(held), at, bool(v.get("tunnel"))))
     packets.sort(key=lambda p: p.ns)
     return _placed(os.fspath(path), v, tuple(packets))
 
@@ -150,7 +151,7 @@ def _checked(v: dict[str, Any]) -> dict[str, Any]:
         "packets": not isinstance(v.get("packets"), list)
         or not all(isinstance(x, list) and len(x) == 2 and whole(x[0]) and whole(x[1]) for x in v["packets"]),
     }
-    for name in ("flow", "compare", "mask"):
+    for name in ("flow", "compare", "mask", "tunnel"):
         faults[name] = not isinstance(v.get(name, ""), str) or not v.get(name, "").isprintable()
     for name in ("number", "left_out", "packets_left_out"):
         faults[name] = not whole(v.get(name, 0))
@@ -162,22 +163,16 @@ def _checked(v: dict[str, Any]) -> dict[str, Any]:
     return {"flow": "", "compare": "", "position": None, **v}
 
 
-def _seen(p: captures.Packet, side: int, held: bool, at: int) -> Seen:
+def _seen(p: captures.Packet, side: int, held: bool, at: int, tunnel: bool) -> Seen:
     length = len(p.data) + p.missing
-    found = tcp_at(p.data)
-    if found is not None:
+    ip = transport(p.data, tunnel=tunnel, length=length)
+    found = tcp_at(p.data, tunnel=tunnel, length=length)
+    if ip is not None and found is not None:
         seq, flags, start, end = found
-        ack = int.from_bytes(p.data[start_of_tcp(p.data) + 8 : start_of_tcp(p.data) + 12], "big")
+        ack = int.from_bytes(p.data[ip.start + 8 : ip.start + 12], "big")
         return Seen(p.ns, side, held, at, p.data, length, True, start, min(end, length) - start, seq, ack, flags)
-    ip = transport(p.data)
-    start, end = (ip[1], min(ip[2], length)) if ip else (0, length)
+    start, end = (ip.start, min(ip.end, length)) if ip else (0, length)
     return Seen(p.ns, side, held, at, p.data, length, False, start, max(end - start, 0))
-
-
-def start_of_tcp(data: bytes) -> int:
-    """Offset of the TCP header of a frame that has one."""
-    found = transport(data)
-    return found[1] if found else 0
 
 
 def _placed(path: str, v: dict[str, Any], packets: tuple[Seen, ...]) -> Divergence:

@@ -51,6 +51,12 @@ class Compare:
         doc="memory for held packets, half of it a side; 1MiB to 1GiB",
         shown='`"16MiB"`',
     )
+    tunnels: str = key(
+        one_of("inner", "outer", "pass"),
+        "inner",
+        doc="VXLAN, GENEVE, GRE, IP in IP: `inner`: the packets inside are compared; `outer`: those around them, as any"
+        " other; `pass`: none",
+    )
     reorder_grace_ms: int = key(
         integer(0, DAY_MS, "ms"),
         50,
@@ -120,7 +126,7 @@ class Rule:
     destination: tuple[Net, ...] = key(NETS, (), doc="addresses and networks of the clients", shown=_ANY)
     destination_port: tuple[Range, ...] = key(PORTS, (), doc="the clients' ports", shown=_ANY)
     vlan: tuple[Range, ...] = key(
-        VLANS, (), doc='VLAN ids: 0 (untagged), `"10-19"`, `"100.5"` (outer and inner)', shown=_ANY
+        VLANS, (), doc='VLAN ids: 0 (untagged), `"10-19"`, `"100.5"` (outer and inner, up to four tags)', shown=_ANY
     )
     regex: tuple[str, ...] = key(
         _REGEX, (), doc="mask: expressions for the payload; their last group `(...)` is masked", shown="none"

@@ -17,7 +17,8 @@ from stages.capture import writer as capture_writer
 from stages.capture.format import FAR, SNAPLEN
 from stages.compare.layout import events, history, reasons, records
 from stages.compare.layout import kept as kept_words
-from stages.packets.flow import describe_flow
+from stages.packets.flow import describe_flow, describe_tunnel
+from stages.packets.frames import transport
 from stages.packets.layout import parsed, tcp, transports
 
 MARK: Final = "colo_divergence"
@@ -74,42 +75,19 @@ def kept(record: Any) -> Iterator[Kept]:
         at += -(-size // 8)
 
 
-def tcp_at(data: bytes) -> tuple[int, int, int, int] | None:
+def tcp_at(data: bytes, *, tunnel: bool = False, length: int = 0) -> tuple[int, int, int, int] | None:
     """Sequence number, flags, start and end of the payload of a frame with a TCP segment; None: it is none, or cut.
 
-    The end may lie behind ``data`` where only the frame's beginning was kept.
+    The end may lie behind ``data`` where only the frame's beginning was kept.  The rest as in `frames.transport`.
     """
-    found = transport(data)
-    if found is None or found[0] != 6 or found[3]:
+    found = transport(data, tunnel=tunnel, length=length)
+    if found is None or found.proto != 6 or found.fragment:
         return None
-    _, at, end, _ = found
+    at = found.start
     if len(data) < at + 20:
         return None
     body = at + (data[at + 12] >> 4) * 4
-    return int.from_bytes(data[at + 4 : at + 8], "big"), data[at + 13], body, max(end, body)
-
-
-def transport(data: bytes) -> tuple[int, int, int, bool] | None:
-    """Protocol, start and end of the IP payload, and whether it is a fragment; None where there is no IP."""
-    at, size = 12, len(data)
-    while data[at : at + 2] in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
-        at += 4
-    kind, at = data[at : at + 2], at + 2
-    if kind == b"\x08\x00" and size >= at + 20:
-        end = at + int.from_bytes(data[at + 2 : at + 4], "big")
-        piece = data[at + 6] & 0x3F | data[at + 7] != 0
-        return data[at + 9], at + (data[at] & 15) * 4, end, bool(piece)
-    if kind != b"\x86\xdd" or size < at + 40:
-        return None
-    proto, end, l4 = data[at + 6], at + 40 + int.from_bytes(data[at + 4 : at + 6], "big"), at + 40
-    while proto in (0, 43, 44, 51, 60, 135, 139, 140):
-        if size < l4 + 8:
-            return None
-        if proto == 44 and (data[l4 + 2] | data[l4 + 3] & 0xF9):
-            return data[l4], l4 + 8, end, True
-        words = data[l4 + 1]
-        proto, l4 = data[l4], l4 + (8 if proto == 44 else 8 + words * (4 if proto == 51 else 8))
-    return proto, l4, end, False
+    return int.from_bytes(data[at + 4 : at + 8], "big"), data[at + 13], body, max(found.end, body)
 
 
 # --- the verdict --------------------------------------------------------------------------------------------------
@@ -138,6 +116,9 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
     }
     if mask:
         out["mask"] = mask
+    tunnel = _tunnel(event)
+    if tunnel:
+        out["tunnel"] = tunnel
     if reason in ("payload", "flags", "order"):
         position = int(event[events.POSITION])
         out["position"] = position if position >= 0 else None  # without a SYN nobody knows where the stream began
@@ -146,7 +127,7 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
             out[SIDES[side]] = {"bytes": window(event, first, lengths[side]).hex(), "length": lengths[side]}
     if reason == "flags":
         for side in range(2):
-            out[SIDES[side]]["ends"] = _ends(packets, side) if lengths[side] == 0 else ""
+            out[SIDES[side]]["ends"] = _ends(packets, side, bool(tunnel)) if lengths[side] == 0 else ""
     elif reason == "timeout":
         out["waits"] = SIDES[0 if lengths[0] else 1]
         out["waits_for"] = "acknowledgement" if event[events.OFFSET] else "packet"
@@ -156,10 +137,15 @@ def verdict(event: Any, packets: Sequence[Kept], wall: int, *, compare_id: str =
     return out
 
 
-def _ends(packets: Sequence[Kept], side: int) -> str:
+def _tunnel(event: Any) -> str:
+    """The tunnel that the packets of an event are inside of: ``vxlan 42``; empty: none."""
+    return describe_tunnel(event[events.KEY : events.KEY + parsed.KEY_WORDS]) if event[events.CONN] else ""
+
+
+def _ends(packets: Sequence[Kept], side: int, tunnel: bool) -> str:
     flags = 0
     for p in packets:
-        if p.side == side and p.held and (found := tcp_at(p.data)):
+        if p.side == side and p.held and (found := tcp_at(p.data, tunnel=tunnel)):
             flags |= found[1]
     return "RST" if flags & tcp.RST and not flags & tcp.FIN else "FIN"
 
@@ -216,7 +202,7 @@ def build(event: Any, record: Any, wall: int, *, compare_id: str = "", mask: str
     """The file in pieces, a few packets each; ``more`` are numbers for the JSON object."""
     found = list(kept(record))
     if not any(p.at >= 0 for p in found) and int(event[events.REASON]) == reasons.TIMEOUT:
-        found = _mark_first(found, 0 if event[events.PRIMARY_LEN] else 1)
+        found = _mark_first(found, 0 if event[events.PRIMARY_LEN] else 1, bool(_tunnel(event)))
     event, found = _past_checksum(event, found)
     packets = _by_time(found)
     v = verdict(event, packets, wall, compare_id=compare_id, mask=mask)
@@ -255,11 +241,12 @@ def _past_checksum(event: Any, packets: list[Kept]) -> tuple[Any, list[Kept]]:
     if int(event[events.REASON]) != reasons.ORDER:
         return event, packets
     marked = [next((i for i, p in enumerate(packets) if p.side == side and p.at >= 0), -1) for side in range(2)]
-    ends = [transport(packets[i].data) if i >= 0 else None for i in marked]
-    if ends[0] is None or ends[1] is None or ends[0][0] not in _CHECKSUMS:
+    tunnel = bool(_tunnel(event))
+    ends = [transport(packets[i].data, tunnel=tunnel) if i >= 0 else None for i in marked]
+    if ends[0] is None or ends[1] is None or ends[0].proto not in _CHECKSUMS:
         return event, packets
-    first, last = _CHECKSUMS[ends[0][0]]
-    bodies = [packets[i].data[e[1] : e[2]] for i, e in zip(marked, ends, strict=True) if e]
+    first, last = _CHECKSUMS[ends[0].proto]
+    bodies = [packets[i].data[e.start : e.end] for i, e in zip(marked, ends, strict=True) if e]
     if not first <= int(event[events.POSITION]) < last:
         return event, packets
     size = min(map(len, bodies))
@@ -276,15 +263,15 @@ def _past_checksum(event: Any, packets: list[Kept]) -> tuple[Any, list[Kept]]:
         event[words : words + events.SHOWN // 8] = np.frombuffer(window.ljust(events.SHOWN, b"\0"), np.int64)
     moved = list(packets)
     for i, e in zip(marked, ends, strict=True):
-        moved[i] = packets[i]._replace(at=(e[1] if e else 0) + place)
+        moved[i] = packets[i]._replace(at=(e.start if e else 0) + place)
     return event, moved
 
 
-def _mark_first(packets: list[Kept], side: int) -> list[Kept]:
+def _mark_first(packets: list[Kept], side: int, tunnel: bool) -> list[Kept]:
     """The kernel keeps the packet that waited too long before all others: mark it where its payload begins."""
     for i, p in enumerate(packets):
         if p.held and p.side == side:
-            start = tcp_at(p.data)
+            start = tcp_at(p.data, tunnel=tunnel)
             return [*packets[:i], p._replace(at=start[2] if start else 0), *packets[i + 1 :]]
     return packets
 

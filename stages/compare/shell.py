@@ -12,7 +12,7 @@ from stages.compare import finding
 from stages.compare.evidence_files import Evidence
 from stages.compare.layout import arming, conns, events, memory, options, reasons, records, rules, scalars, slots
 from stages.packets.kernels.table import format_table
-from stages.packets.layout import table
+from stages.packets.layout import networks, table
 
 _LINES: Final = 32  # differences that get a log line at once; after them one each _LINE_NS
 _LINE_NS: Final = 100_000_000
@@ -45,6 +45,7 @@ class Compare(Stage):
             options.STORM_LIMIT: int(p["storm_checkpoints"]),
             options.STORM_WINDOW_NS: self._ns("storm_window_ms"),
             options.STORM_NS: self._ns("storm_interval_ms"),
+            options.TUNNELS: networks.POLICIES.index(str(p["tunnels"])),
         }
         queue = at["queues"]
         for g in range(options.QUEUE_COUNT):

@@ -25,7 +25,7 @@ from stages.compare.layout import (
 )
 from stages.kind import options_table, scalars_table
 from stages.packets import tables
-from stages.packets.layout import tcp, transports
+from stages.packets.layout import networks, tcp, transports
 
 SIDES: Final = ("primary", "secondary")
 QUEUES: Final = tuple(f"{side}_{size}" for side in SIDES for size in memory.CLASS_BYTES)
@@ -270,7 +270,11 @@ TABLES: Final = (
         names={"arming": arming.NAMES, "reply": scalars.REPLY_NAMES, "flushing": scalars.FLUSH_NAMES},
         parts=_BY_SIDE | _BY_QUEUE,
     ),
-    options_table(options.FIELDS, names={"stuck": SIDES}, parts=dict.fromkeys(("queues", "masks", "recycled"), QUEUES)),
+    options_table(
+        options.FIELDS,
+        names={"stuck": SIDES, "tunnels": networks.POLICIES},
+        parts=dict.fromkeys(("queues", "masks", "recycled"), QUEUES),
+    ),
     Table(
         "checkpoints",
         "what is known of checkpoints and storms",

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from ring.fields import Table
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, scalars_table
-from stages.packets.layout import table
+from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, options_table, scalars_table
+from stages.packets.layout import networks, table
 from stages.packets.tables import connections, scratch
-from stages.rewriter.layout import conns, counters, scalars, tables
-from stages.schema import Mistake, integer, key, show
+from stages.rewriter.layout import conns, counters, options, scalars, tables
+from stages.schema import Mistake, integer, key, one_of, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,11 @@ class Rewriter(Filter):
     """``type = "filter-rewriter"``."""
 
     max_connections: int = key(integer(1, 1 << 20), 16_384, doc="connections that it can know at once")
+    tunnels: str = key(
+        one_of("inner", "outer"),
+        "inner",
+        doc="VXLAN, GENEVE, GRE, IP in IP: `inner`: the TCP inside is rewritten; `outer`: none of it",
+    )
 
 
 def _mistakes(made: Rewriter, path: str, clean: bool) -> Iterable[Mistake]:
@@ -47,6 +52,7 @@ _TABLES: Final = (
         tuple(field for field in tables.FIELDS if field.name != "scratch_at"),
         lambda w: 0,
     ),
+    options_table(options.FIELDS, names={"tunnels": networks.POLICIES}),
     scratch(lambda w: tables.SCRATCH_AT),
 )
 

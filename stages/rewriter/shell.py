@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from stages.base import Stage
 from stages.packets.kernels.table import format_table
-from stages.packets.layout import table
-from stages.rewriter.layout import conns, tables
+from stages.packets.layout import networks, table
+from stages.rewriter.layout import conns, options, tables
 
 
 class Rewriter(Stage):
     """Rewrites acknowledgement numbers towards the guest and sequence numbers from it; TCP only."""
+
+    def options(self) -> dict[int, int]:
+        """The keys of the config that the kernel reads."""
+        return {options.TUNNELS: networks.POLICIES.index(self.params["tunnels"])}
 
     def on_start(self) -> None:
         """Lay out the connection table of a fresh segment."""

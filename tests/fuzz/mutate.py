@@ -8,17 +8,21 @@ from typing import Final
 
 from stages.capture import reader as captures
 from tests import packets as p
+from tests import tunnels as t
 from tests.packets import ACK, FIN, PSH, RST, SYN
 
 SAMPLES: Final = Path(__file__).resolve().parents[2] / "samples"
 SERVER, CLIENT, SERVER6, CLIENT6 = "10.0.0.2", "10.0.0.1", "fd00::2", "fd00::1"
 EDGES: Final = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 19, 20, 21, 39, 40, 41, 60, 127, 128, 255)
-WORDS: Final = (0, 1, 7, 8, 0x1FFF, 0x2000, 0x3FFF, 0x7FFF, 0x8000, 0x8100, 0x86DD, 0x88A8, 0x0800, 0xFFF8, 0xFFFF)
+WORDS: Final = (
+    0, 1, 7, 8, 0x1FFF, 0x2000, 0x3FFF, 0x7FFF, 0x8000, 0x8100, 0x86DD, 0x88A8, 0x0800, 0xFFF8, 0xFFFF,
+    0x8864, 0x8847, 0x6558, 4789, 6081, 8472,
+)  # fmt: skip
 NUMBERS: Final = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 
 
 def seeds() -> list[bytes]:
-    """Good frames: TCP with every flag and option, UDP, ICMP with errors, IPv6 with headers, tags, fragments, ARP."""
+    """Good frames: TCP with every flag and option, UDP, ICMP with errors, IPv6, tags, fragments, ARP, tunnels."""
     options = p.opt_mss() + p.opt_sack_permitted() + p.opt_timestamp(7, 9)
     sack = p.opt_timestamp(1, 2) + p.opt_sack((10, 20), (30, 40), (50, 60))
     made = []
@@ -39,6 +43,20 @@ def seeds() -> list[bytes]:
     made.append(p.ether(p.ipv6(SERVER6, CLIENT6, p.P_TCP, body, extensions=extended), p.IPV6))
     for src, dst in ((SERVER, CLIENT), (SERVER6, CLIENT6)):
         made += p.fragments(src, dst, p.P_UDP, p.udp(src, dst, 53, 4000, bytes(2000)), 800)
+    inside = [p.tcp_frame(SERVER, CLIENT, 80, 4000, seq=1000, ack=5000, payload=b"inside" * 9, options=sack),
+              p.tcp_frame(SERVER6, CLIENT6, 80, 4000, seq=1000, ack=5000, flags=SYN | ACK, options=options),
+              *p.fragments(SERVER, CLIENT, p.P_UDP, p.udp(SERVER, CLIENT, 53, 4000, bytes(300)), 200)]  # fmt: skip
+    for frame in inside:
+        made += [t.vxlan(frame), t.geneve(frame, options=bytes(8)), t.gre(frame, key=1, summed=True), t.ip_in_ip(frame)]
+        made += [
+            p.in_pppoe(frame, 7),
+            p.in_pppoe(frame, 7, short=True),
+            p.long_frame(frame),
+            t.vxlan(p.long_frame(frame)),
+        ]
+    made += [
+        p.tcp_frame(SERVER, CLIENT, 80, 4000, seq=1000, ack=5000, vlans=vlans) for vlans in ((1, 2, 3), (1, 2, 3, 4))
+    ]
     made += [p.arp_frame(SERVER, CLIENT), bytes(14), bytes(60), b""]
     return made
 

@@ -6,7 +6,7 @@ Written from RFC 791, RFC 8200 (4.5) and behaviour.md; no code or number is shar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.packets import Packet, ip_frame, read
 
@@ -75,7 +75,7 @@ class Gather:
     def take(self, frame: bytes, p: Packet, primary: bool) -> tuple[Packet, list[bytes], bytes] | bool:
         """The whole datagram, its frames and its bytes; True: it follows what was settled; False: it waits."""
         ident, at, more = _place(frame, p)
-        conversation = (p.vlans, p.src, p.dst, p.proto if p.version == 4 else None)
+        conversation = (p.network, p.vlans, p.src, p.dst, p.proto if p.version == 4 else None)
         group = self.groups.get((primary, conversation, ident))
         if group is None and at > 0:
             sides = (True,) if primary else (True, False)
@@ -88,13 +88,14 @@ class Gather:
         del self.groups[primary, conversation, ident]
         self.gathered += len(group.frames)
         body = bytes(group.data[i] for i in range(len(group.data)))
-        return read(ip_frame(p.src, p.dst, group.proto, body, vlans=p.vlans)), group.frames, body
+        whole = read(ip_frame(p.src, p.dst, group.proto, body, vlans=p.vlans))
+        return replace(whole, network=p.network), group.frames, body
 
 
 def _place(frame: bytes, p: Packet) -> tuple[int, int, bool]:
     """Identification, offset in bytes, whether more follow."""
     if p.version == 4:
-        ip = 14 + 4 * len(p.vlans)
+        ip = p.ip_at
         bits = int.from_bytes(frame[ip + 6 : ip + 8], "big")
         return int.from_bytes(frame[ip + 4 : ip + 6], "big"), (bits & 0x1FFF) * 8, bool(bits & 0x2000)
     header = frame[p.body_at - 8 : p.body_at]

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field, replace
 
 from tests.packets import ACK, FIN, MOD, P_TCP, RST, SYN, Packet, checksum, ones_sum, packed, pseudo, read
+from tests.tunnels import read_inside
 
 Key = tuple[object, ...]
 
@@ -49,6 +50,7 @@ class Rewriter:
     """Feed it frames with `inbound` and `outbound`; each returns the frame that goes on."""
 
     on: bool = True
+    tunnels: str = "inner"
     alone: bool = False
     connections: dict[Key, Connection] = field(default_factory=dict)
     opened: int = 0
@@ -78,12 +80,12 @@ class Rewriter:
 
     def inbound(self, frame: bytes, *, partial: bool = False) -> bytes:
         """A frame towards the guest; ``partial``: its TCP checksum covers the pseudo-header only."""
-        p = read(frame)
+        p = read_inside(frame) if self.tunnels == "inner" else read(frame)
         if p.fragment:
             p = beginning(frame, p)
         if not self.on or p.proto != P_TCP or not p.sport:
             return frame
-        key = (p.vlans, p.src, p.sport, p.dst, p.dport)
+        key = (p.network, p.vlans, p.src, p.sport, p.dst, p.dport)
         c = self.connections.get(key)
         if p.flags & SYN:
             if p.flags & (FIN | RST):
@@ -151,12 +153,12 @@ class Rewriter:
 
     def outbound(self, frame: bytes, *, partial: bool = False) -> bytes:
         """A frame from the guest."""
-        p = read(frame)
+        p = read_inside(frame) if self.tunnels == "inner" else read(frame)
         if p.fragment:
             p = beginning(frame, p)
         if not self.on or p.proto != P_TCP or not p.sport:
             return frame
-        key = (p.vlans, p.dst, p.dport, p.src, p.sport)
+        key = (p.network, p.vlans, p.dst, p.dport, p.src, p.sport)
         c = self.connections.get(key)
         if p.flags & SYN:
             if p.flags & (FIN | RST):
@@ -259,7 +261,7 @@ def beginning(frame: bytes, p: Packet) -> Packet:
 
     Ports of 0 where it cannot be read.
     """
-    at = 14 + 4 * len(p.vlans) + 6 if p.version == 4 else p.body_at - 6
+    at = p.ip_at + 6 if p.version == 4 else p.body_at - 6
     offset = int.from_bytes(frame[at : at + 2], "big") & (0x1FFF if p.version == 4 else 0xFFF8)
     if offset or p.proto != P_TCP or len(p.body) < 20:
         return p

@@ -52,7 +52,7 @@ ALLOWED = {
     "stages.compare.kernels.tcp_segments": dict.fromkeys(
         ("COUNTED", "MATCHED_HELD", "HELD", "WAITS"), "what `_secondary_data` returns"
     ),
-    "stages.compare.kernels.timestamps": {"_CHECKSUM": "of TCP", "_NEEDS_CSUM": "of virtio"},
+    "stages.compare.kernels.timestamps": {"_CHECKSUM": "of TCP"},
     "stages.compare.kernels.twins": {
         "PRIMARY_AHEAD": "what `take_twins` returns",
         "SECONDARY_AHEAD": "what `take_twins` returns",
@@ -72,7 +72,7 @@ ALLOWED = {
         ("_END", "_NOP", "_SACK", "_TIMESTAMPS", "_TS_LENGTH"), "of TCP's options"
     ),
     "stages.rewriter.kernels.burst": dict.fromkeys(
-        ("_NEEDS_CSUM", "_TCP", "_SEQ", "_ACK", "_CHECKSUM", "_TSVAL", "_TSECR"), "of virtio, IP or TCP"
+        ("_TCP", "_SEQ", "_ACK", "_CHECKSUM", "_TSVAL", "_TSECR"), "of IP or TCP"
     ),
     "stages.rewriter.kernels.icmp_errors": dict.fromkeys(
         ("_ICMP", "_TCP", "_ICMPV6", "_CHECKSUM", "_SEQ", "_TCP_CHECKSUM"), "of IP, ICMP or TCP"

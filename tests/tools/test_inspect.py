@@ -26,11 +26,12 @@ from stages.compare.layout import conns, options, rules, scalars
 from stages.compare.rules.rule_set import RuleSet, from_table
 from stages.packets.layout import parsed, rows, table
 from tests.interpreter import fresh_python
-from tests.packets import ACK, P_UDP, PSH, fragments, tcp_frame, udp
+from tests.packets import ACK, P_UDP, PSH, fragments, in_pppoe, tcp_frame, udp
 from tests.pipeline.running import ROOT, Running, gone, until
 from tests.rig import Rig, defaults
 from tests.stages.compare.test_compare import PARAMS, handshake, seg
 from tests.stages.rewriter.rewriting import OFFSET, Flow
+from tests.tunnels import ENDS6, gre, ip_in_ip, vxlan
 from tools.inspect import memory
 from tools.inspect.__main__ import main
 from tools.inspect.memory import Found, Memory, NotShownError
@@ -314,6 +315,34 @@ def test_a_row_of_fragments_has_words_of_its_own(inspect: Any) -> None:
         assert all(slot["shown"].get("ident") != "" and slot["shown"].get("place") != "" for slot in slots)
         assert [first["fields"][name] for name in ("place", "here", "whole")] == [1, 2800, -1]
         assert [second["shown"][name] for name in ("here", "whole", "last")] == ["", "", ""]
+
+
+def test_keys_say_what_a_packet_is_inside_of(inspect: Any) -> None:
+    """Three and four tags, a session, tunnels; those that nothing else tells apart by where they run."""
+    with Rig("filter-rewriter", {"max_connections": 64}) as rig, placed(rig) as name:
+        Flow(rig, port=1, vlans=(7, 8, 9)).open()
+        Flow(rig, port=2, vlans=(7, 8, 9, 10)).open()
+        Flow(rig, port=3, vlans=(7,), wrap=lambda f: in_pppoe(f, 5)).open()
+        Flow(rig, port=4, vlans=(7,), wrap=lambda f: vxlan(f, vni=42)).open()
+        Flow(rig, port=5, wrap=lambda f: gre(f, key=6)).open()
+        Flow(rig, port=5, wrap=lambda f: gre(f, key=6, ends=ENDS6)).open()
+        Flow(rig, port=6, wrap=ip_in_ip).open()
+        data = json.loads(inspect(name, "it", "connections", "--json")[1])
+        keys = [row["shown"]["key"] for row in data["rows"]]
+        flow = "tcp 198.51.100.9:{} > 10.0.0.1:80"
+        assert keys[:4] == [
+            flow.format("1") + " vlan 7/8/9",
+            flow.format("2") + " vlan 7/8/9/10",
+            flow.format("3") + " vlan 7 in pppoe 5",
+            flow.format("4") + " vlan 7 in vxlan 42",
+        ]
+        assert [key.partition(" via ")[0] for key in keys[4:]] == [
+            *2 * [flow.format("5") + " in gre 6"], flow.format("6") + " in ip",
+        ]  # fmt: skip
+        assert len(set(keys)) == 7
+        for value, found in (("vxlan", 1), ("vxlan 42", 1), ("vlan 7/8/9", 1), ("pppoe 5", 1), ("gre", 2), ("via", 3)):
+            told = json.loads(inspect(name, "it", "connections", "--json", "--where", f"key={value}")[1])
+            assert told["found"] == found, value
 
 
 def test_keys_have_their_vlans(inspect: Any) -> None:

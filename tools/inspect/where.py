@@ -23,7 +23,9 @@ OPERATORS: Final[dict[str, Callable[[int, int], bool]]] = {
 }  # fmt: skip
 _CONDITION: Final = re.compile(r"\s*([a-z0-9_]+)(?:\.([a-z0-9_]+))?\s*(!=|>=|<=|==?|>|<)\s*(.*?)\s*", re.DOTALL)
 _AGE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(" + "|".join(UNITS) + r")(?: ago)?")
-_FLOW: Final = re.compile(r"[0-9]+|tcp|udp|icmp|icmpv6|protocol|in|fragments|vlan|>|[0-9]+/[0-9]+")
+_FLOW: Final = re.compile(
+    r"[0-9]+(?:/[0-9]+)*|tcp|udp|icmp|icmpv6|protocol|in|fragments|vlan|>|pppoe|vxlan|geneve|gre|ip|via"
+)
 
 Condition = Callable[[Row], bool]
 Test = Callable[[int], bool]

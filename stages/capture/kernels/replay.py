@@ -25,9 +25,9 @@ from ring.kernels.ledger import (
 )
 from stages.capture.kernels.pcap_blocks import has_room, record_frame
 from stages.capture.layout import columns, counters, flows, memory, options, ports, recording, scalars
-from stages.packets.kernels.parse import parse, reverse_key
+from stages.packets.kernels.parse import has_key, parse, reverse_key
 from stages.packets.kernels.table import hash_key, same_key
-from stages.packets.layout import parsed, transports
+from stages.packets.layout import parsed
 
 _MOST_PUTS = 4  # what one frame may need of the undo log
 
@@ -73,7 +73,7 @@ def replay_index(u8, w, now):
     for p in range(packets):
         s = x + memory.SCRATCH
         w[cell(w, columns.FLOW, p)] = -1
-        if parse(u8, w, w[cell(w, columns.AT, p)], w[cell(w, columns.LENGTH, p)], s) == transports.OTHER:
+        if not has_key(parse(u8, w, w[cell(w, columns.AT, p)], w[cell(w, columns.LENGTH, p)], s)):
             continue
         same_way(w, s)
         slot = find_slot(w, s)
@@ -209,7 +209,7 @@ def take_sent(u8, w, row, now, emitting):
             if not has_room(w, recorder):
                 break
             record_frame(u8, w, recorder, frame, length, recording.OUTBOUND)
-        if w[x + memory.FLOW_COUNT] > 0 and parse(u8, w, frame, length, x + memory.SCRATCH) != transports.OTHER:
+        if w[x + memory.FLOW_COUNT] > 0 and has_key(parse(u8, w, frame, length, x + memory.SCRATCH)):
             same_way(w, x + memory.SCRATCH)
             slot = find_slot(w, x + memory.SCRATCH)
             f = w[cell(w, columns.NUMBER, w[slot] - 1)] if w[slot] != 0 else -1

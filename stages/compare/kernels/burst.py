@@ -29,8 +29,9 @@ from stages.compare.kernels.slots import finish_recycling, start_recycling
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
 from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_secondary
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
+from stages.compare.kernels.uncompared import count_uncompared, never_compared
 from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
-from stages.packets.kernels.parse import finds_neighbours, parse
+from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import parsed, rows, transports
 
 _BURST = 256
@@ -52,7 +53,7 @@ def take(u8, w, row, side, now):
         count(w, row, counters.DROPPED_UNARMED, 1)
     else:
         s = w[options.SCRATCH]
-        transport = parse(u8, w, frame, length, s)
+        transport = read_packet(u8, w, frame, length, s, w[options.TUNNELS])
         w[s + parsed.RING] = r
         w[s + parsed.POSITION] = position
         w[s + parsed.FRAME] = frame
@@ -68,11 +69,13 @@ def take(u8, w, row, side, now):
 def _dispatch(u8, w, row, side, s, transport, now):
     """Take the packet at hand, of ``side`` (fields at ``s``); False where it has to wait in its ring."""
     frame = w[s + parsed.FRAME]
-    if transport == transports.OTHER or (transport == transports.ICMP and finds_neighbours(u8, w, s, frame)):
+    if never_compared(u8, w, s, frame, transport):
         if side == ports.SECONDARY_IN:
             count(w, row, counters.DROPPED_UNCOMPARED, 1)
-            return True
-        return _release_as(u8, w, row, s, counters.RELEASED_UNCOMPARED)
+        elif not _release_as(u8, w, row, s, counters.RELEASED_UNCOMPARED):
+            return False
+        count_uncompared(w, row, transport)
+        return True
     if w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
         return _unarmed(u8, w, row, s, transport, now)
     if transport == transports.FRAGMENT:

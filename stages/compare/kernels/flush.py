@@ -13,8 +13,9 @@ from stages.compare.kernels.release import release_record
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.tcp_segments import note_primary
 from stages.compare.kernels.timestamps import emit_in_time
+from stages.compare.kernels.uncompared import count_uncompared, never_compared
 from stages.compare.layout import checkpoints, conns, counters, memory, options, ports, scalars, slots
-from stages.packets.kernels.parse import finds_neighbours, parse
+from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import transports
 
 
@@ -65,10 +66,10 @@ def _settle_input(u8, w, row, side, now):
                 blocked(w, ports.OUTDEV)
                 return False
             s = w[options.SCRATCH]
-            transport = parse(u8, w, frame, length, s)
-            never = transport == transports.OTHER or (
-                transport == transports.ICMP and finds_neighbours(u8, w, s, frame)
-            )
+            transport = read_packet(u8, w, frame, length, s, w[options.TUNNELS])
+            never = never_compared(u8, w, s, frame, transport)
+            if never:
+                count_uncompared(w, row, transport)
             if transport == transports.TCP:
                 c = connection(w, row, 0, s, transport, now)
                 if c != 0 and note_primary(w, row, c, s):

@@ -42,7 +42,7 @@ from stages.compare.kernels.slots import (
 )
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
 from stages.compare.layout import conns, counters, memory, options, ports, slots
-from stages.packets.layout import parsed, transports
+from stages.packets.layout import networks, parsed, transports
 
 MOST = 128  # frames of a group: 65,535 bytes at the least MTU that anyone has (576, RFC 791) are 119
 
@@ -51,7 +51,8 @@ MOST = 128  # frames of a group: 65,535 bytes at the least MTU that anyone has (
 def fragment(u8, w, row, side, s, now):
     """Take the fragment at hand (fields at ``s``) of ``side``; False where it has to wait in its ring."""
     # The next header of IPv6 need not be the same in all fragments (RFC 8200, 4.5): it is no part of the key.
-    w[s + parsed.PORTS] = conns.KEY_FRAGMENTS | (w[s + parsed.PROTO] if w[s + parsed.IPV] == 4 else 44) << 32
+    proto = w[s + parsed.PROTO] if w[s + parsed.IPV] == 4 else 44
+    w[s + parsed.PORTS] = w[s + parsed.PORTS] & networks.VIA | conns.KEY_FRAGMENTS | proto << 32
     c = connection(w, row, side, s, transports.FRAGMENT, now)
     if c == 0:
         return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ring.atomics import be16, byte, copy, put_be16, put_byte
 from ring.hot import hot
 from stages.compare.kernels.slots import fill_slot, slot, take_slot
-from stages.compare.layout import conns, slots
+from stages.compare.layout import conns, options, slots
 from stages.packets.kernels.checksum import delta32, updated
-from stages.packets.kernels.parse import parse
-from stages.packets.layout import parsed, transports
+from stages.packets.kernels.parse import parse_packet
+from stages.packets.kernels.tunnels import read_packet
+from stages.packets.layout import networks, parsed, transports
 
 _LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
 
@@ -27,7 +28,7 @@ def put_together(u8, w, row, side, n, m, end, b, now):
             first = w[slot(w, first - 1) + slots.SIBLING]
     x = slot(w, first - 1)
     at = w[x + slots.BYTES] + w[x + slots.VNET]
-    parse(u8, w, at, w[x + slots.FRAME] - w[x + slots.VNET], b)
+    read_packet(u8, w, at, w[x + slots.FRAME] - w[x + slots.VNET], b, w[options.TUNNELS])
     l3 = w[b + parsed.L3]
     header = w[b + parsed.L4] - (0 if w[b + parsed.IPV] == 4 else 8)
     if header - l3 - (0 if w[b + parsed.IPV] == 4 else 40) + end > _LARGEST:
@@ -49,12 +50,15 @@ def put_together(u8, w, row, side, n, m, end, b, now):
         part = w[slot(w, part - 1) + slots.SIBLING]
     _copy_part(u8, w, to + header, m)
     proto = byte(u8, to + l3 + 9) if w[b + parsed.IPV] == 4 else byte(u8, at + header)
-    transport = parse(u8, w, to, header + end, b)
+    # The packet alone: headers of a tunnel before it tell the length of the first fragment.
+    via, network = w[b + parsed.PORTS] & networks.VIA, w[b + parsed.VLAN] & ~(networks.VERSION << networks.VERSION_AT)
+    transport = parse_packet(u8, w, to, l3, 0x0800 if w[b + parsed.IPV] == 4 else 0x86DD, header + end, b, network)
     if transport == transports.OTHER or transport == transports.FRAGMENT:  # not to be read: compared as it is
         w[b + parsed.PORTS] = proto << 32
         w[b + parsed.L4] = header
         w[b + parsed.END] = header + end
         transport = transports.TCP
+    w[b + parsed.PORTS] |= via
     if transport == transports.TCP:
         w[b + parsed.PORTS] |= conns.KEY_ALONE
         transport = transports.IP

@@ -13,7 +13,7 @@ from ring.atomics import be16, byte, common_prefix, load_acquire
 from ring.hot import hot
 from ring.kernels.ledger import put, scalar
 from stages.compare.layout import conns, options, rules, scalars
-from stages.packets.layout import parsed, rows, transports
+from stages.packets.layout import networks, parsed, rows, transports
 
 
 # --- the set ------------------------------------------------------------------------------------------------------
@@ -84,14 +84,23 @@ def _first_match(w, copy, key):
 
 
 @hot
+def _tags(vlan):
+    """The VLAN tags in a key's word, as a rule has them: the third and the fourth above the first two."""
+    tags = vlan & 0xFFFFFFFF
+    if vlan >> networks.KIND_AT & networks.KIND == networks.TAGS:
+        tags |= (vlan >> networks.ID_AT) << 32
+    return tags
+
+
+@hot
 def _matches(w, items, r, key):
     ports, vlan = w[key + parsed.PORTS], w[key + parsed.VLAN]
-    version = vlan >> 32
+    version = vlan >> networks.VERSION_AT & networks.VERSION
     return (
         _in_ranges(w, items, r + rules.RULE_PROTOCOL, ports >> 32 & 0xFF)  # above it the mark of a fragment
         and _in_ranges(w, items, r + rules.RULE_SOURCE_PORT, ports >> 16 & 0xFFFF)
         and _in_ranges(w, items, r + rules.RULE_DESTINATION_PORT, ports & 0xFFFF)
-        and _in_ranges(w, items, r + rules.RULE_VLAN, vlan & 0xFFFFFFFF)
+        and _in_ranges(w, items, r + rules.RULE_VLAN, _tags(vlan))
         and _in_nets(w, items, r + rules.RULE_SOURCE, version, w[key + parsed.SRC], w[key + parsed.SRC + 1])
         and _in_nets(w, items, r + rules.RULE_DESTINATION, version, w[key + parsed.DST], w[key + parsed.DST + 1])
     )

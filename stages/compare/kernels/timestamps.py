@@ -9,20 +9,19 @@ it was sent in vain (RFC 3522).
 from __future__ import annotations
 
 from ring import layout
-from ring.atomics import be16, be32, byte, put_be16
+from ring.atomics import be16, be32, put_be16
 from ring.hot import hot
 from ring.kernels.frames import index, prefix
 from ring.kernels.ledger import put
 from stages.compare.kernels.slots import emit_slot, slot
 from stages.compare.layout import conns, options, ports, slots
 from stages.packets.kernels.checksum import updated
-from stages.packets.kernels.parse import parse
 from stages.packets.kernels.serial import after, diff
 from stages.packets.kernels.tcp_options import move, timestamps
+from stages.packets.kernels.tunnels import is_partial, read_packet
 from stages.packets.layout import parsed, transports
 
 _CHECKSUM = 16  # offset in the TCP header
-_NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6): the checksum is made later
 
 
 @hot
@@ -48,7 +47,8 @@ def note_held_overtaking(u8, w, c, n):
     s, vnet = w[options.SCRATCH] + parsed.SCRATCH, w[x + slots.VNET]
     if (
         w[c + conns.HEAD + conns.PACKETS] != 0
-        and parse(u8, w, w[x + slots.BYTES] + vnet, w[x + slots.FRAME] - vnet, s) == transports.TCP
+        and read_packet(u8, w, w[x + slots.BYTES] + vnet, w[x + slots.FRAME] - vnet, s, w[options.TUNNELS])
+        == transports.TCP
     ):
         note_overtaking(u8, w, c, w[x + slots.BYTES] + vnet, s)
 
@@ -72,7 +72,7 @@ def emit_in_time(u8, w, row, c, n):
     out = w[layout.OUTPUTS + ports.OUTDEV]
     at = index(w, out, start) + prefix(w, out)
     s = w[options.SCRATCH] + parsed.SCRATCH
-    if parse(u8, w, at + vnet, nbytes - vnet, s) != transports.TCP:
+    if read_packet(u8, w, at + vnet, nbytes - vnet, s, w[options.TUNNELS]) != transports.TCP:
         return
     tcp = at + vnet + w[s + parsed.L4]
     place = timestamps(u8, tcp, w[s + parsed.DATA] - w[s + parsed.L4])
@@ -82,5 +82,5 @@ def emit_in_time(u8, w, row, c, n):
     if late <= 0:
         return
     delta = move(u8, tcp, place, late)
-    if vnet == 0 or byte(u8, at) & _NEEDS_CSUM == 0:
+    if not is_partial(u8, w, s, at + vnet, vnet):
         put_be16(u8, tcp + _CHECKSUM, updated(be16(u8, tcp + _CHECKSUM), delta))

@@ -14,9 +14,9 @@ from ring.kernels.frames import copy_record, frame_at, index, prefix, vnet_bytes
 from ring.kernels.ledger import count, put, readable, room, scalar
 from stages.compare.kernels.evidence import note_packet
 from stages.compare.layout import conns, counters, options, ports, scalars
-from stages.packets.kernels.parse import parse
 from stages.packets.kernels.serial import add, after, diff
 from stages.packets.kernels.table import find, touch
+from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import parsed, rows, tcp, transports
 
 PRIMARY_AHEAD, SECONDARY_AHEAD = -1, -2
@@ -37,7 +37,7 @@ def take_twins(u8, w, row, now):
     at, bt = index(w, p, here), index(w, q, there)
     a, length = frame_at(u8, w, p, at)
     s = w[options.SCRATCH]
-    if parse(u8, w, a, length, s) != transports.TCP:
+    if read_packet(u8, w, a, length, s, w[options.TUNNELS]) != transports.TCP:
         return 0
     c = find(w, w[options.TABLE], s)
     if c < 0:

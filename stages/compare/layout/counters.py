@@ -32,6 +32,14 @@ DROPPED_DIVERGED: Final = _OWN.counter(
     "dropped_diverged", "secondary packets of a connection that differed, or is no copy (checkpoint = local)"
 )
 DROPPED_UNCOMPARED: Final = _OWN.counter("dropped_uncompared", "secondary packets that are not compared")
+UNCOMPARED_ENCAPSULATED: Final = _OWN.counter(
+    "uncompared_encapsulated",
+    "of both sides' uncompared packets those whose IP header may stand behind headers that are not read: MPLS, a fifth"
+    " VLAN tag",
+)
+UNCOMPARED_TUNNEL: Final = _OWN.counter(
+    "uncompared_tunnel", "of both sides' uncompared packets those of tunnels, because `tunnels` is `pass`"
+)
 DROPPED_UNARMED: Final = _OWN.counter(
     "dropped_unarmed", "secondary packets that came while the secondary was not in step"
 )

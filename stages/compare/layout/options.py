@@ -49,4 +49,5 @@ OFFER_SINCE: Final = _OPTIONS.word(
     "ns",
     writer="kernels",
 )
+TUNNELS: Final = _OPTIONS.word("tunnels", "what becomes of the packets of tunnels: `networks.POLICIES`")
 FIELDS: Final = _OPTIONS.fields

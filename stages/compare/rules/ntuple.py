@@ -19,6 +19,7 @@ Range = tuple[int, int]  # first, last
 TCP: Final = 6
 UDP: Final = 17
 ICMP: Final = (1, 58)  # and ICMPv6, IANA's protocol numbers
+_MOST_TAGS: Final = 4
 MAX_BYTE: Final = 65_535
 _NAMES: Final = {"tcp": (TCP,), "udp": (UDP,), "icmp": ICMP}
 
@@ -89,17 +90,22 @@ def _net(word: str) -> tuple[Net]:
 
 
 def _vlan(word: str) -> tuple[Range]:
-    outer, dot, inner = word.partition(".")
-    if dot:
-        tags = _number(outer, 0, 4095) << 16 | _number(inner, 0, 4095)
-        return ((tags, tags),)
-    return _span(0, 4095)(word)
+    ids = word.split(".")
+    if len(ids) == 1:
+        return _span(0, 4095)(word)
+    if len(ids) > _MOST_TAGS:
+        raise Wrong
+    outer, inner, third, fourth = ([_number(one, 0, 4095) for one in ids] + [0, 0])[:_MOST_TAGS]
+    tags = (third << 12 | fourth) << 32 | outer << 16 | inner  # as the kernel has them: `kernels.rules`
+    return ((tags, tags),)
 
 
 PROTOCOLS = _listed('"tcp", "udp", "icmp", a number from 0 to 255, a list of these, or "*"', _protocol, sorted)
 NETS = _listed('an address or a network such as "10.0.0.0/8" or "fd00::/8", a list of these, or "*"', _net)
 PORTS = _listed('a port from 1 to 65535, a range such as "8000-8999", a list of these, or "*"', _span(1, 65_535))
-VLANS = _listed('a VLAN from 0 (none) to 4095, "10-19", "100.5" (outer and inner), a list, or "*"', _vlan)
+VLANS = _listed(
+    'a VLAN from 0 (none) to 4095, "10-19", "100.5" (outer and inner, up to four tags), a list, or "*"', _vlan
+)
 BYTES = _listed(f'offsets from 0 to {MAX_BYTE}, such as "16-23", or a list of these', _span(0, MAX_BYTE))
 
 
@@ -123,4 +129,10 @@ def show_nets(nets: tuple[Net, ...]) -> str:
 
 def show_vlans(ranges: tuple[Range, ...]) -> str:
     """``5,100.5``; ``*`` where anything will do."""
-    return ",".join(f"{a >> 16}.{a & 0xFFFF}" if a >> 16 else show_ranges(((a, b),)) for a, b in ranges) or "*"
+    return ",".join(_show_tags(a) if a >> 16 else show_ranges(((a, b),)) for a, b in ranges) or "*"
+
+
+def _show_tags(tags: int) -> str:
+    further = tags >> 32
+    more = [further >> 12, *([further & 0xFFF] if further & 0xFFF else [])] if further else []
+    return ".".join(map(str, (tags >> 16 & 0xFFFF, tags & 0xFFFF, *more)))

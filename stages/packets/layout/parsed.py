@@ -14,9 +14,13 @@ KEY_WORDS: Final = 6
 KEY: Final = _PARSED.word("key", "who talks to whom: the six words src .. vlan", size=KEY_WORDS)
 SRC: Final = _PARSED.again("src", KEY, "source address, high and low half; IPv4 in the low one", size=2)
 DST: Final = _PARSED.again("dst", KEY + 2, "destination address, high and low half", size=2)
-PORTS: Final = _PARSED.again("ports", KEY + 4, "protocol << 32 | source port << 16 | destination port")
-VLAN: Final = _PARSED.again("vlan", KEY + 5, "IP version << 32 | outer VLAN << 16 | inner VLAN")
-L3: Final = _PARSED.word("l3", "offset of the IP header")
+PORTS: Final = _PARSED.again(
+    "ports", KEY + 4, "protocol << 32 | source port << 16 | destination port; above: `networks.VIA`"
+)
+VLAN: Final = _PARSED.again(
+    "vlan", KEY + 5, "IP version << 32 | outer VLAN << 16 | inner VLAN; above: kind and id of `networks`"
+)
+L3: Final = _PARSED.word("l3", "offset of the IP header; of a tunnel read `inner` all of this is of the packet inside")
 L4: Final = _PARSED.word("l4", "offset of the transport header")
 END: Final = _PARSED.word("end", "offset of the end of the IP datagram: Ethernet padding is not part of it")
 DATA: Final = _PARSED.word("data", "offset of the transport's payload")

@@ -13,4 +13,6 @@ UDP: Final = _TRANSPORT.value("udp")
 ICMP: Final = _TRANSPORT.value("icmp")  # ICMP and ICMPv6
 IP: Final = _TRANSPORT.value("ip")  # any other protocol over IP
 FRAGMENT: Final = _TRANSPORT.value("fragment")  # an IP fragment: its ports cannot be known
+ENCAPSULATED: Final = _TRANSPORT.value("encapsulated")  # IP, perhaps, behind headers that are not read: no key either
+TUNNEL: Final = _TRANSPORT.value("tunnel")  # a tunnel's packet that is to pass: its key does not count
 NAMES: Final = _TRANSPORT.names

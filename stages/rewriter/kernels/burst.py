@@ -16,17 +16,17 @@ from ring.kernels.frames import index, prefix, record_size, vnet_bytes
 from ring.kernels.ledger import begin, blocked, commit, count, nothing_to_read, readable, true_row, undo_left
 from stages.packets.kernels.checksum import fold, updated
 from stages.packets.kernels.forward import copy_frames, fitting, forward
-from stages.packets.kernels.parse import parse, reverse_key
+from stages.packets.kernels.parse import reverse_key
 from stages.packets.kernels.serial import add, diff
 from stages.packets.kernels.table import find, touch
 from stages.packets.kernels.tcp_options import move, move_sack, move_timestamp
+from stages.packets.kernels.tunnels import is_partial, read_packet
 from stages.packets.layout import parsed, rows, tcp, transports
 from stages.rewriter.kernels.connections import change, current, end_connection
 from stages.rewriter.kernels.handshake import establish, handshake, header
 from stages.rewriter.kernels.icmp_errors import rewrite_error
-from stages.rewriter.layout import conns, counters, ports, scalars, tables
+from stages.rewriter.layout import conns, counters, options, ports, scalars, tables
 
-_NEEDS_CSUM = 1  # virtio-net header flags, its first byte (virtio 1.2, 5.1.6)
 _TCP = 6  # protocol number
 _SEQ, _ACK, _CHECKSUM = 4, 8, 16  # offsets in the TCP header
 _TSVAL, _TSECR = 0, 4  # offsets in the timestamps option, after kind and length
@@ -175,18 +175,21 @@ def first_fragment(u8, w, at):
 
 
 @hot
-def rewrite_frame(u8, w, row, now, at, length, partial, inbound):
-    """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under."""
-    transport = parse(u8, w, at, length, tables.SCRATCH_AT)
+def rewrite_frame(u8, w, row, now, at, length, vnet, inbound):
+    """One Ethernet frame of ``length`` bytes at byte index ``at``; the counter that it falls under.
+
+    ``vnet`` bytes of a virtio-net header stand before it.  Of a tunnel's packet the one inside is meant: the checksums
+    around it need no touch, as its own one's complement sum stays what it was.
+    """
+    transport = read_packet(u8, w, at, length, tables.SCRATCH_AT, w[options.TUNNELS])
     if transport == transports.FRAGMENT:
         if not first_fragment(u8, w, at):
             return counters.PASSED_FRAGMENT
     elif transport != transports.TCP:
-        return (
-            rewrite_error(u8, w, row, at, partial)
-            if inbound and transport == transports.ICMP
-            else counters.PASSED_NOT_TCP
-        )
+        if inbound and transport == transports.ICMP:
+            return rewrite_error(u8, w, row, at, is_partial(u8, w, tables.SCRATCH_AT, at, vnet))
+        return counters.PASSED_ENCAPSULATED if transport == transports.ENCAPSULATED else counters.PASSED_NOT_TCP
+    partial = is_partial(u8, w, tables.SCRATCH_AT, at, vnet)
     if not inbound:
         reverse_key(w, tables.SCRATCH_AT)
     c = find(w, tables.TABLE_AT, tables.SCRATCH_AT)
@@ -225,8 +228,7 @@ def rewrite_direction(u8, w, row, now, i, o):
         at = index(w, target, tail)
         length = be32(u8, at)
         vnet = vnet_bytes(u8, w, target, at)
-        partial = vnet > 0 and byte(u8, at + lead) & _NEEDS_CSUM != 0
-        counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, partial, i == ports.TX_IN)
+        counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, vnet, i == ports.TX_IN)
         count(w, row, counter, 1)
         position += record_size(u8, w, source, position)
         tail += lead + length

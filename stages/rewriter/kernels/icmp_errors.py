@@ -14,7 +14,7 @@ from stages.packets.kernels.parse import reverse_key
 from stages.packets.kernels.serial import add
 from stages.packets.kernels.table import find
 from stages.packets.kernels.tcp_options import move, move_timestamp
-from stages.packets.layout import parsed
+from stages.packets.layout import networks, parsed
 from stages.rewriter.kernels.connections import current
 from stages.rewriter.layout import conns, counters, scalars, tables
 
@@ -75,7 +75,9 @@ def quoted_tcp(u8, w, at):
         tcp = quoted_ipv6(u8, w, icmp + 8, end)
     if tcp < 0 or end < tcp + 8:
         return -1
-    w[tables.SCRATCH_AT + parsed.PORTS] = _TCP << 32 | be32(u8, tcp)
+    w[tables.SCRATCH_AT + parsed.PORTS] = (
+        w[tables.SCRATCH_AT + parsed.PORTS] & networks.VIA | _TCP << 32 | be32(u8, tcp)
+    )
     reverse_key(w, tables.SCRATCH_AT)
     return tcp
 

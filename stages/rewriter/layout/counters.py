@@ -28,6 +28,9 @@ PASSED_UNASKED: Final = _OWN.counter("passed_unasked", "inbound SYN+ACKs for whi
 PASSED_FRAGMENT: Final = _OWN.counter(
     "passed_fragment", "IP fragments without a TCP header: all but the first, and other protocols"
 )
+PASSED_ENCAPSULATED: Final = _OWN.counter(
+    "passed_encapsulated", "packets whose IP header may stand behind headers that are not read: MPLS, a fifth VLAN tag"
+)
 PASSED_NOT_TCP: Final = _OWN.counter("passed_not_tcp", "everything else that is not TCP")
 PASSED_OFF: Final = _OWN.counter("passed_off", "packets passed while the status was off")
 CONNECTIONS: Final = _OWN.counter("connections", "connections open now")

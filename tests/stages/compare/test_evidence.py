@@ -16,8 +16,10 @@ from stages.compare.layout import kept as kept_words
 from tests.packets import ACK, FIN, PSH, SYN, read, udp_frame, vnet_header
 from tests.rig import Rig
 from tests.stages.compare.test_compare import CLIENT, MS, PARAMS, SERVER, handshake, rig, seg
+from tests.tunnels import gre, vxlan
 from tools import explain
-from tools.divergence import Divergence, load, written
+from tools.advice import advise
+from tools.divergence import Divergence, around, line_of, load, written
 
 OLD = bytes(range(200))
 
@@ -224,6 +226,32 @@ def test_the_shell_writes_a_file_for_each_difference(keeping: Any, tmp_path: Pat
     assert len(files) == 4  # at once: then one a second
     flows = {load(path).verdict["flow"] for path in files}
     assert flows == {f"tcp 10.0.0.2:80 > 10.0.0.1:{5000 + n}" for n in range(4)}
+
+
+@pytest.mark.parametrize("tunnel", ["vxlan 42", "gre 42"])
+def test_a_file_about_a_tunnel_is_about_what_is_inside(keeping: Any, tmp_path: Path, tunnel: str) -> None:
+    """Its verdict names the tunnel; positions, flags and numbers are those of the packets inside."""
+
+    def wrap(frame: bytes) -> bytes:
+        return vxlan(frame, vni=42) if tunnel == "vxlan 42" else gre(frame, key=42)
+
+    with keeping(checkpoint="local") as g:
+        for port, isn in (("primary_in", 1000), ("secondary_in", 3000)):
+            g.feed(port, wrap(seg(isn, flags=SYN | ACK)), wrap(seg(1001, b"equal, ")))
+        g.run(now=2 * MS)
+        g.feed("primary_in", wrap(seg(1008, b"then one, ")))
+        g.feed("secondary_in", wrap(seg(1008, b"then two, ")))
+        g.run(now=3 * MS)
+        assert g.counters()["divergences"] == 1
+        g.stage.on_close()
+    ((_, path),) = written(tmp_path / "differences")
+    d = load(path)
+    assert d.verdict["tunnel"] == tunnel
+    assert d.verdict["flow"] == f"tcp 10.0.0.2:80 > 10.0.0.1:4000 in {tunnel}"
+    assert d.is_tcp and d.place == 12 and {p.tcp for p in d.packets} == {True}
+    assert [line_of(side, d.place)[0] for side in around(d)] == [b"equal, then one, ", b"equal, then two, "]
+    assert [d.relative(p) for p in d.of(0)] == [-1, 0, 7] and [p.seq for p in d.of(1)] == [3000, 1001, 1008]
+    assert advise(d).keys[:2] == (("action", "mask"), ("protocol", "tcp"))
 
 
 def test_nothing_is_kept_where_no_files_are_asked_for() -> None:

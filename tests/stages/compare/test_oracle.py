@@ -22,11 +22,15 @@ settings_here = settings(
 )
 
 
-def _follow(scene: Scene, policy: str, restarts: frozenset[int] = frozenset(), settle: bool = False) -> None:
-    oracle = Oracle(strict=policy == "strict")
-    with rig(ack_policy=policy, max_queue_size=1024) as g:
+def follow(
+    arrivals: list[tuple[str, bytes]], policy: str, restarts: frozenset[int] = frozenset(), settle: bool = False,
+    tunnels: str = "inner",
+) -> dict[str, int]:  # fmt: skip
+    """Feed (port, frame) to both, and compare after each; the counters in the end."""
+    oracle = Oracle(strict=policy == "strict", tunnels=tunnels)
+    with rig(ack_policy=policy, max_queue_size=1024, tunnels=tunnels) as g:
         asked = 0
-        for i, (port, frame) in enumerate(scene.arrivals()):
+        for i, (port, frame) in enumerate(arrivals):
             expected = oracle.primary(frame) if port == "primary_in" else oracle.secondary(frame)
             g.feed(port, frame)
             if i in restarts:
@@ -47,17 +51,18 @@ def _follow(scene: Scene, policy: str, restarts: frozenset[int] = frozenset(), s
             assert c["held"] == 0
         elif not oracle.divergences:
             assert c["held"] == 0 and asked == 0
+        return c
 
 
 @given(scenes(), st.sampled_from(["strict", "relaxed"]), st.frozensets(st.integers(0, 60), max_size=3))
 @settings_here
 def test_equal_outputs_leave_one_by_one_as_the_oracle_says(scene: Scene, policy: str, restarts: frozenset[int]) -> None:
     """However the two sides are cut, repeated, shuffled and interleaved; also over restarts of the stage."""
-    _follow(scene, policy, restarts)
+    follow(scene.arrivals(), policy, restarts)
 
 
 @given(scenes(differs=True), st.frozensets(st.integers(0, 60), max_size=2))
 @settings_here
 def test_a_difference_is_found_where_the_oracle_finds_it(scene: Scene, restarts: frozenset[int]) -> None:
     """And the checkpoint then releases, in the order of arrival, what was held."""
-    _follow(scene, "strict", restarts, settle=True)
+    follow(scene.arrivals(), "strict", restarts, settle=True)

@@ -21,7 +21,7 @@ from tests.stages.compare.rules_bench import RULES, Bench, C, frame_of, made, ma
 PREFIXES4 = ["10.0.0.0/8", "10.0.0.0/30", "10.0.0.1/32", "0.0.0.0/0", "192.168.0.0/17"]
 PREFIXES6 = ["fd00::/8", "fd00::/64", "fd00::8000:0:0:0/65", "fd00::1/128", "::/0", "fd00::/127"]
 PORTS = [(80, 80), (443, 8443), (1, 65535), (65535, 65535)]
-TAGS = [(0,), (5,), (100, 5)]
+TAGS = [(0,), (5,), (100, 5), (100, 5, 7), (100, 5, 7, 9)]
 
 
 def _address(net: str, n: int) -> str:
@@ -40,7 +40,12 @@ def flows(draw: st.DrawFn) -> Flow:
     protocol = draw(st.sampled_from([P_TCP, P_UDP, icmp, 47]))
     numbers = st.sampled_from([1, 79, 80, 81, 442, 443, 8443, 8444, 65534, 65535])
     ports = (draw(numbers), draw(numbers)) if protocol in (P_TCP, P_UDP) else (0, 0)
-    return Flow(*ends, protocol, *ports, draw(st.sampled_from([(), (5,), (6,), (100, 5), (5, 100)])))
+    return Flow(
+        *ends,
+        protocol,
+        *ports,
+        draw(st.sampled_from([(), (5,), (6,), (100, 5), (5, 100), (100, 5, 7), (100, 5, 7, 9), (100, 5, 9, 7)])),
+    )
 
 
 @st.composite

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ring.hot import JIT
-from stages.packets.kernels.parse import parse, reverse_key
-from stages.packets.layout import parsed, transports
+from stages.packets.kernels.parse import has_key, parse, reverse_key
+from stages.packets.layout import networks, parsed, transports
 from tests.packets import (
     MOD,
     P_FRAGMENT,
@@ -23,8 +23,11 @@ from tests.packets import (
     fragments,
     hop_by_hop,
     icmp_frame,
+    in_pppoe,
     ip_frame,
     ipv4,
+    ipv6,
+    long_frame,
     opt_timestamp,
     packed,
     read,
@@ -122,14 +125,116 @@ def test_other_protocols(pair: tuple[str, str]) -> None:
 
 
 def test_what_has_no_key() -> None:
-    """ARP, unknown types, runts, three tags, wrong versions."""
+    """ARP, unknown types, runts, wrong versions; PPPoE before its session is there; 802.3 frames."""
     frame = tcp_frame(*V4, 1, 2)
     for other in (
-        b"", b"\0" * 13, arp_frame(*V4), ether(b"x" * 50, 0x88CC), tcp_frame(*V4, 1, 2, vlans=(1, 2, 3)),
+        b"", b"\0" * 13, arp_frame(*V4), ether(b"x" * 50, 0x88CC), ether(b"x" * 50, 0x8863),
+        ether(b"\x42\x42\3" + bytes(47), 38), ether(b"\xaa\xaa\3\0\0\0\x88\xcc" + bytes(42), 50),
         frame[:14] + b"\x65" + frame[15:], frame[:14] + b"\x44" + frame[15:], ether(b"", 0x8100),
         ether(b"\0" * 4, 0x8100),
     ):  # fmt: skip
         assert scan(other)[0] == transports.OTHER
+
+
+# --- lengths that are not there --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("how", [{}, {"vlans": (7,)}, {"vlans": (1, 2, 3)}], ids=str)
+def test_a_length_of_0_is_taken_from_the_frame(pair: tuple[str, str], how: dict[str, Any]) -> None:
+    """TSO of some drivers, BIG TCP: what is behind the headers is data, to the frame's end."""
+    data = bytes(range(200)) * 5
+    frame = long_frame(tcp_frame(*pair, 1, 2, seq=9, payload=data, **how))
+    transport, w = scan(frame)
+    assert (transport, w[parsed.SEQ], w[parsed.END]) == (transports.TCP, 9, len(frame))
+    assert frame[w[parsed.DATA] : w[parsed.DATA] + w[parsed.DATA_LEN]] == data
+    assert scan(long_frame(udp_frame(*pair, 1, 2, data)))[0] == transports.UDP
+
+
+def test_a_jumbo_payload_with_its_option() -> None:
+    """RFC 2675: payload length 0, and 66,000 bytes of payload behind a hop-by-hop option that says so."""
+    size = 66_000
+    option = (0, b"\0\0\xc2\4" + size.to_bytes(4, "big"))
+    segment = tcp(*V6, 1, 2, payload=bytes(size - 8 - 20))
+    frame = long_frame(ether(ipv6(*V6, 6, b"", extensions=[option]), 0x86DD)) + segment
+    transport, w = scan(frame)
+    assert (transport, w[parsed.DATA_LEN], w[parsed.END]) == (transports.TCP, size - 28, len(frame))
+
+
+@pytest.mark.parametrize("size", range(41, 47))
+def test_where_padding_may_be_a_length_of_0_says_nothing(size: int) -> None:
+    """At most 46 bytes behind Ethernet header and tags: IPv4 is not read, IPv6 has no payload; one more, and it is."""
+    for vlans in ((), (5,)):
+        for extra, four, six in ((0, transports.OTHER, 0), (47 - size, transports.UDP, 7)):
+            body = udp(*V4, 5, 6, bytes(size + extra - 28))
+            assert scan(long_frame(ip_frame(*V4, 17, body, vlans=vlans)))[0] == four
+            transport, w = scan(long_frame(ip_frame(*V6, 59, bytes(size + extra - 40), vlans=vlans)))
+            assert (transport, w[parsed.DATA_LEN]) == (transports.IP, six)
+
+
+def test_no_fragment_has_a_length_of_0() -> None:
+    """A segment that is too long for the field is never in fragments."""
+    for pair in (V4, V6):
+        for frame in fragments(*pair, 17, udp(*pair, 5, 6, bytes(300)), 200):
+            assert scan(frame)[0] == transports.FRAGMENT
+            assert scan(long_frame(frame))[0] == transports.OTHER
+
+
+# --- what an IP packet is inside of ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("vlans", [(1, 2, 3), (1, 2, 3, 4), (4095, 4095, 4095, 4095), (0, 0, 0)])
+def test_three_and_four_tags(pair: tuple[str, str], vlans: tuple[int, ...]) -> None:
+    """Each of them is in the key."""
+    frame = tcp_frame(*pair, 5, 6, payload=b"data", vlans=vlans)
+    transport, w = scan(frame)
+    assert (transport, w[parsed.L3], w[parsed.PORTS]) == (transports.TCP, 14 + 4 * len(vlans), 6 << 32 | 5 << 16 | 6)
+    further = vlans[2] << 12 | (vlans[3] if len(vlans) == 4 else 0)
+    word = int(w[parsed.VLAN])
+    assert word & 0xFFFFFFFF == vlans[0] << 16 | vlans[1]
+    assert word >> networks.VERSION_AT & networks.VERSION == (6 if pair == V6 else 4)
+    assert (word >> networks.KIND_AT & networks.KIND, word >> networks.ID_AT) == (networks.TAGS, further)
+
+
+@pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("vlans", [(), (9,), (8, 9)])
+def test_pppoe_sessions(pair: tuple[str, str], short: bool, vlans: tuple[int, ...]) -> None:
+    """RFC 2516, also with a protocol of one byte (RFC 1661, 6.5); the session is in the key, padding is not read."""
+    frame = in_pppoe(tcp_frame(*pair, 5, 6, payload=b"", vlans=vlans), 0xABCD, short=short, pad=True)
+    transport, w = scan(frame)
+    _, plain = scan(tcp_frame(*pair, 5, 6, payload=b"", vlans=vlans))
+    assert (transport, w[parsed.L3]) == (transports.TCP, 14 + 4 * len(vlans) + (7 if short else 8))
+    word = int(w[parsed.VLAN])
+    assert (word >> networks.KIND_AT & networks.KIND, word >> networks.ID_AT) == (networks.PPPOE, 0xABCD)
+    assert word & 0xFFFFFFFFF == plain[parsed.VLAN] and list(w[:5]) == list(plain[:5])
+    assert w[parsed.DATA_LEN] == 0
+
+
+SOME = tcp_frame(*V4, 1, 2, payload=b"abc")
+PPP = in_pppoe(SOME, 7)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        tcp_frame(*V4, 1, 2, vlans=(1, 2, 3, 4, 5)),
+        in_pppoe(tcp_frame(*V4, 1, 2, vlans=(1, 2, 3)), 7),
+        PPP[:20] + b"\xc0\x21" + PPP[22:],  # LCP
+        PPP[:14] + b"\x21" + PPP[15:],  # version 2
+        PPP[:15] + b"\x09" + PPP[16:],  # a code of discovery
+        *(ether(SOME[14:], kind) for kind in (0x8847, 0x8848, 0x88E7, 0x88E5, 0x894F, 0x22F3, 0x892F, 0x9200, 0x9300)),
+        ether(b"\xaa\xaa\3\0\0\0\x08\0" + SOME[14:], 8 + len(SOME) - 14),
+        ether(b"\xaa\xaa\3\0\0\0\x86\xdd" + SOME[14:], 8 + len(SOME) - 14, vlans=(7,)),
+    ],
+    ids=lambda frame: frame[12:22].hex(),
+)
+def test_what_may_have_ip_in_it_is_called_so(frame: bytes) -> None:
+    """Behind headers that are not read: it has no key, and whoever does not compare it can say why."""
+    assert scan(frame)[0] == transports.ENCAPSULATED
+
+
+def test_a_pppoe_length_that_lies_is_other() -> None:
+    """Longer than the frame, or too short for a protocol."""
+    for size in (0, 1, len(PPP) - 19, 0xFFFF):
+        assert scan(PPP[:18] + size.to_bytes(2, "big") + PPP[20:])[0] == transports.OTHER
 
 
 @pytest.mark.parametrize("pair", [V4, V6], ids=["IPv4", "IPv6"])
@@ -164,6 +269,9 @@ def test_an_atomic_fragment_is_a_whole_datagram() -> None:
         tcp_frame(*V6, 1, 2, payload=b"abc", extensions=[hop_by_hop(16), destination_options()]),
         udp_frame(*V4, 1, 2, b"abc"),
         udp_frame(*V6, 1, 2, b"abc", vlans=(3,)),
+        udp_frame(*V4, 1, 2, b"abc", vlans=(3, 4, 5, 6)),
+        in_pppoe(tcp_frame(*V4, 1, 2, payload=b"abc", vlans=(3,)), 7),
+        in_pppoe(udp_frame(*V6, 1, 2, b"abc"), 7, short=True),
     ],
 )
 def test_cut_anywhere_it_is_other(frame: bytes) -> None:
@@ -173,7 +281,7 @@ def test_cut_anywhere_it_is_other(frame: bytes) -> None:
         assert scan(frame[:size])[0] == transports.OTHER
 
 
-@pytest.mark.parametrize("total", range(60))
+@pytest.mark.parametrize("total", range(1, 60))
 def test_an_ip_length_that_cuts_the_tcp_header_is_other(total: int) -> None:
     """The frame is long enough, the datagram is not."""
     frame = bytearray(ether(ipv4(*V4, 6, tcp(*V4, 1, 2, options=b"\1" * 20)), 0x0800))
@@ -181,7 +289,10 @@ def test_an_ip_length_that_cuts_the_tcp_header_is_other(total: int) -> None:
     assert scan(bytes(frame))[0] == transports.OTHER
 
 
-@given(st.binary(max_size=120), st.sampled_from([b"\x08\x00", b"\x86\xdd", b"\x81\x00\0\5\x08\x00", b"\x88\xa8", b""]))
+KINDS = [b"\x08\x00", b"\x86\xdd", b"\x81\x00\0\5\x08\x00", b"\x88\xa8", b"\x81\x00\0\5" * 3, b"\x88\x64\x11\0", b""]
+
+
+@given(st.binary(max_size=120), st.sampled_from(KINDS))
 def test_garbage_is_read_within_its_bounds(data: bytes, kind: bytes) -> None:
     """Any bytes: a transport, and every offset inside the frame."""
     garbage(b"\2" * 12 + kind + data if kind else data)
@@ -197,6 +308,8 @@ def test_damaged_frames_are_read_within_their_bounds(data: st.DataObject) -> Non
                     tcp_frame(*V4, 1, 2, payload=b"abc", options=opt_timestamp(1), vlans=(3,)),
                     tcp_frame(*V6, 1, 2, payload=b"abc", flags=SYN, extensions=[hop_by_hop(16), destination_options()]),
                     fragments(*V6, 17, bytes(100), 64)[0],
+                    in_pppoe(tcp_frame(*V4, 1, 2, payload=b"abc", vlans=(3,)), 7),
+                    long_frame(tcp_frame(*V6, 1, 2, payload=b"abc" * 20, vlans=(3, 4, 5))),
                 ]
             )
         )
@@ -211,13 +324,15 @@ def garbage(frame: bytes) -> None:
     transport, w = scan(frame)
     assert transport in (
         transports.OTHER,
+        transports.ENCAPSULATED,
         transports.TCP,
         transports.UDP,
         transports.ICMP,
         transports.IP,
         transports.FRAGMENT,
     )
-    if transport == transports.OTHER:
+    assert has_key(transport) == (transport not in (transports.OTHER, transports.ENCAPSULATED))
+    if not has_key(transport):
         return
     assert 14 <= w[parsed.L3] < w[parsed.L4] <= w[parsed.DATA] <= w[parsed.END] <= len(frame)
     assert w[parsed.DATA] + w[parsed.DATA_LEN] == w[parsed.END]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tests.packets import ACK, MOD, SYN, read, tcp_frame
+from collections.abc import Callable
+
+from tests.packets import ACK, MOD, SYN, tcp_frame
 from tests.rig import Rig
+from tests.tunnels import read_inside
 
 V4 = ("198.51.100.9", "10.0.0.1")
 V6 = ("2001:db8::9", "2001:db8::1")
@@ -12,25 +15,35 @@ OFFSET = SECONDARY - PRIMARY
 
 
 class Flow:
-    """A client's connection through the rewriter: numbers are given as offsets from the ISNs."""
+    """A client's connection through the rewriter: numbers are given as offsets from the ISNs.
+
+    ``wrap``: what every frame is put into.
+    """
 
     def __init__(
-        self, rig: Rig, port: int = 40_000, hosts: tuple[str, str] = V4, isns: tuple[int, int, int] | None = None, **how
+        self,
+        rig: Rig,
+        port: int = 40_000,
+        hosts: tuple[str, str] = V4,
+        isns: tuple[int, int, int] | None = None,
+        wrap: Callable[[bytes], bytes] = bytes,
+        **how,
     ) -> None:
-        self.rig, self.hosts, self.how, self.port = rig, hosts, how, port
+        self.rig, self.hosts, self.how, self.port, self.wrap = rig, hosts, how, port, wrap
         self.client, self.primary, self.secondary = isns or (CLIENT, PRIMARY, SECONDARY)
 
     def tx(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", **how) -> bytes:
         """What the client sends; ``ack`` counts from the primary's ISN."""
         numbers_ = {"seq": self.client + seq, "ack": self.primary + ack if flags & ACK else 0}
-        return tcp_frame(*self.hosts, self.port, 80, flags=flags, payload=payload, **numbers_, **{**self.how, **how})
+        how = {**self.how, **how}
+        return self.wrap(tcp_frame(*self.hosts, self.port, 80, flags=flags, payload=payload, **numbers_, **how))
 
     def rx(self, flags: int, seq: int, ack: int = 0, payload: bytes = b"", isn: int | None = None, **how) -> bytes:
         """What the guest sends; ``seq`` counts from ``isn`` (the secondary's)."""
         start = self.secondary if isn is None else isn
         numbers_ = {"seq": start + seq, "ack": self.client + ack if flags & ACK else 0}
-        hosts = self.hosts[::-1]
-        return tcp_frame(*hosts, 80, self.port, flags=flags, payload=payload, **numbers_, **{**self.how, **how})
+        hosts, how = self.hosts[::-1], {**self.how, **how}
+        return self.wrap(tcp_frame(*hosts, 80, self.port, flags=flags, payload=payload, **numbers_, **how))
 
     def send(self, frame: bytes, port: str = "tx") -> bytes:
         """Pass one frame; what comes out."""
@@ -66,7 +79,7 @@ class Flow:
     def offset_in(self) -> int:
         """How far an inbound ACK is moved now."""
         before, after = self.inbound(ACK, 1, 1)
-        return (read(after).ack - read(before).ack) % MOD
+        return (read_inside(after).ack - read_inside(before).ack) % MOD
 
 
 def check_balances(r: Rig) -> None:

@@ -23,6 +23,7 @@ from tests.packets import (
     Packet,
     checksum_faults,
     fragments,
+    in_pppoe,
     opt_sack,
     opt_timestamp,
     read,
@@ -30,6 +31,7 @@ from tests.packets import (
 )
 from tests.rig import Rig
 from tests.stages.rewriter.rewriting import V4, V6, check_balances
+from tests.tunnels import ENDS, ENDS6, geneve, gre, inner_faults, ip_in_ip, vxlan
 
 isns = st.sampled_from([0, 1, 2, MOD - 1, MOD - 2, MOD - 40, MOD // 2, MOD // 2 - 1]) | st.integers(0, MOD - 1)
 
@@ -104,12 +106,16 @@ steps = st.lists(st.one_of(single, single, scripts).flatmap(of_flow), max_size=1
 )
 
 
-def build(flow: int, numbers: tuple[int, int, int], way: bool, *step: int) -> bytes:
-    """The frame of a segment step; flow 3 shares hosts with flow 0 but is tagged."""
+def build(flow: int, numbers: tuple[int, int, int], way: bool, *step: int, network: int = 1) -> bytes:
+    """The frame of a segment step; flow 3 shares hosts with flow 0 but is in another network, of so many kinds."""
     client, primary, secondary = numbers
     flags, seq, ack, size, style = step
     guest, peer = HOSTS[flow % 3][1], HOSTS[flow % 3][0]
-    how = {"flags": flags, "payload": b"p" * size, "vlans": (5,) if flow == 3 else ()}
+    how = {
+        "flags": flags,
+        "payload": b"p" * size,
+        "vlans": ((), (5,), (5, 6, 7))[network] if flow == 3 and network < 3 else (),
+    }
     # The replicas' clocks: some wrap, and those of equal ISNs differ.
     clocks = (primary + 77_000, secondary - 3 + seq % 2)
     how["options"] = (
@@ -127,15 +133,16 @@ def build(flow: int, numbers: tuple[int, int, int], way: bool, *step: int) -> by
     steps,
     st.booleans(),
     st.sampled_from([0, 0, 0, 24, 40]),
+    st.integers(1, 8),
 )
 def test_frame_by_frame_as_the_oracle(
     flows: list[tuple[int, int, int]], spare: list[tuple[int, int, int]], todo: list[tuple[int, tuple[object, ...]]],
-    singly: bool, cut: int,
+    singly: bool, cut: int, network: int,
 ) -> None:  # fmt: skip
     """Any interleaving of segments, events and new incarnations: the same bytes, the same counts, right checksums.
 
     ``singly``: a burst for each segment, after which states have moved only as they may.  ``cut``: segments come as
-    IP fragments of so many bytes.
+    IP fragments of so many bytes.  ``network``: what one of the flows is inside of.
     """
     oracle, flows, spare = Oracle(), list(flows), list(spare)
     with Rig("filter-rewriter", {"max_connections": 16}) as rig:
@@ -150,7 +157,7 @@ def test_frame_by_frame_as_the_oracle(
             got = rig.take("tx_out") + rig.take("rx_out")
             expected = [oracle.inbound(f) if way else oracle.outbound(f) for way, f in batch]
             assert got == expected
-            assert not any(checksum_faults(f) for f in got)
+            assert not any(checksum_faults(f) + inner_faults(f) for f in got)
             before, moved = moved, states(rig)
             if singly:
                 moves = {(before[key], state) for key, state in moved.items() if before.get(key, state) != state}
@@ -162,8 +169,9 @@ def test_frame_by_frame_as_the_oracle(
                 way = bool(rest[0])
                 if batch and batch[-1][0] != way:
                     flush()  # a burst takes inbound first: one direction a burst keeps the oracle's order
-                frame = build(flow, flows[flow], way, *rest[1:])  # type: ignore[arg-type]
-                batch += [(way, piece) for piece in (in_fragments(frame, cut) if cut else [frame])]
+                frame = build(flow, flows[flow], way, *rest[1:], network=network)  # type: ignore[arg-type]
+                pieces = in_fragments(frame, cut) if cut else [frame]
+                batch += [(way, wrapped(piece, way, network) if flow == 3 else piece) for piece in pieces]
                 if singly:
                     flush()
                 continue
@@ -184,6 +192,25 @@ def test_frame_by_frame_as_the_oracle(
         if not oracle.alone:  # else the row of a connection left alone is not in the oracle
             assert counters["connections_untracked"] == oracle.untracked
         check_balances(rig)
+
+
+def wrapped(frame: bytes, way: bool, network: int) -> bytes:
+    """The frame in the network of flow 3."""
+    ends = ENDS if way else ENDS[::-1]
+    match network:
+        case 3:
+            return in_pppoe(frame, 7, short=way)
+        case 4:
+            return vxlan(frame, ends=ends, sport=50_000 + way)
+        case 5:
+            return geneve(frame, ends=ends, options=bytes(4 * way))
+        case 6:
+            return gre(frame, key=9, summed=True, ends=ends)
+        case 7:
+            return ip_in_ip(frame, ends=ends)
+        case 8:
+            return in_pppoe(vxlan(frame, ends=ENDS6 if way else ENDS6[::-1]), 7)
+    return frame
 
 
 def states(rig: Rig) -> dict[tuple[int, ...], int]:

@@ -41,7 +41,7 @@ def test_every_form_of_a_list_is_read() -> None:
     """A value, a list, a string with commas; ``*`` and ``any`` take everything; both ICMPs; QinQ."""
     got = rule(
         action="mask", compare="comp0", protocol=["tcp", 17], source="10.0.0.1, fd00::/8", source_port="80,8000-8999",
-        destination=["10.1.0.0/16"], destination_port=[1, "2-3"], vlan=["0", 5, "100.7", "10-19"],
+        destination=["10.1.0.0/16"], destination_port=[1, "2-3"], vlan=["0", 5, "100.7", "10-19", "1.2.3", "1.2.3.4"],
         regex="x", bytes="16-23",
     )  # fmt: skip
     assert got.protocol == ((6, 6), (17, 17))
@@ -49,12 +49,16 @@ def test_every_form_of_a_list_is_read() -> None:
     assert got.source_port == ((80, 80), (8000, 8999))
     assert got.destination == (ipaddress.ip_network("10.1.0.0/16"),)
     assert got.destination_port == ((1, 1), (2, 3))
-    assert got.vlan == ((0, 0), (5, 5), (100 << 16 | 7, 100 << 16 | 7), (10, 19))
+    more = [(3 << 12 | fourth) << 32 | 1 << 16 | 2 for fourth in (0, 4)]
+    assert got.vlan == ((0, 0), (5, 5), (100 << 16 | 7, 100 << 16 | 7), (10, 19), *(2 * (tags,) for tags in more))
     assert (got.regex, got.bytes) == (("x",), ((16, 23),))
     everything = rule(action="pass", protocol="any", source="*", source_port=["80", "*"], vlan="*")
     assert everything == rule(action="pass")
     assert rule(action="pass", protocol="ICMP").protocol == ((1, 1), (58, 58))
-    assert describe(got) == "tcp,udp [10.0.0.1,fd00::/8]:80,8000-8999 > 10.1.0.0/16:1,2-3 vlan 0,5,100.7,10-19"
+    assert (
+        describe(got)
+        == "tcp,udp [10.0.0.1,fd00::/8]:80,8000-8999 > 10.1.0.0/16:1,2-3 vlan 0,5,100.7,10-19,1.2.3,1.2.3.4"
+    )
     assert describe(everything) == "any *:* > *:*"
 
 
@@ -78,7 +82,8 @@ WRONG = [
     ('action = "pass"\nsource_port = "٣"', "source_port", "٣", "a port"),
     ('action = "pass"\ndestination_port = 70000', "destination_port", "70000", "65535"),
     ('action = "pass"\nvlan = 4096', "vlan", "4096", "4095"),
-    ('action = "pass"\nvlan = "1.2.3"', "vlan", '"1.2.3"', "outer and inner"),
+    ('action = "pass"\nvlan = "1.2.3.4.5"', "vlan", '"1.2.3.4.5"', "up to four tags"),
+    ('action = "pass"\nvlan = "1.2.4096"', "vlan", '"1.2.4096"', "up to four tags"),
     ('action = "mask"\nbytes = "70000"', "bytes", '"70000"', "0 to 65535"),
     ('action = "mask"\nbytes = "-1"', "bytes", '"-1"', "offsets"),
     ('action = "mask"\nregex = 3', "regex", "3", "a regular expression"),
@@ -135,7 +140,9 @@ TABLES = st.fixed_dictionaries(
     optional={
         "protocol": st.lists(st.sampled_from(["tcp", "udp", "icmp", "47", "1", "58", "any"]), min_size=1, max_size=4),
         "source": st.lists(st.sampled_from(["10.0.0.0/8", "fd00::1", "*", "0.0.0.0/0"]), min_size=1, max_size=3),
-        "vlan": st.lists(st.sampled_from(["0", "5-9", "7.8", "4095"]), min_size=1, max_size=3),
+        "vlan": st.lists(
+            st.sampled_from(["0", "5-9", "7.8", "7.8.9", "0.0.0.1", "7.0.9.4095", "4095"]), min_size=1, max_size=3
+        ),
     },
 )
 

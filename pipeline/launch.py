@@ -152,9 +152,10 @@ def _view(supervisor: Supervisor, given: argparse.Namespace, out: Outlet) -> Any
 def _summary(graph: Graph, supervisor: Supervisor, logger: Any, code: int) -> tuple[str, int]:
     """What is printed at the end, and the exit status."""
     summary = import_module("pipeline.summary").summarise(graph, supervisor.snapshot(), ran=supervisor.ran)
-    if not supervisor.ran:
-        say = logger.info if supervisor.called_off else logger.error
-        say("nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped")
+    if not supervisor.ran and not supervisor.called_off:
+        logger.error(
+            "nothing ran: the pipeline ended before every stage was ready", reason=supervisor.failure or "stopped"
+        )
     if not summary.balanced:
         logger.error("the books do not balance: see the summary")
         code = 1

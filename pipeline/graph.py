@@ -156,7 +156,7 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
         netdev, side = _netdev_of(config, path, table)
         secondary = netdev in secondaries
         gated = secondary and side == SIDES[0] and config.netdevs[netdev].before_failover == "drop"
-        derived = Derived(edge.vnet, edge.text, config.runtime, start_ns, secondary, gated)
+        derived = Derived(edge.vnet, edge.text, config.runtime, start_ns, secondary, gated, config.pipeline.name)
         params = kind.params(table, derived)
         # The kind's own order of ports, so that equal plans print and digest alike.
         ins = {port: inputs[name].pop(port) for port in kind.inputs if port in inputs[name]}

@@ -97,7 +97,7 @@ class Derived(NamedTuple):
     ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``runtime``: start of the paths of files
     that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs. ``secondary``: its
     netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's network, to which
-    nothing may go before a failover was announced.
+    nothing may go before a failover was announced. ``pipeline``: the pipeline's name.
     """
 
     vnet: bool
@@ -106,6 +106,7 @@ class Derived(NamedTuple):
     start_ns: int
     secondary: bool = False
     gated: bool = False
+    pipeline: str = ""
 
 
 class Shown(NamedTuple):
@@ -261,7 +262,8 @@ class Kind:
     where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
-    ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``leftovers(params)``: sockets that a killed process leaves behind.  ``ended(params)``: undoes what stages of the
+    kind made outside and left there over their restarts, when the pipeline has ended; what it could not, a line each.
     ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
     nothing, and is asked before anything is made.
 
@@ -309,6 +311,7 @@ class Kind:
     options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
+    ended: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()

@@ -92,7 +92,10 @@ def _kind(
         balances=(_BALANCE,),
         connects=True,
         losses=tuple(c.name for c in own if c.name.startswith("dropped_")),
-        derive=lambda table, derived: {"gated": derived.gated, "pipeline": derived.pipeline},
+        derive=lambda table, derived: {
+            "gated": derived.gated,
+            **({"pipeline": derived.pipeline} if config is Tap else {}),
+        },
         hears=("failover",),
         hears_if="gated",
         mistakes=_mistakes,

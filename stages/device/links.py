@@ -21,7 +21,7 @@ _ANSWER: Final = 1 << 16
 
 
 class Link(NamedTuple):
-    """An interface: ``number`` is its index, ``master`` that of the bridge that it is in, 0: none; ``kind``: ``tun`` ..."""
+    """An interface: ``number`` is its index, ``master`` that of its bridge, 0: none; ``kind``: ``tun`` ..."""
 
     number: int
     name: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind, options_table
+from stages.kind import CHARDEV, NETDEV, Claim, Derived, Joint, Kind, Shown, options_table
 from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
 from stages.socket import preflight
 from stages.socket.layout import counters, memory, options
@@ -34,6 +34,10 @@ class Socket(Stream):
     wait: bool = key(BOOLEAN, False, doc="`true`: the pipeline is not ready before the peer is there")
 
 
+_HERE: Final = ("localhost", "::1", "0.0.0.0", "::")
+"""A server's host that takes in this machine's own, and the names of that (and 127.0.0.0/8)."""
+
+
 def _at(host: str | None, port: int | None, path: str | None) -> str:
     return path if path is not None else f"[{host}]:{port}" if ":" in (host or "") else f"{host}:{port}"
 
@@ -57,10 +61,34 @@ def _mistakes(table: Stream, path: str, clean: bool) -> Iterable[Mistake]:
 
 
 def _claims(table: Stream, path: str) -> Iterable[Claim]:
-    if table.server and _has_address(table):
-        at = _at(table.host, table.port, table.path)
-        what = ("server", table.host, table.port, table.path)
-        yield Claim(what, path, f"a second server at {at}", "an address of its own; {taken} listens there")
+    if not _has_address(table):
+        return
+    at = _at(table.host, table.port, table.path)
+    where = (table.host, table.port, table.path)
+    if table.server:
+        yield Claim(
+            ("server", *where), path, f"a second server at {at}", "an address of its own; {taken} listens there"
+        )
+    elif isinstance(table, Socket):
+        mend = "an address of its own; {taken} connects there, and a server has one peer"
+        yield Claim(("client", *where), path, f"a second client of {at}", mend)
+
+
+def _joint(table: Stream) -> Joint | None:
+    if not _has_address(table):
+        return None
+    if table.path is not None:
+        return Joint(table.server, ("unix", os.path.realpath(table.path)))
+    here = table.host in _HERE or str(table.host).startswith("127.")
+    return Joint(table.server, ("tcp", "" if here else table.host, table.port))
+
+
+def _shows(counters: Mapping[str, int]) -> Shown:
+    """Whether the peer sends what nobody takes."""
+    if not counters["unread_peer"]:
+        return Shown()
+    long = "its peer sends, and nothing here reads this link: two addresses are exchanged, perhaps (see the log)"
+    return Shown(short="unread bytes", long=long)
 
 
 def _address(params: Mapping[str, Any]) -> str:
@@ -69,9 +97,16 @@ def _address(params: Mapping[str, Any]) -> str:
 
 
 def _derive(table: Stream, derived: Derived) -> Mapping[str, Any]:
+    used = {"writer": derived.writer, "readers": derived.readers}
     if isinstance(table, Socket):
-        return {"vnet": derived.vnet, "text": derived.text, "gated": False}
-    return {"vnet": False, "text": False, "wait": False, "gated": derived.gated}  # QEMU's -netdev stream never sends V
+        return {"vnet": derived.vnet, "text": derived.text, "gated": False, **used}
+    return {
+        "vnet": False,
+        "text": False,
+        "wait": False,
+        "gated": derived.gated,
+        **used,
+    }  # QEMU's -netdev stream never sends V
 
 
 def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
@@ -94,7 +129,9 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         derive=_derive,
         hears=("failover",) if table == NETDEV else (),
         hears_if="gated",
+        joint=_joint,
         address=_address,
+        shows=_shows,
         preflight=preflight.server,
         leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )

@@ -1,4 +1,4 @@
-"""TAP devices of a running pipeline: what a stage's, or the supervisor's, kill -9 leaves of them, and what its end does."""
+"""TAP devices of a running pipeline: what kill -9 leaves of them, and what an end."""
 
 from __future__ import annotations
 

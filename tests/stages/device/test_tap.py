@@ -225,7 +225,7 @@ def test_a_device_outlives_the_process_and_bears_its_pipelines_mark(netns: str) 
 
 @root
 def test_a_device_that_was_there_is_not_ours_to_remove(netns: str) -> None:
-    """Made by root for us, it gets no mark and stays; so does an interface of that name that bears one but is no TAP."""
+    """Made by root for us, it gets no mark and stays; so does one of that name that bears it but is no TAP device."""
     ip("-n", netns, "tuntap", "add", "dev", "t0", "mode", "tap")
     with tap(netns, pipeline="p0") as rig:
         assert "alias" not in ip("-n", netns, "link", "show", "t0")

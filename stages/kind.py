@@ -275,9 +275,10 @@ class Kind:
 
     ``mistakes(table, path, clean)``: what is wrong with a table although each key is right (``clean``: each was).
     ``claims(table, path)``: see `Claim`.  ``joint(table)``: see `Joint`.  ``gives(table)``: frames come in through it
-    from outside.  ``vnet(table)``: whether frames at this side of a netdev carry a virtio-net header, as its key ``vnet_key`` says; None: it takes
-    both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none; raises ValueError with the reason
-    where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
+    from outside.  ``vnet(table)``: whether frames at this side of a netdev carry a virtio-net header, as its key
+    ``vnet_key`` says; None: it takes both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none;
+    raises ValueError with the reason where it cannot be read, of the key ``start_key``, for which ``start_expected``
+    would be right.
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
     ``leftovers(params)``: sockets that a killed process leaves behind.  ``ended(params)``: undoes what stages of the

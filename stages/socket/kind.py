@@ -10,6 +10,7 @@ from typing import Any, Final
 from stages.kind import CHARDEV, NETDEV, Claim, Derived, Joint, Kind, Shown, options_table
 from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
 from stages.socket import preflight
+from stages.socket.hosts import is_loopback
 from stages.socket.layout import counters, memory, options
 
 _PORT: Final = integer(1, 65_535)
@@ -34,8 +35,8 @@ class Socket(Stream):
     wait: bool = key(BOOLEAN, False, doc="`true`: the pipeline is not ready before the peer is there")
 
 
-_HERE: Final = ("localhost", "::1", "0.0.0.0", "::")
-"""A server's host that takes in this machine's own, and the names of that (and 127.0.0.0/8)."""
+_EVERY: Final = ("0.0.0.0", "::")
+"""A server's host where it listens at each address of its machine."""
 
 
 def _at(host: str | None, port: int | None, path: str | None) -> str:
@@ -66,9 +67,8 @@ def _claims(table: Stream, path: str) -> Iterable[Claim]:
     at = _at(table.host, table.port, table.path)
     where = (table.host, table.port, table.path)
     if table.server:
-        yield Claim(
-            ("server", *where), path, f"a second server at {at}", "an address of its own; {taken} listens there"
-        )
+        mend = "an address of its own; {taken} listens there"
+        yield Claim(("server", *where), path, f"a second server at {at}", mend)
     elif isinstance(table, Socket):
         mend = "an address of its own; {taken} connects there, and a server has one peer"
         yield Claim(("client", *where), path, f"a second client of {at}", mend)
@@ -79,7 +79,7 @@ def _joint(table: Stream) -> Joint | None:
         return None
     if table.path is not None:
         return Joint(table.server, ("unix", os.path.realpath(table.path)))
-    here = table.host in _HERE or str(table.host).startswith("127.")
+    here = table.host in _EVERY or is_loopback(table.host)
     return Joint(table.server, ("tcp", "" if here else table.host, table.port))
 
 
@@ -93,7 +93,8 @@ def _shows(counters: Mapping[str, int]) -> Shown:
 
 def _address(params: Mapping[str, Any]) -> str:
     at = _at(params["host"], params["port"], params["path"])
-    return f"{'listens at' if params['server'] else 'connects to'} {at}"
+    alone = ", for this machine alone" if params["server"] and is_loopback(params["host"]) else ""
+    return f"{'listens at' if params['server'] else 'connects to'} {at}{alone}"
 
 
 def _derive(table: Stream, derived: Derived) -> Mapping[str, Any]:
@@ -123,6 +124,7 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         counters=counters.COUNTERS,
         tables=(options_table(options.FIELDS, parts={"tally": tuple(c.name for c in counters.COUNTERS)}),),
         connects=True,
+        losses=("bad_frames",),
         words_of=lambda params: memory.SCRATCH_WORDS,
         mistakes=_mistakes,
         claims=_claims,

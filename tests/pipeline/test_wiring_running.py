@@ -133,7 +133,7 @@ def test_as_it_should_be_nothing_is_said(tmp_path: Path):
         primary.running()
         secondary.running()
         with primary.connect("net") as net, primary.connect("guest"), secondary.connect("guest") as guest:
-            until(lambda: not secondary.stage("red0")["link"], "red0 is connected")
+            until(lambda: not any(secondary.stage(link)["link"] for link in ("red0", "red1")), "both are connected")
             net.sendall(frame(udp_frame("10.0.0.1", "10.0.0.2", 1000, 7, b"to the guest")))
             guest.sendall(frame(udp_frame("10.0.0.2", "10.0.0.1", 7, 1000, b"from the guest")))
             until(lambda: primary.stage("comp0")["arming"] == "in step", "in step")

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-_NEWLINK, _DELLINK, _GETLINK, _ERROR = 16, 17, 18, 2  # linux/rtnetlink.h, linux/netlink.h
+_NEWLINK, _GETLINK, _ERROR = 16, 18, 2  # linux/rtnetlink.h, linux/netlink.h
 _REQUEST, _ACK = 0x1, 0x4
 _IFNAME, _MASTER, _LINKINFO, _IFALIAS, _INFO_KIND = 3, 10, 18, 20, 1  # linux/if_link.h
 _TYPE_MASK: Final = 0x3FFF  # the upper bits of an attribute's type are flags
@@ -50,11 +50,6 @@ def set_alias(number: int, text: str) -> None:
 def set_master(number: int, master: int) -> None:
     """Put an interface into a bridge, out of that in which it is.  Raises OSError."""
     _talk(_NEWLINK, number, _attribute(_MASTER, struct.pack("I", master)))
-
-
-def delete(number: int) -> None:
-    """Remove an interface.  Raises OSError."""
-    _talk(_DELLINK, number, b"")
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -5,7 +5,9 @@ The mark is the interface's alias, which ``ip link`` shows.  Needs no Numba.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -13,6 +15,8 @@ from stages.device import links
 from stages.device.netns import DeviceError, in_netns, ip_in
 
 _MARK: Final = "colo-proxy "
+_TUN: Final = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x400454CB, 0x0002, 0x1000  # linux/if_tun.h
 
 
 def mark(pipeline: str) -> str:
@@ -36,6 +40,16 @@ def held(ifname: str) -> str:
     return f"{who}: stop that one, or choose another ifname"
 
 
+def _let_go(ifname: str) -> None:
+    """Undo the persistence, so that the device goes with our descriptor.  Raises OSError, EBUSY where it is held."""
+    fd = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", ifname.encode(), _IFF_TAP | _IFF_NO_PI))
+        fcntl.ioctl(fd, _TUNSETPERSIST, 0)
+    finally:
+        os.close(fd)
+
+
 def remove(params: Mapping[str, Any]) -> Iterator[str]:
     """At a pipeline's end: remove the device of a stage, if the pipeline made it and it is not to stay.
 
@@ -48,7 +62,7 @@ def remove(params: Mapping[str, Any]) -> Iterator[str]:
         with in_netns(netns):
             link = links.find(ifname)
             if link is not None and link.kind == "tun" and link.alias == mark(params["pipeline"]):
-                links.delete(link.number)
+                _let_go(ifname)
     except DeviceError:
         return  # the namespace is gone, and so is the device
     except OSError as error:

@@ -216,6 +216,10 @@ def test_a_device_outlives_the_process_and_bears_its_pipelines_mark(netns: str) 
         assert mac.hex(":") in shown
         assert "10.9.0.1" in shown
         assert "alias colo-proxy p0" in ip("-n", netns, "link", "show", "t0")
+    fd = open_tap("t0", netns)
+    (line,) = ours.remove(rig.params)
+    assert line == f"TAP device t0 stays: Device or resource busy; ip -n {netns} link delete t0"
+    os.close(fd)
     for params, stays in ({"pipeline": "p1"}, True), ({"persist": True}, True), ({}, False):
         assert list(ours.remove({**rig.params, **params})) == []
         assert ("t0" in ip("-n", netns, "link")) is stays

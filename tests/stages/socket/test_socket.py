@@ -244,7 +244,8 @@ def test_bytes_that_nobody_reads_are_told_once_and_seen_until_their_peer_goes(tm
             before = rig.counters()["unread_bytes"]
             for sent in range(1, 4):  # the later ones are nothing new
                 peer.sendall(first)
-                until(rig, lambda n=before + sent * len(first): rig.counters()["unread_bytes"] == n)
+                want = before + sent * len(first)
+                until(rig, lambda want=want: rig.counters()["unread_bytes"] == want)
             (line,) = [line for line in logs if line["log_level"] == "warning"]
             assert line["event"] == "bytes arrive on a link that nothing here reads"
             assert line["hint"].startswith(said)

@@ -112,7 +112,7 @@ def test_exchanged_addresses_are_named_on_both_sides_by_the_first_bytes(tmp_path
             net.sendall(frame(udp_frame("10.0.0.1", "10.0.0.2", 1000, 7, b"to the guest")))
             until(lambda: secondary.stage("red1")["notes"], "red1 has had bytes")
             assert f"red1: {REASON}" in secondary.status()["reasons"]
-            (line,) = warned(secondary)
+            (line,) = until(lambda: warned(secondary), "the secondary's line")
             assert (line["level"], line["link"]) == ("warning", "red1")
             assert line["hint"] == (
                 "its peer sends frames, and nothing here reads them: this link is filter.f2.outdev; its address and"
@@ -121,7 +121,7 @@ def test_exchanged_addresses_are_named_on_both_sides_by_the_first_bytes(tmp_path
             guest.sendall(frame(udp_frame("10.0.0.2", "10.0.0.1", 7, 1000, b"from the guest")))
             until(lambda: primary.stage("mirror0")["notes"], "mirror0 has had bytes")
             assert f"mirror0: {REASON}" in primary.status()["reasons"]
-            (line,) = warned(primary)
+            (line,) = until(lambda: warned(primary), "the primary's line")
             assert "this link is filter.m0.outdev; its address and that of compare1" in line["hint"]
             assert primary.status()["counters"]["mirror0"]["unread_bytes"] > 0
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Final
 
-from pipeline import annexes, wiring
+from pipeline import annexes, replicas, wiring
 from pipeline.tables import SIDES, Config, RingChardev
 from stages import catalog
 from stages.filter import Filter
@@ -54,6 +54,9 @@ class Checker:
             self.note(NETDEV, "nothing", f"a {some}: without them no packet can move")
         if self._links_known() and not _CHAIN_KEYS & self._bad_keys():
             self._loop()
+        if self._links_known():
+            for mistake in replicas.mistaken(self.config):
+                self.note(*mistake)
 
     def _clean(self, *paths: str) -> bool:
         """Whether the tables below ``paths`` had no mistake of their own, and no table was called something else."""

@@ -18,7 +18,7 @@ from pipeline.check import process_of
 from pipeline.config import ConfigError, load
 from pipeline.stdout import show
 from pipeline.streams import complain
-from pipeline.tables import SIDES, Config, stage_id
+from pipeline.tables import SIDES, Config, RingChardev, stage_id
 from pipeline.wiring import Edge, Port
 from ring.layout import LAYOUT_VERSION, PAGE
 from stages import catalog
@@ -149,6 +149,13 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
         outputs[edge.producer.stage][edge.producer.port] = str(edge.producer)
         inputs[edge.consumer.stage][edge.consumer.port] = str(edge.producer)
         framing[edge.producer.stage] = framing[edge.consumer.stage] = edge
+    used = wiring.users(config).items()
+    writers = {f"{CHARDEV}.{name}": ends.writers[0].key for name, ends in used if ends.writers}
+    readers = {
+        f"{CHARDEV}.{name}": f"{name} ({ends.readers[0].key})"
+        for name, ends in used
+        if ends.readers and not ends.readers[0].text and not isinstance(config.chardevs[name], RingChardev)
+    }
     secondaries = {made.netdev for made in config.filters.values() if catalog.of(made).marks_secondary}
     for path, table in config.tables().items():
         name, kind = stage_id(path), catalog.of(table)
@@ -156,7 +163,10 @@ def _stages(config: Config, edges: Iterable[Edge], start_ns: int) -> Iterable[St
         netdev, side = _netdev_of(config, path, table)
         secondary = netdev in secondaries
         gated = secondary and side == SIDES[0] and config.netdevs[netdev].before_failover == "drop"
-        derived = Derived(edge.vnet, edge.text, config.runtime, start_ns, secondary, gated)
+        derived = Derived(
+            edge.vnet, edge.text, config.runtime, start_ns, secondary, gated, config.pipeline.name,
+            writers.get(path, ""), ", ".join(said for other, said in readers.items() if other != path),
+        )  # fmt: skip
         params = kind.params(table, derived)
         # The kind's own order of ports, so that equal plans print and digest alike.
         ins = {port: inputs[name].pop(port) for port in kind.inputs if port in inputs[name]}

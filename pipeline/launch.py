@@ -96,6 +96,9 @@ def _run(
         with contextlib.ExitStack() as stack:  # nobody may take over what is half removed
             with contextlib.suppress(OSError, segments.InUse):
                 stack.enter_context(segments.locked(folder))
+            for stage in graph.stages:
+                for line in stage.kind.ended(stage.params):
+                    logger.warning("what a stage made outside could not be removed", stage=stage.id, reason=line)
             opened.close(unlink=True)
             for stage in graph.stages:
                 for path in stage.kind.leftovers(stage.params):

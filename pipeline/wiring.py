@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pipeline.tables import Config, RingChardev, stage_id
 from stages import catalog
 from stages.filter import Filter
-from stages.kind import FRAMING_KEY, RECEIVE, SEND
+from stages.kind import FRAMING_KEY, RECEIVE, SEND, Joint
 
 
 class Port(NamedTuple):
@@ -117,6 +117,26 @@ def edges(config: Config) -> list[Edge]:
             made += [Edge(w.port, Port(name, SEND), w.vnet, w.text) for w in ends.writers]
             made += [Edge(Port(name, RECEIVE), r.port, r.vnet, r.text) for r in ends.readers]
     return made
+
+
+def joined(config: Config) -> list[tuple[Use, Use]]:
+    """Who of the config's objects gives whom frames over chardevs, (writer, reader): in memory, or over an address.
+
+    A server and a client of one config that meet at one address are one link, as QEMU's command lines have them.
+    """
+    used = users(config)
+    sockets = {name: made for name, made in config.chardevs.items() if not isinstance(made, RingChardev)}
+    joints = {name: catalog.of(table).joint(table) for name, table in sockets.items()}
+    found = []
+    for name, ends in used.items():
+        if name in sockets:
+            mine = joints[name]
+            others = [n for n, its in joints.items() if mine and its and its == Joint(not mine.server, mine.where)]
+        else:
+            others = [name]
+        writers = [use for other in others if other in used for use in used[other].writers]
+        found += [(writer, reader) for writer in writers for reader in ends.readers]
+    return found
 
 
 def _flows(config: Config) -> Iterable[tuple[Port, Port]]:

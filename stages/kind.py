@@ -45,6 +45,11 @@ STATUS: Final = "status"
 """What a stage can be told: a checkpoint was made, one host of the pair is gone, it is switched on or off."""
 
 
+PRIMARY: Final = "primary"
+SECONDARY: Final = "secondary"
+"""The two replicas of a service."""
+
+
 class Balance(NamedTuple):
     """A conservation law of a kind: at every commit the counters on the left add up to those on the right."""
 
@@ -58,12 +63,21 @@ class ChardevKey(NamedTuple):
 
     ``reads``: the port that takes frames from it, ``writes``: the port that gives it frames; empty: none.  ``text``: it
     carries lines of text to a peer outside, and no frames; else the table's ``vnet_hdr_support`` says how it is framed.
+    ``of``: whose guest's frames have to come from it: `PRIMARY`, `SECONDARY`; empty: that cannot be said.
     """
 
     key: str
     reads: str = ""
     writes: str = ""
     text: bool = False
+    of: str = ""
+
+
+class Joint(NamedTuple):
+    """Where a table meets its peer outside: equal ``where`` is one place, at which the ``server`` listens."""
+
+    server: bool
+    where: tuple[object, ...]
 
 
 class Deaf(NamedTuple):
@@ -97,7 +111,9 @@ class Derived(NamedTuple):
     ``vnet`` and ``text``: how its ring is framed (of the last ring on it), ``runtime``: start of the paths of files
     that a pipeline writes by itself, ``start_ns``: time of the earliest frame of all finite inputs. ``secondary``: its
     netdev is a secondary's, for a rewriter stands in its chain; ``gated``: it is that netdev's network, to which
-    nothing may go before a failover was announced.
+    nothing may go before a failover was announced. ``pipeline``: the pipeline's name.
+    Of a chardev to a peer outside, for messages: ``writer``, the key whose object gives it frames, and ``readers``, the
+    other such chardevs from which frames are taken, each with its key.
     """
 
     vnet: bool
@@ -106,6 +122,9 @@ class Derived(NamedTuple):
     start_ns: int
     secondary: bool = False
     gated: bool = False
+    pipeline: str = ""
+    writer: str = ""
+    readers: str = ""
 
 
 class Shown(NamedTuple):
@@ -255,13 +274,15 @@ class Kind:
     are to be read, so segments of other values are not taken over.  ``tables``: for `tools.inspect`.
 
     ``mistakes(table, path, clean)``: what is wrong with a table although each key is right (``clean``: each was).
-    ``claims(table, path)``: see `Claim`.  ``gives(table)``: frames come in through it from outside.  ``vnet(table)``:
-    whether frames at this side of a netdev carry a virtio-net header, as its key ``vnet_key`` says; None: it takes
-    both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none; raises ValueError with the reason
-    where it cannot be read, of the key ``start_key``, for which ``start_expected`` would be right.
+    ``claims(table, path)``: see `Claim`.  ``joint(table)``: see `Joint`.  ``gives(table)``: frames come in through it
+    from outside.  ``vnet(table)``: whether frames at this side of a netdev carry a virtio-net header, as its key
+    ``vnet_key`` says; None: it takes both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none;
+    raises ValueError with the reason where it cannot be read, of the key ``start_key``, for which ``start_expected``
+    would be right.
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
-    ``leftovers(params)``: sockets that a killed process leaves behind.
+    ``leftovers(params)``: sockets that a killed process leaves behind.  ``ended(params)``: undoes what stages of the
+    kind made outside and left there over their restarts, when the pipeline has ended; what it could not, a line each.
     ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
     nothing, and is asked before anything is made.
 
@@ -299,6 +320,7 @@ class Kind:
     tables: tuple[Table, ...] = ()
     mistakes: Callable[[Any, str, bool], Iterable[Mistake]] = lambda table, path, clean: ()
     claims: Callable[[Any, str], Iterable[Claim]] = lambda table, path: ()
+    joint: Callable[[Any], Joint | None] = lambda table: None
     gives: Callable[[Any], bool] = lambda table: True
     vnet: Callable[[Any], bool | None] = lambda table: False
     start_ns: Callable[[Any], int] = lambda table: 0
@@ -309,6 +331,7 @@ class Kind:
     options: Callable[[Mapping[str, Any]], Mapping[int, int]] = lambda params: {}
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
+    ended: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
     headlines: tuple[Headline, ...] = ()

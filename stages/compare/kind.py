@@ -11,7 +11,7 @@ from stages.compare import tables
 from stages.compare.config import Compare, Rule
 from stages.compare.layout import arming, memory
 from stages.compare.layout import counters as own
-from stages.kind import Annex, Balance, ChardevKey, Headline, Kind, Qemu, Shown
+from stages.kind import PRIMARY, SECONDARY, Annex, Balance, ChardevKey, Headline, Kind, Qemu, Shown
 from stages.schema import Mistake, show
 
 RELEASES: Final = (
@@ -98,8 +98,8 @@ KIND: Final = Kind(
     words_of=lambda params: memory.places(params, 0)["end"],
     sized_by=("max_connections", "hold_memory"),
     chardevs=(
-        ChardevKey("primary_in", reads="primary_in"),
-        ChardevKey("secondary_in", reads="secondary_in"),
+        ChardevKey("primary_in", reads="primary_in", of=PRIMARY),
+        ChardevKey("secondary_in", reads="secondary_in", of=SECONDARY),
         ChardevKey("outdev", writes="outdev"),
         ChardevKey("notify_dev", reads="notify_in", writes="notify_out", text=True),
     ),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ring.layout import Counter
 from stages.capture import files
 from stages.capture.layout import recording
-from stages.device import preflight
+from stages.device import ours, preflight
 from stages.device.layout import counters, options
 from stages.kind import NETDEV, Balance, Claim, Kind, options_table
 from stages.schema import BOOLEAN, FILE, IFNAME, TEXT, VNET_LEN, Mistake, key, show
@@ -37,6 +37,7 @@ class Tap:
         " `packet` with it, too, or `null`",
     )
     vnet_hdr_len: int = key(VNET_LEN, 10, doc="bytes of that header, 10 or 12")
+    bridge: str | None = key(IFNAME, doc="the bridge, in the same namespace, into which the device is put")
     persist: bool = key(BOOLEAN, False, doc="`true`: a device that was made here stays when the pipeline has ended")
     record: str | None = key(FILE, doc=_RECORD)
 
@@ -74,6 +75,7 @@ def _kind(
     shell: str,
     own: tuple[Counter, ...],
     look: Callable[[Mapping[str, Any]], Iterable[str]],
+    ended: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: (),
 ) -> Kind:
     return Kind(
         name=f"netdev-{variant}",
@@ -90,7 +92,10 @@ def _kind(
         balances=(_BALANCE,),
         connects=True,
         losses=tuple(c.name for c in own if c.name.startswith("dropped_")),
-        derive=lambda table, derived: {"gated": derived.gated},
+        derive=lambda table, derived: {
+            "gated": derived.gated,
+            **({"pipeline": derived.pipeline} if config is Tap else {}),
+        },
         hears=("failover",),
         hears_if="gated",
         mistakes=_mistakes,
@@ -99,11 +104,12 @@ def _kind(
         vnet_key="vnet_hdr",
         address=lambda params: f"{variant} {_address(params)}",
         preflight=look,
+        ended=ended,
     )
 
 
 KINDS: Final = {
-    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS, preflight.tap),
+    "netdev-tap": _kind("tap", Tap, "stages.device.tap:Tap", counters.TAP_COUNTERS, preflight.tap, ours.remove),
     "netdev-packet": _kind(
         "packet", Packet, "stages.device.packet_socket:Interface", counters.COUNTERS, preflight.packet
     ),

@@ -49,6 +49,13 @@ def in_netns(name: str | None) -> Iterator[None]:
         os.close(here)
 
 
+def ip_in(netns: str | None) -> str:
+    """The command ip(8) for a namespace, as a person types it."""
+    if not netns:
+        return "ip"
+    return f"nsenter --net={netns} ip" if "/" in netns else f"ip -n {netns}"
+
+
 def check_ifname(ifname: str) -> None:
     """Raise `DeviceError` for what is no name of an interface."""
     if not 0 < len(ifname.encode()) < 16:

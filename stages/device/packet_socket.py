@@ -15,7 +15,7 @@ from typing import Final
 from ring import layout
 from stages.device.device import Device
 from stages.device.layout import memory, message, options
-from stages.device.netns import DeviceError, check_ifname, in_netns
+from stages.device.netns import DeviceError, check_ifname, in_netns, ip_in
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
@@ -51,9 +51,7 @@ def open_interface(ifname: str, netns: str | None = None) -> tuple[socket.socket
     Raises `DeviceError`.
     """
     check_ifname(ifname)
-    ip = "ip link"
-    if netns:
-        ip = f"nsenter --net={netns} ip link" if "/" in netns else f"ip -n {netns} link"
+    ip = f"{ip_in(netns)} link"
     where = f"interface {ifname}{f' in {netns}' if netns else ''}"
     with in_netns(netns):
         try:

@@ -13,7 +13,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from stages.device.netns import DeviceError, in_netns
+from stages.device import bridge, ours
+from stages.device.netns import DeviceError, in_netns, ip_in
 
 _TUN: Final = "/dev/net/tun"
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
@@ -22,7 +23,7 @@ _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13  # capabilities(7)
 
 
 def tap(params: Mapping[str, Any]) -> Iterator[str]:
-    """/dev/net/tun, the namespace, and a device that is there: whether it is a TAP device that nobody holds."""
+    """/dev/net/tun, the namespace, the bridge; of a device that is there, whether it is a TAP one that nobody holds."""
     try:
         fd = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -36,6 +37,8 @@ def tap(params: Mapping[str, Any]) -> Iterator[str]:
     try:
         with in_netns(params["netns"]):
             why = _try_tap(ifname, bool(params["vnet_hdr"])) if ifname in _interfaces() else _may_make()
+            if params["bridge"]:
+                bridge.look(params["bridge"], params["netns"])
     except DeviceError as error:
         why = str(error)
     if why:
@@ -48,7 +51,6 @@ def packet(params: Mapping[str, Any]) -> Iterator[str]:
         yield "a packet socket is not permitted; run as root (CAP_NET_RAW)"
         return
     ifname, netns = str(params["ifname"]), params["netns"]
-    ip = "ip" if not netns else f"nsenter --net={netns} ip" if "/" in netns else f"ip -n {netns}"
     try:
         with in_netns(netns):
             known = _interfaces()
@@ -59,7 +61,7 @@ def packet(params: Mapping[str, Any]) -> Iterator[str]:
     if ifname not in known:
         yield f"there is no interface {ifname}; there are: {', '.join(known)}"
     elif not up:
-        yield f"interface {ifname} is down; {ip} link set {ifname} up"
+        yield f"interface {ifname} is down; {ip_in(netns)} link set {ifname} up"
 
 
 def _interfaces() -> list[str]:
@@ -79,7 +81,7 @@ def _try_tap(ifname: str, header: bool) -> str:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", ifname.encode(), flags))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            return f"TAP device {ifname}: another process holds it: stop that one, or choose another ifname"
+            return f"TAP device {ifname}: {ours.held(ifname)}"
         if error.errno == errno.EINVAL:
             return f"interface {ifname} is no TAP device: choose another ifname, or ip link delete {ifname}"
         return f"TAP device {ifname}: {error.strerror}; run as root, or have root make it for this user"

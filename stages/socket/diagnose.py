@@ -31,6 +31,23 @@ def _with_vnet(data: bytes, length: int) -> bool:
     return v in _VNET_LENGTHS and _ethernet(data, 8 + v, length - v)
 
 
+def unread(first_bytes: bytes, writer: str, readers: str) -> str:
+    """What is wrong with a link that only we write, whose peer sends ``first_bytes``, and which addresses to look at.
+
+    ``writer``: the key that gives this link its frames; ``readers``: chardevs of the same pipeline that are read, with
+    their keys, empty: there is none.
+    """
+    length = int.from_bytes(first_bytes[:4], "big")
+    frames = _ethernet(first_bytes, 4, length) or _with_vnet(first_bytes, length)
+    what = "frames" if frames else "bytes"
+    said = f"its peer sends {what}, and nothing here reads them: this link is {writer}"
+    if not frames:
+        return f"{said}; look at which port the peer belongs to"
+    if not readers:
+        return f"{said}, so the peer's other end has to be an indev or an input of a compare"
+    return f"{said}; its address and that of {readers} may be exchanged, here or on the peer's host"
+
+
 def diagnose(first_bytes: bytes, vnet: bool) -> str | None:
     """What is wrong with a connection of packets that begins with ``first_bytes``, or None where that looks right.
 

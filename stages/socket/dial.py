@@ -18,6 +18,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, Final
 
 from stages.socket.backoff import Backoff
+from stages.socket.hosts import is_loopback
 
 _FILE_NS: Final = 1_000_000_000  # between two looks whether a server's socket file is still there
 _CONNECT_NS: Final = 5_000_000_000  # then another try: the kernel's own pauses between SYNs grow to a minute
@@ -29,6 +30,12 @@ _KEEPALIVE_S: Final = (5, 5, 5)  # idle, then between probes, and how many probe
 # horizon for a host that loses power mid-traffic.  The price, tcp(7): a peer that takes nothing for so long (a guest
 # that somebody paused) is cut too, and connects again when it goes on.
 _UNACKNOWLEDGED_MS: Final = 30_000
+
+_SERVER_HINTS: Final = {
+    errno.EADDRNOTAVAIL: "this machine has no address {host}: a server has one of its own (ip -br addr), or 0.0.0.0",
+    errno.EADDRINUSE: "ss -ltnp 'sport = :{port}' says who listens there; the other end of a link has server = false",
+}
+"""What the user of a server on TCP can do, by error."""
 
 Watch = Callable[[int, int, Callable[[int], None] | None], None]
 
@@ -191,6 +198,14 @@ class Client(Dialer):
 
     _since = 0
 
+    def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
+        if getattr(error, "errno", None) not in (errno.ECONNREFUSED, errno.ENOENT):
+            return {}
+        hint = "nobody listens there yet: one end of a link has server = true, the other has not"
+        if is_loopback(self.address.host):
+            hint += f"; {self.address.host} is this machine itself, a peer on another one has that one's address"
+        return {"hint": hint}
+
     def _try(self, now: int) -> socket.socket | None:
         if self._sock is None:
             where = self._where()
@@ -271,7 +286,12 @@ class Server(Dialer):
         return bool(self._offers)
 
     def _mend(self, error: OSError | UnicodeError) -> dict[str, str]:
-        return {"hint": f"mkdir -p {shlex.quote(error.filename)}"} if isinstance(error, _NoFolder) else {}
+        if isinstance(error, _NoFolder):
+            return {"hint": f"mkdir -p {shlex.quote(error.filename)}"}
+        hint = _SERVER_HINTS.get(getattr(error, "errno", None) or 0, "")
+        return (
+            {"hint": hint.format(host=self.address.host, port=self.address.port)} if hint and self.address.port else {}
+        )
 
     def poll(self, now: int) -> socket.socket | None:
         """Accept who waits; the peer, if one of them is it by now."""

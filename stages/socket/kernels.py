@@ -29,7 +29,7 @@ def receive_bytes(u8, w, row):
         got = sys_read(u8, w[options.FD], memory.SCRATCH * 8, memory.SCRATCH_WORDS * 8)
         if got > 0:
             w[options.UNREAD] += got
-            return 0
+            return outcomes.UNREAD
     else:
         space = w[row + layout.ROW_TAILS + ports.RECEIVE] + room(w, row, ports.RECEIVE) - w[options.FILLED]
         if space <= 0:
@@ -115,7 +115,9 @@ def link_cycle(u8, w, now):
     unread = w[options.UNREAD]
     if taken + given + dropped + unread > 0:
         row = begin(w)
-        count(w, row, counters.UNREAD_BYTES, unread)
+        if unread > 0:
+            count(w, row, counters.UNREAD_BYTES, unread)
+            w[row + layout.ROW_COUNTERS + counters.UNREAD_PEER] = 1
         if taken > 0:
             count(w, row, layout.PORTS + ports.RECEIVE, taken)
             count(w, row, counters.RECEIVED_BYTES, stop - w[row + layout.ROW_TAILS + ports.RECEIVE])
@@ -146,6 +148,7 @@ def link_change(u8, w, now):
     row = begin(w)
     for i in range(options.TALLIES):
         count(w, row, layout.OWN_COUNTERS + i, w[options.TALLY + i])
+    w[row + layout.ROW_COUNTERS + counters.UNREAD_PEER] = 0
     result = commit(w, row, now, 1)
     for i in range(options.TALLIES):
         w[options.TALLY + i] = 0

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stages.kind import CHARDEV, NETDEV, Claim, Derived, Kind, options_table
+from stages.kind import CHARDEV, NETDEV, Claim, Derived, Joint, Kind, Shown, options_table
 from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
 from stages.socket import preflight
+from stages.socket.hosts import is_loopback
 from stages.socket.layout import counters, memory, options
 
 _PORT: Final = integer(1, 65_535)
@@ -32,6 +33,10 @@ class Socket(Stream):
     """``backend = "socket"``: a chardev's frames, or its lines of text; ``reconnect`` in seconds."""
 
     wait: bool = key(BOOLEAN, False, doc="`true`: the pipeline is not ready before the peer is there")
+
+
+_EVERY: Final = ("0.0.0.0", "::")
+"""A server's host where it listens at each address of its machine."""
 
 
 def _at(host: str | None, port: int | None, path: str | None) -> str:
@@ -57,21 +62,52 @@ def _mistakes(table: Stream, path: str, clean: bool) -> Iterable[Mistake]:
 
 
 def _claims(table: Stream, path: str) -> Iterable[Claim]:
-    if table.server and _has_address(table):
-        at = _at(table.host, table.port, table.path)
-        what = ("server", table.host, table.port, table.path)
-        yield Claim(what, path, f"a second server at {at}", "an address of its own; {taken} listens there")
+    if not _has_address(table):
+        return
+    at = _at(table.host, table.port, table.path)
+    where = (table.host, table.port, table.path)
+    if table.server:
+        mend = "an address of its own; {taken} listens there"
+        yield Claim(("server", *where), path, f"a second server at {at}", mend)
+    elif isinstance(table, Socket):
+        mend = "an address of its own; {taken} connects there, and a server has one peer"
+        yield Claim(("client", *where), path, f"a second client of {at}", mend)
+
+
+def _joint(table: Stream) -> Joint | None:
+    if not _has_address(table):
+        return None
+    if table.path is not None:
+        return Joint(table.server, ("unix", os.path.realpath(table.path)))
+    here = table.host in _EVERY or is_loopback(table.host)
+    return Joint(table.server, ("tcp", "" if here else table.host, table.port))
+
+
+def _shows(counters: Mapping[str, int]) -> Shown:
+    """Whether the peer sends what nobody takes."""
+    if not counters["unread_peer"]:
+        return Shown()
+    long = "its peer sends, and nothing here reads this link: two addresses are exchanged, perhaps (see the log)"
+    return Shown(short="unread bytes", long=long)
 
 
 def _address(params: Mapping[str, Any]) -> str:
     at = _at(params["host"], params["port"], params["path"])
-    return f"{'listens at' if params['server'] else 'connects to'} {at}"
+    alone = ", for this machine alone" if params["server"] and is_loopback(params["host"]) else ""
+    return f"{'listens at' if params['server'] else 'connects to'} {at}{alone}"
 
 
 def _derive(table: Stream, derived: Derived) -> Mapping[str, Any]:
+    used = {"writer": derived.writer, "readers": derived.readers}
     if isinstance(table, Socket):
-        return {"vnet": derived.vnet, "text": derived.text, "gated": False}
-    return {"vnet": False, "text": False, "wait": False, "gated": derived.gated}  # QEMU's -netdev stream never sends V
+        return {"vnet": derived.vnet, "text": derived.text, "gated": False, **used}
+    return {
+        "vnet": False,
+        "text": False,
+        "wait": False,
+        "gated": derived.gated,
+        **used,
+    }  # QEMU's -netdev stream never sends V
 
 
 def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
@@ -88,13 +124,16 @@ def _kind(name: str, table: str, variant: str, config: type[Stream]) -> Kind:
         counters=counters.COUNTERS,
         tables=(options_table(options.FIELDS, parts={"tally": tuple(c.name for c in counters.COUNTERS)}),),
         connects=True,
+        losses=("bad_frames",),
         words_of=lambda params: memory.SCRATCH_WORDS,
         mistakes=_mistakes,
         claims=_claims,
         derive=_derive,
         hears=("failover",) if table == NETDEV else (),
         hears_if="gated",
+        joint=_joint,
         address=_address,
+        shows=_shows,
         preflight=preflight.server,
         leftovers=lambda params: [params["path"]] if params["server"] and params["path"] else [],
     )

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from ring import layout
 from stages.base import Context, Stage, StageSpec
-from stages.socket.diagnose import ENOUGH, diagnose
+from stages.socket.diagnose import ENOUGH, diagnose, unread
 from stages.socket.dial import Address, Client, Dialer, Server, tune
-from stages.socket.layout import counters, options, outcomes, ports
+from stages.socket.layout import counters, memory, options, outcomes, ports
 
 _LOOK_NS: Final = 5_000_000  # between two looks for a peer where nothing woke us
 _PROVEN_NS: Final = 1_000_000_000  # a connection that lived so long resets the backoff whatever ended it
@@ -38,9 +38,10 @@ class SocketStage(Stage):
         self._flags = 0
         self._since = 0
         self._first = False
+        self._unread = False
         self._start = 0
         self._complaint = ""
-        self._moved_before = 0
+        self._moved_before = self._unread_before = 0
         super().__init__(spec, context)
 
     def options(self) -> dict[int, int]:
@@ -134,6 +135,7 @@ class SocketStage(Stage):
             return
         tune(sock)
         self._sock, self._since, self._first, self._flags = sock, now, "receive" in self.rings, 0
+        self._unread = not self._first
         self._tally(counters.CONNECTS)
         self.w[options.FD] = sock.fileno()
         self.w[options.OFFERED] = 0
@@ -191,7 +193,7 @@ class SocketStage(Stage):
     def _change(self) -> None:
         """Let the kernel count and turn the link words, and tell both neighbours."""
         self.kernel.link_change(self.u8, self.w, time.monotonic_ns())
-        self._moved_before = self._frames()
+        self._moved_before, self._unread_before = self._frames(), self.counter(counters.UNREAD_BYTES)
         self.ring_bells(("receive" in self.rings) | ("send" in self.rings) << 8)
 
     # --- what the kernel tells ----------------------------------------------------------------------------------
@@ -209,6 +211,8 @@ class SocketStage(Stage):
         else:
             if self._first and flags & outcomes.ARRIVED:
                 self._look_at_first()
+            if self._unread and flags & outcomes.UNREAD:
+                self._tell_unread()
             if (flags ^ self._flags) & outcomes.SHORT:
                 out = EPOLLOUT if flags & outcomes.SHORT else 0
                 self.context.watch(self._sock.fileno(), EPOLLIN | EPOLLET | out, self._stir)
@@ -239,6 +243,16 @@ class SocketStage(Stage):
         if advice is not None and advice != self._complaint:
             self.log.warning("this cannot be the right peer", link=self.spec.id, hint=advice)
         self._complaint = advice or ""
+
+    def _tell_unread(self) -> None:
+        """Once a connection: its first bytes lie where the next ones will."""
+        self._unread = False
+        got = min(self.counter(counters.UNREAD_BYTES) - self._unread_before, ENOUGH)
+        first = bytes(self.arena.bytes[memory.SCRATCH * 8 : memory.SCRATCH * 8 + got])
+        hint = unread(first, self.params["writer"], self.params["readers"])
+        if hint != self._complaint:
+            self.log.warning("bytes arrive on a link that nothing here reads", link=self.spec.id, hint=hint)
+        self._complaint = hint
 
     def _bad(self, now: int) -> None:
         position = int(self.w[self.rings["receive"] + layout.TAIL])

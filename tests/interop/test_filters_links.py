@@ -183,6 +183,7 @@ def test_row_an_impossible_length_on_indev_is_one_line_and_a_new_connection(
     ours.links["indev"].sock.sendall(head + bytes(20))
     assert receive(ours.links, {"guest": 3}) == {"guest": good}
     until(lambda: ours.counter("indev", "bad_frames") == bad + 1, "the bad frame is counted")
+    until(lambda: len(ours.lines("impossible frame length, connection dropped")) > bad, "its line is in the log")
     line: dict[str, Any] = ours.lines("impossible frame length, connection dropped")[-1]
     assert (line["link"], line["length"], line["level"]) == ("indev", length, "error")
     assert line["position"] == sum(len(f) + 8 for f in good)

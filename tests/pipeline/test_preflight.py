@@ -20,7 +20,7 @@ from tests.pipeline.running import Running
 def said(kind: str, **params: Any) -> list[str]:
     """What a kind says of parameters."""
     address = {"host": None, "port": None, "path": None, "server": True}
-    device: Mapping[str, Any] = {"netns": None, "vnet_hdr": False}
+    device: Mapping[str, Any] = {"netns": None, "vnet_hdr": False, "bridge": None}
     return list(catalog.kind(kind).preflight({**address, **device, **params}))
 
 

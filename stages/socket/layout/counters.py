@@ -22,4 +22,7 @@ UNREAD_BYTES: Final = _OWN.counter("unread_bytes", "bytes that the peer sent alt
 DROPPED_BEFORE_FAILOVER: Final = _OWN.counter(
     "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"
 )
+UNREAD_PEER: Final = _OWN.counter(
+    "unread_peer", "1: the present peer sends, and nothing here reads this link: two ports are exchanged, perhaps"
+)
 COUNTERS: Final = _OWN.listed

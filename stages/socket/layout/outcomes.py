@@ -10,3 +10,4 @@ ENDED: Final = 2  # the peer closed the connection
 FAILED: Final = 4  # recv or send failed: options.ERRNO
 BAD: Final = 8  # the first unfinished frame is impossible: options.BAD_LENGTH
 ARRIVED: Final = 16  # bytes were received
+UNREAD: Final = 32  # bytes came on a link that nothing here reads: they lie in memory.SCRATCH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from ring import layout
 from stages.capture import reader as captures
 from stages.capture.reader import INBOUND, OUTBOUND
+from stages.device import ours, preflight
 from stages.device.netns import DeviceError
 from stages.device.tap import open_tap
 from tests.namespaces import gather, inside, ip, namespace, until
@@ -186,7 +189,7 @@ def test_recorded(netns: str, tmp_path: Path) -> None:
     """``record`` writes both directions with the wall clock's time, and goes on after a restart."""
     out = tmp_path / "side.pcapng"
     start = time.time_ns()
-    with tap(netns, record=str(out), persist=True) as rig:
+    with tap(netns, record=str(out), pipeline="p0") as rig:
         mac = configure(netns)
         rig.feed("send", to_host(mac, 1))
         rig.run()
@@ -203,17 +206,68 @@ def test_recorded(netns: str, tmp_path: Path) -> None:
 
 
 @root
-def test_persistent_device_keeps_its_address(netns: str) -> None:
-    """With ``persist`` a restart finds the same device; without it there is none while the stage is gone."""
-    with tap(netns, persist=True) as rig:
+def test_a_device_outlives_the_process_and_bears_its_pipelines_mark(netns: str) -> None:
+    """A new incarnation finds MAC and addresses; the pipeline's end removes it, another pipeline's or `persist` not."""
+    with tap(netns, pipeline="p0") as rig:
         mac = configure(netns)
         os.close(rig.stage._fd)  # type: ignore[attr-defined]
         rig.restart()
-        assert mac.hex(":") in ip("-n", netns, "link", "show", "t0")
-        assert "10.9.0.1" in ip("-n", netns, "addr", "show", "t0")
+        shown = ip("-n", netns, "addr", "show", "t0")
+        assert mac.hex(":") in shown
+        assert "10.9.0.1" in shown
+        assert "alias colo-proxy p0" in ip("-n", netns, "link", "show", "t0")
+    fd = open_tap("t0", netns)
+    (line,) = ours.remove(rig.params)
+    assert line == f"TAP device t0 stays: Device or resource busy; ip -n {netns} link delete t0"
+    os.close(fd)
+    for params, stays in ({"pipeline": "p1"}, True), ({"persist": True}, True), ({}, False):
+        assert list(ours.remove({**rig.params, **params})) == []
+        assert ("t0" in ip("-n", netns, "link")) is stays
+    assert list(ours.remove(rig.params)) == []
+    assert list(ours.remove({**rig.params, "netns": "colo-no-such"})) == []
+
+
+@root
+def test_a_device_that_was_there_is_not_ours_to_remove(netns: str) -> None:
+    """Made by root for us, it gets no mark and stays; so does one of that name that bears it but is no TAP device."""
+    ip("-n", netns, "tuntap", "add", "dev", "t0", "mode", "tap")
+    with tap(netns, pipeline="p0") as rig:
+        assert "alias" not in ip("-n", netns, "link", "show", "t0")
+    assert list(ours.remove(rig.params)) == []
+    assert "t0" in ip("-n", netns, "link")
     ip("-n", netns, "link", "delete", "t0")
-    with tap(netns):
-        assert "t0" in ip("-n", netns, "link")
+    ip("-n", netns, "link", "add", "t0", "type", "bridge")
+    ip("-n", netns, "link", "set", "t0", "alias", "colo-proxy p0")
+    assert list(ours.remove(rig.params)) == []
+    assert "t0" in ip("-n", netns, "link")
+
+
+@root
+def test_a_bridge_gets_the_device(netns: str) -> None:
+    """It is put in, taken out of another one, and a bridge that is down is told of."""
+    for name in ("br0", "br1"):
+        ip("-n", netns, "link", "add", name, "type", "bridge")
+    with structlog.testing.capture_logs() as logs, tap(netns, pipeline="p0", bridge="br0") as rig:
+        assert "master br0" in ip("-n", netns, "link", "show", "t0")
+        (warning,) = [line for line in logs if line["log_level"] == "warning"]
+        assert warning["event"] == "the bridge is down: nothing passes it"
+        assert warning["mend"] == f"ip -n {netns} link set br0 up"
+        ip("-n", netns, "link", "set", "t0", "master", "br1")
+        os.close(rig.stage._fd)  # type: ignore[attr-defined]
+        rig.restart()
+        assert "master br0" in ip("-n", netns, "link", "show", "t0")
+
+
+@root
+def test_a_bridge_that_is_none_is_refused_before_anything_is_made(netns: str) -> None:
+    """Missing, or another kind of interface: the mend is said, and no device is left."""
+    ip("-n", netns, "link", "add", "br1", "type", "bridge")
+    for name, said in ("br0", f"ip -n {netns} link add br0 type bridge"), ("lo", "is no bridge of the system's"):
+        with pytest.raises(DeviceError, match=re.escape(said)):
+            open_tap("t0", netns, mark="colo-proxy p0", into=name)
+        (line,) = preflight.tap({"ifname": "t0", "netns": netns, "vnet_hdr": False, "bridge": name})
+        assert said in line
+        assert "there are: br1" in line
     assert "t0" not in ip("-n", netns, "link")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.socket.diagnose import diagnose
+from stages.socket.diagnose import diagnose, unread
 from tests.peers import ETHERNET, wire
 
 VIRTIO = wire(b"\0" * 10 + ETHERNET, v=10)
@@ -40,3 +40,17 @@ def test_diagnose(first, vnet, word):
 @given(st.binary(max_size=64), st.booleans())
 def test_diagnose_never_fails(first, vnet):
     assert diagnose(first, vnet) is None or isinstance(diagnose(first, vnet), str)
+
+
+@pytest.mark.parametrize("first", [wire(ETHERNET), wire(ETHERNET, v=0), VIRTIO])
+def test_frames_on_a_link_that_is_not_read(first):
+    said = unread(first[:64], "filter.m0.outdev", "")
+    assert said.endswith(
+        "this link is filter.m0.outdev, so the peer's other end has to be an indev or an input of a compare"
+    )
+    assert "its address and that of c1 (k) may be exchanged" in unread(first[:64], "filter.m0.outdev", "c1 (k)")
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_on_a_link_that_is_not_read(first):
+    assert unread(first, "filter.m0.outdev", "c1 (k)").startswith("its peer sends ")

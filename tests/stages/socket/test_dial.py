@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 import structlog
 
+from stages import catalog
 from stages.socket.backoff import Backoff
 from stages.socket.dial import remove_stale
 from tests.peers import collect, join, listener, server, turn, until, up, wire
@@ -255,3 +256,38 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError):
         remove_stale(str(path))
     assert path.read_text() == "precious"
+
+
+# --- what the user can do ---------------------------------------------------------------------------------------
+
+
+def hint(**params: object) -> str:
+    """Of the first complaint of a link that cannot be made."""
+    with structlog.testing.capture_logs() as logs, Rig("chardev-socket", params) as rig:
+        until(rig, lambda: [line for line in logs if line["log_level"] == "warning"])
+    return str(next(line for line in logs if line["log_level"] == "warning")["hint"])
+
+
+def test_a_client_that_nobody_hears_is_told_which_end_listens(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    said = "nobody listens there yet: one end of a link has server = true, the other has not"
+    assert hint(host="127.0.0.1", port=port).startswith(f"{said}; 127.0.0.1 is this machine itself")
+    assert hint(path=str(tmp_path / "none")) == said
+
+
+def test_a_server_without_its_address_is_told_why():
+    assert hint(host="203.0.113.9", port=9, server=True).startswith("this machine has no address 203.0.113.9")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        assert hint(host="127.0.0.1", port=port, server=True).startswith(f"ss -ltnp 'sport = :{port}' says who")
+
+
+def test_the_address_of_a_server_says_who_can_reach_it():
+    address = catalog.kind("chardev-socket").address
+    for host, server_, said in (
+        ("127.0.0.1", True, "listens at 127.0.0.1:9, for this machine alone"),
+        ("0.0.0.0", True, "listens at 0.0.0.0:9"),
+        ("127.0.0.1", False, "connects to 127.0.0.1:9"),
+    ):
+        assert address({"host": host, "port": 9, "path": None, "server": server_}) == said

@@ -231,6 +231,31 @@ def test_either_port_may_be_missing(tmp_path, ports):
         until(rig, lambda: rig.counters()["disconnects"] == 1)
 
 
+def test_bytes_that_nobody_reads_are_told_once_and_seen_until_their_peer_goes(tmp_path):
+    used = {"writer": "filter.m0.outdev", "readers": "c1 (compare.comp0.secondary_in)"}
+    with structlog.testing.capture_logs() as logs, server(tmp_path / "s", ports=("send",), **used) as (rig, connect):
+        for first, said in (
+            (wire(ETHERNET), "its peer sends frames, and nothing here reads them: this link is filter.m0.outdev; its"),
+            (b"hello", "its peer sends bytes, and nothing here reads them: this link is filter.m0.outdev; look at"),
+        ):
+            logs.clear()
+            assert rig.counters()["unread_peer"] == 0
+            peer = connect()
+            before = rig.counters()["unread_bytes"]
+            for sent in range(1, 4):  # the later ones are nothing new
+                peer.sendall(first)
+                want = before + sent * len(first)
+                until(rig, lambda want=want: rig.counters()["unread_bytes"] == want)
+            (line,) = [line for line in logs if line["log_level"] == "warning"]
+            assert line["event"] == "bytes arrive on a link that nothing here reads"
+            assert line["hint"].startswith(said)
+            assert rig.counters()["unread_peer"] == 1
+            assert rig.kind.shows(rig.counters()).short == "unread bytes"
+            peer.close()
+            until(rig, lambda: not up(rig))
+        assert rig.kind.shows(rig.counters()).short == ""
+
+
 def test_wait_makes_readiness_wait_for_a_peer(tmp_path):
     with server(tmp_path / "s", wait=True) as (rig, connect):
         assert not rig.stage.ready()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 IPV4, IPV6, ARP, VLAN, QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
-P_ICMP, P_TCP, P_UDP, P_FRAGMENT, P_ICMPV6 = 1, 6, 17, 44, 58
+P_ICMP, P_IGMP, P_TCP, P_UDP, P_FRAGMENT, P_ICMPV6, P_PIM = 1, 2, 6, 17, 44, 58, 103
 MAC_A: Final = bytes.fromhex("020000000001")
 MAC_B: Final = bytes.fromhex("020000000002")
 MOD: Final = 1 << 32

@@ -29,8 +29,9 @@ from stages.compare.kernels.slots import finish_recycling, start_recycling
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
 from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_secondary
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
+from stages.compare.kernels.uncompared import never_compared
 from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
-from stages.packets.kernels.parse import finds_neighbours, parse
+from stages.packets.kernels.parse import parse
 from stages.packets.layout import parsed, rows, transports
 
 _BURST = 256
@@ -68,7 +69,7 @@ def take(u8, w, row, side, now):
 def _dispatch(u8, w, row, side, s, transport, now):
     """Take the packet at hand, of ``side`` (fields at ``s``); False where it has to wait in its ring."""
     frame = w[s + parsed.FRAME]
-    if transport == transports.OTHER or (transport == transports.ICMP and finds_neighbours(u8, w, s, frame)):
+    if never_compared(u8, w, s, frame, transport):
         if side == ports.SECONDARY_IN:
             count(w, row, counters.DROPPED_UNCOMPARED, 1)
             return True

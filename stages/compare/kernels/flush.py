@@ -13,8 +13,9 @@ from stages.compare.kernels.release import release_record
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.tcp_segments import note_primary
 from stages.compare.kernels.timestamps import emit_in_time
+from stages.compare.kernels.uncompared import never_compared
 from stages.compare.layout import checkpoints, conns, counters, memory, options, ports, scalars, slots
-from stages.packets.kernels.parse import finds_neighbours, parse
+from stages.packets.kernels.parse import parse
 from stages.packets.layout import transports
 
 
@@ -66,9 +67,7 @@ def _settle_input(u8, w, row, side, now):
                 return False
             s = w[options.SCRATCH]
             transport = parse(u8, w, frame, length, s)
-            never = transport == transports.OTHER or (
-                transport == transports.ICMP and finds_neighbours(u8, w, s, frame)
-            )
+            never = never_compared(u8, w, s, frame, transport)
             if transport == transports.TCP:
                 c = connection(w, row, 0, s, transport, now)
                 if c != 0 and note_primary(w, row, c, s):

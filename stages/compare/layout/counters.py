@@ -12,7 +12,9 @@ RELEASED_AT_CHECKPOINT: Final = _OWN.counter(
     "released_at_checkpoint", "primary packets sent to outdev because a checkpoint made the replicas equal"
 )
 RELEASED_UNCOMPARED: Final = _OWN.counter(
-    "released_uncompared", "primary packets never compared (ARP, IPv6 neighbour discovery, what has no IP key)"
+    "released_uncompared",
+    "primary packets never compared (signalling of the link: ARP, neighbour discovery, MLD, IGMP, routers; what has no"
+    " IP key)",
 )
 RELEASED_UNARMED: Final = _OWN.counter(
     "released_unarmed", "primary packets sent uncompared while no secondary was in step"

@@ -60,6 +60,9 @@ ARMING_STATE: Final = _OWN.counter(
 TIMES_IN_STEP: Final = _OWN.counter("times_in_step", "times that the secondary came into step")
 LINKS_LOST: Final = _OWN.counter("links_lost", "times that the link to a replica was lost")
 FRAGMENTS: Final = _OWN.counter("fragments", "IP fragments that were put together before comparison")
+FRAGMENTS_UNFINISHED: Final = _OWN.counter(
+    "fragments_unfinished", "IP fragments of datagrams that never became whole, and were the same on both sides"
+)
 MASKED: Final = _OWN.counter("masked", "differences in bytes that a mask covers")
 RECORDS: Final = _OWN.counter("records", "differences of which the packets were kept, for a file that explains them")
 RECORDS_SKIPPED: Final = _OWN.counter(

@@ -258,6 +258,11 @@ def opt_timestamp(tsval: int, tsecr: int = 0) -> bytes:
     return struct.pack("!BBII", 8, 10, tsval % MOD, tsecr % MOD)
 
 
+def opt_mptcp(subtype: int, size: int) -> bytes:
+    """An option of Multipath TCP (RFC 8684) of ``size`` bytes: subtype 0 is MP_CAPABLE, 1 MP_JOIN."""
+    return bytes([30, size, subtype << 4 | 1]) + bytes((37 * i + size) % 256 for i in range(size - 3))
+
+
 # --- reading ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Packet:

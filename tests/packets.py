@@ -18,7 +18,7 @@ from typing import Any, Final
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 IPV4, IPV6, ARP, VLAN, QINQ, PPPOE = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x8864
-P_ICMP, P_TCP, P_UDP, P_FRAGMENT, P_ICMPV6 = 1, 6, 17, 44, 58
+P_ICMP, P_IGMP, P_TCP, P_UDP, P_FRAGMENT, P_ICMPV6, P_PIM = 1, 2, 6, 17, 44, 58, 103
 MAC_A: Final = bytes.fromhex("020000000001")
 MAC_B: Final = bytes.fromhex("020000000002")
 MOD: Final = 1 << 32
@@ -279,6 +279,11 @@ def opt_sack(*blocks: tuple[int, int]) -> bytes:
 def opt_timestamp(tsval: int, tsecr: int = 0) -> bytes:
     """Timestamps (RFC 7323)."""
     return struct.pack("!BBII", 8, 10, tsval % MOD, tsecr % MOD)
+
+
+def opt_mptcp(subtype: int, size: int) -> bytes:
+    """An option of Multipath TCP (RFC 8684) of ``size`` bytes: subtype 0 is MP_CAPABLE, 1 MP_JOIN."""
+    return bytes([30, size, subtype << 4 | 1]) + bytes((37 * i + size) % 256 for i in range(size - 3))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

@@ -7,13 +7,16 @@ from stages.mirror import layout
 
 
 class Mirror(Stage):
-    """Passes every packet on unchanged, and sends a copy to outdev while a peer is connected there."""
+    """Passes every packet on, and sends a copy to outdev while a peer is connected there."""
 
     _stalled = False
 
     def options(self) -> dict[int, int]:
-        """How long a full outdev is waited for."""
-        return {layout.STALL_NS: int(self.params["stall_timeout"]) * 1_000_000}
+        """How long a full outdev is waited for, and whether MPTCP is taken out."""
+        return {
+            layout.STALL_NS: int(self.params["stall_timeout"]) * 1_000_000,
+            layout.STRIP_MPTCP: int(self.params["strip_mptcp"]),
+        }
 
     def do_work(self, now: int) -> int:
         """One burst of each direction; a line when outdev begins or ceases to take nothing."""

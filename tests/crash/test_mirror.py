@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.harness import Outcome, kill_at_every_store
+from tests.oracle.mirror import without_mptcp
+from tests.packets import ACK, SYN
 from tests.rig import Rig
+from tests.stages.mirror.test_mptcp import syn
 
 FRAMES = [bytes([n]) * (20 + 7 * n) for n in range(5)]
 BACK = [bytes([100 + n]) * 33 for n in range(3)]
@@ -29,6 +32,21 @@ def _check(rig: Rig, outcome: Outcome) -> None:
 def test_a_mirror_killed_at_any_store_loses_and_repeats_nothing(vnet: tuple[str, ...]) -> None:
     """Wherever kill -9 strikes a burst, both outputs and the copies are the frames in order, and counters balance."""
     kills = kill_at_every_store(lambda: Rig("filter-mirror", vnet=vnet, ring_size=4096), _feed, check=_check)
+    assert kills > 20
+
+
+def test_a_mirror_killed_while_it_takes_out_mptcp_has_changed_both_outputs_once() -> None:
+    """Wherever kill -9 strikes, no option leaves, and the counter says how many were taken out."""
+    frames = [*(syn(flags=flags, vlans=vlans) for flags in (SYN, SYN | ACK) for vlans in ((), (5,))), FRAMES[4]]
+
+    def check(rig: Rig, outcome: Outcome) -> None:
+        assert outcome.frames["tx_out"] == outcome.frames["outdev"] == [*map(without_mptcp, frames[:4]), FRAMES[4]]
+        assert outcome.counters["mptcp_taken_out"] == 4
+
+    def make() -> Rig:
+        return Rig("filter-mirror", {"strip_mptcp": True}, ring_size=4096)
+
+    kills = kill_at_every_store(make, lambda rig: rig.feed("tx_in", *frames), check=check, stride=5)
     assert kills > 20
 
 

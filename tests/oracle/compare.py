@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from tests.oracle.fragments import Gather
-from tests.packets import ACK, FIN, MOD, P_ICMPV6, P_TCP, P_UDP, RST, SYN, Packet, read
+from tests.packets import ACK, FIN, MOD, P_ICMP, P_ICMPV6, P_IGMP, P_PIM, P_TCP, P_UDP, RST, SYN, Packet, read
 from tests.tunnels import opened, read_inside
 
 Key = tuple[object, ...]
-_NEIGHBOURS = {bytes([kind]) for kind in (*range(130, 138), 143)}  # ICMPv6 types: neighbour discovery and MLD
+_OF_THE_LINK = {  # by IP version and protocol: types of ICMP that are routers', neighbours' and listeners'
+    (4, P_ICMP): (9, 10),
+    (6, P_ICMPV6): (*range(130, 138), 143, 151, 152, 153),
+}
 END = -1  # stands in a stream where a FIN is
 
 
@@ -173,8 +176,7 @@ class Compare:
                 return None
             p = read_inside(frame)
         cut = p.proto == P_UDP and not p.fragment and len(p.body) < 8  # shorter than its header: not compared
-        arp_of_ipv6 = p.version == 6 and p.proto == P_ICMPV6 and p.body[:1] in _NEIGHBOURS and not p.fragment
-        return p if p.version and not cut and not arp_of_ipv6 else None
+        return p if p.version and not cut and not _about_the_link(p) else None
 
     def _fragment(self, p: Packet, frame: bytes, *, primary: bool) -> list[bytes]:
         found = self.gather.take(frame, p, primary)
@@ -222,6 +224,15 @@ class Compare:
         if not self.strict or not p.flags & ACK:
             return True
         return s.secondary_ack is not None and distance(s.secondary_ack, p.ack) >= 0
+
+
+def _about_the_link(p: Packet) -> bool:
+    """ICMP of the types above, IGMP, and PIM to the group of all PIM routers."""
+    if p.proto == P_IGMP:
+        return p.version == 4
+    if p.proto == P_PIM:
+        return p.dst in ("224.0.0.13", "ff02::d")
+    return not p.fragment and p.body[:1] in {bytes([kind]) for kind in _OF_THE_LINK.get((p.version, p.proto), ())}
 
 
 def key(p: Packet) -> Key:

@@ -45,6 +45,12 @@ class Group:
             self.end = at + len(data)
         return self._whole()
 
+    def says(self) -> object:
+        """What a receiver has of it: its bytes and its end; where pieces contradict each other, those pieces."""
+        if self.broken:
+            return frozenset(self.pieces), self.proto
+        return frozenset(self.data.items()), self.end, self.proto
+
     def _whole(self) -> bool:
         return not self.broken and self.end is not None and sorted(self.data) == list(range(self.end))
 
@@ -71,6 +77,22 @@ class Gather:
                 found.append((group.number, group.frames))
         self.groups.clear()
         return found
+
+    def expire(self) -> tuple[int, int]:
+        """Nothing comes any more: frames of what both sides have sent of a datagram alike, and groups that differ."""
+        alike = differ = 0
+        waiting = sorted(self.groups.items(), key=lambda item: item[1].number)
+        while waiting:
+            (primary, conversation, _), group = waiting.pop(0)
+            for i, ((side, other, _), candidate) in enumerate(waiting):
+                if side != primary and other == conversation and group.says() == candidate.says():
+                    alike += len(group.frames) + len(candidate.frames)
+                    del waiting[i]
+                    break
+            else:
+                differ += 1
+        self.groups.clear()
+        return alike, differ
 
     def take(self, frame: bytes, p: Packet, primary: bool) -> tuple[Packet, list[bytes], bytes] | bool:
         """The whole datagram, its frames and its bytes; True: it follows what was settled; False: it waits."""

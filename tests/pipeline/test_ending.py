@@ -37,7 +37,9 @@ def line(found: int = 0, wrong: tuple[str, ...] = (), lost: int = 0, **run: Any)
     config = CONFIG.replace("[pipeline]\n", f'[pipeline]\nruntime_dir = "{Path(FOLDER).parent}"\n')
     graph = plan(parse(config, "/etc/colo/primary.toml"))
     counters = {"comp0": {"released": 1800, "released_by_rule": 67, "divergences": found}}
-    made = SimpleNamespace(**{"ended": "stopped as asked", "ran": True, "called_off": False, "failure": "", "undelivered": {}, **run})
+    made = SimpleNamespace(
+        **{"ended": "stopped as asked", "ran": True, "called_off": False, "failure": "", "undelivered": {}, **run}
+    )
     made.snapshot = lambda: {"counters": counters}
     told: Any = made
     return ending(graph, told, Summary("", "", wrong), lost=lost, why_lost="Broken pipe").replace(python(), "python")

@@ -78,6 +78,7 @@ def test_params_are_the_table_with_defaults_and_what_was_derived():
         "vnet_hdr_support": False,
         "outdev": "mirror0",
         "stall_timeout": 5000,
+        "strip_mptcp": False,
     }
     assert graph.by_id["hn0.guest"].params == {}
     notify = graph.by_id["notify0"].params

@@ -58,12 +58,18 @@ ALLOWED = {
         "SECONDARY_AHEAD": "what `take_twins` returns",
         "_PLAIN": "flags of the layout, put together",
     },
+    "stages.compare.kernels.uncompared": dict.fromkeys(
+        ("_ICMP", "_IGMP", "_ICMPV6", "_PIM", "_ALL_PIM_ROUTERS", "_LINK_LOCAL_GROUP"), "of IP"
+    ),
     "stages.device.kernels.packet_socket": dict.fromkeys(
         (
             *("_MSG_TRUNC", "_VLAN_VALID", "_TPID_VALID", "_MACS", "_TAG"),
             *("_CSUM_START", "_CSUM_OFFSET", "_SCTP_OFFSET"),
         ),
         "of packet(7), Ethernet, virtio or SCTP",
+    ),
+    "stages.mirror.kernels": dict.fromkeys(
+        ("_NEEDS_CSUM", "_TCP", "_UDP", "_ICMPV6", "_FLAGS", "_CHECKSUM", "_MPTCP"), "of virtio, IP or TCP"
     ),
     "stages.null.kernels": {"_MANY": "no limit"},
     "stages.packets.kernels.gate": {"_MANY": "no limit"},

@@ -30,6 +30,7 @@ from stages.compare.kernels.tcp_compare import drop_counts, release_counts, serv
 from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_secondary
 from stages.compare.kernels.twins import PRIMARY_AHEAD, SECONDARY_AHEAD, take_twins
 from stages.compare.kernels.uncompared import count_uncompared, never_compared
+from stages.compare.kernels.unfinished import settle_oldest_unfinished
 from stages.compare.layout import arming, checkpoints, conns, counters, memory, options, ports, reasons, scalars
 from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import parsed, rows, transports
@@ -260,8 +261,15 @@ def _alternate(u8, w, row, now):
 
 @hot
 def _stuck(u8, w, row, now):
-    """A queue is full, so an input waits: back-pressure.  Where both wait for one another, only a checkpoint helps."""
-    if w[options.STUCK] != 3 or asked(w, row) or w[options.LOCAL] != 0:
+    """A queue is full, so an input waits: back-pressure.  Where both wait for one another, only a checkpoint helps.
+
+    Unless both hold the same of a datagram that is not whole: that may leave now as well as at its deadline.
+    """
+    if w[options.STUCK] != 3:
+        return 0
+    if settle_oldest_unfinished(u8, w, row) == 1:
+        return 1
+    if asked(w, row) or w[options.LOCAL] != 0:
         return 0
     write_event(u8, w, row, 0, reasons.STUCK, 0, now)
     differs(u8, w, row, reasons.STUCK, now)

@@ -16,6 +16,7 @@ from stages.compare.kernels.release import release_held
 from stages.compare.kernels.rules import stale
 from stages.compare.kernels.slots import fits_slot, slot, unlink
 from stages.compare.kernels.tcp_compare import service, stream_offset
+from stages.compare.kernels.unfinished import settle_unfinished
 from stages.compare.layout import checkpoints, conns, counters, events, memory, options, ports, reasons, scalars, slots
 from stages.packets.kernels.serial import diff
 from stages.packets.layout import tcp, transports
@@ -96,10 +97,11 @@ def _grace_deadlines(u8, w, row, now):
 
 @hot
 def _decide_overdue(u8, w, row, side, n, now):
-    """The packet ``n``, the oldest of ``side``, has waited too long: (differences found, whether to look at the next).
+    """The packet ``n``, the oldest of ``side``, has waited too long: (work done, whether to look on).
 
-    With checkpoints the first one is reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is
-    reported once a connection, and leaves or is dropped.
+    What both sides have sent of a datagram that is not whole is no difference.  Else, with checkpoints, the first is
+    reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is reported once a connection, and leaves
+    or is dropped.
     """
     x = slot(w, n)
     c = w[x + slots.CONN]
@@ -108,6 +110,10 @@ def _decide_overdue(u8, w, row, side, n, now):
     if w[c + conns.FLAGS] & conns.CF_RULE:  # a new rule lets it pass
         gone = 1 if service(u8, w, row, c, now) and w[scalar(row, scalars.OLDEST + side)] != n + 1 else 0
         return gone, gone
+    if w[c + conns.TRANSPORT] == transports.FRAGMENT:
+        settled = settle_unfinished(u8, w, row, n)
+        if settled != 0:
+            return max(settled, 0), max(settled, 0)
     local, is_tcp = w[options.LOCAL] != 0, w[c + conns.TRANSPORT] == transports.TCP
     if not local and _reported(w, row):
         return 0, 0  # the next checkpoint will settle it

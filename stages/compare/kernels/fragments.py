@@ -9,8 +9,9 @@ arrival.
 A group can never be whole where fragments overlap (RFC 5722; an exact duplicate is tolerated, RFC 8200, 4.5), where one
 is empty, where one that is not the last has a length that is no multiple of 8 (what follows it overlaps, or leaves a
 gap), where the end is beyond 65,535 bytes or said to be at two places, and beyond MOST frames.  Such a group and one
-with a fragment missing wait like any held packet: the deadline is that of the first fragment, and is a difference.
-A copy of a fragment that comes when its datagram was whole begins such a group, too.
+with a fragment missing wait like any held packet: the deadline is that of the first fragment.  It is a difference
+unless the other side has sent just as much (`stages.compare.kernels.unfinished`).  A copy of a fragment that comes when
+its datagram was whole begins such a group, too.
 
 TCP put together is compared as a datagram, in a row of its own, and so is what cannot be read: the lists of a stream
 hold segments of one frame each.  Stacks set DF on TCP, so that this is rare.

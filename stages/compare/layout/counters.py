@@ -12,7 +12,9 @@ RELEASED_AT_CHECKPOINT: Final = _OWN.counter(
     "released_at_checkpoint", "primary packets sent to outdev because a checkpoint made the replicas equal"
 )
 RELEASED_UNCOMPARED: Final = _OWN.counter(
-    "released_uncompared", "primary packets never compared (ARP, IPv6 neighbour discovery, what has no IP key)"
+    "released_uncompared",
+    "primary packets never compared (signalling of the link: ARP, neighbour discovery, MLD, IGMP, routers; what has no"
+    " IP key)",
 )
 RELEASED_UNARMED: Final = _OWN.counter(
     "released_unarmed", "primary packets sent uncompared while no secondary was in step"
@@ -66,6 +68,9 @@ ARMING_STATE: Final = _OWN.counter(
 TIMES_IN_STEP: Final = _OWN.counter("times_in_step", "times that the secondary came into step")
 LINKS_LOST: Final = _OWN.counter("links_lost", "times that the link to a replica was lost")
 FRAGMENTS: Final = _OWN.counter("fragments", "IP fragments that were put together before comparison")
+FRAGMENTS_UNFINISHED: Final = _OWN.counter(
+    "fragments_unfinished", "IP fragments of datagrams that never became whole, and were the same on both sides"
+)
 MASKED: Final = _OWN.counter("masked", "differences in bytes that a mask covers")
 RECORDS: Final = _OWN.counter("records", "differences of which the packets were kept, for a file that explains them")
 RECORDS_SKIPPED: Final = _OWN.counter(

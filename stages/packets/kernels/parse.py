@@ -243,19 +243,6 @@ def _transport(u8, w, at, s, proto, l4, fragmented):
 
 
 @hot
-def finds_neighbours(u8, w, s, at):
-    """Whether the ICMP packet at ``at`` (fields at ``s``) is of the kind that IPv6 has in place of ARP.
-
-    Neighbour discovery (RFC 4861: 133 to 137) and MLD (RFC 2710, RFC 3810: 130 to 132, 143).  Each stack sends them at
-    times that it draws at random, so no two replicas agree.
-    """
-    if w[s + parsed.IPV] != 6 or w[s + parsed.PROTO] != 58 or w[s + parsed.END] <= w[s + parsed.L4]:
-        return False
-    kind = byte(u8, at + w[s + parsed.L4])
-    return 130 <= kind <= 137 or kind == 143
-
-
-@hot
 def reverse_key(w, s):
     """Swap source and destination of the key at ``s``: the other direction of the same conversation."""
     for i in range(2):

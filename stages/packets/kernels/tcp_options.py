@@ -1,11 +1,11 @@
-"""TCP options that carry numbers: SACK blocks (RFC 2018, D-SACK: RFC 2883) and timestamps (RFC 7323).
+"""TCP options: those that carry numbers, SACK blocks (RFC 2018, D-SACK: RFC 2883) and timestamps (RFC 7323); erasing.
 
 ``tcp`` is the byte index of a TCP header of ``size`` bytes, both checked by the packet parser.
 """
 
 from __future__ import annotations
 
-from ring.atomics import be32, byte, put_be32
+from ring.atomics import be32, byte, put_be32, put_byte
 from ring.hot import hot
 from stages.packets.kernels.checksum import delta32, fold, swapped
 from stages.packets.kernels.serial import add
@@ -73,3 +73,22 @@ def move_sack(u8, tcp, size, by):
                 delta = fold(delta + move(u8, tcp, edge, by))
         at += step
     return delta
+
+
+@hot
+def erase(u8, tcp, size, kind):
+    """Make every option of this kind NOPs: (how many were there, what that adds to the checksum's sum)."""
+    found = delta = 0
+    at = 20
+    while at < size:
+        step = option_size(u8, tcp, size, at)
+        if step == 0:
+            break
+        if step > 1 and byte(u8, tcp + at) == kind:
+            found += 1
+            for i in range(at, at + step):
+                more = delta32(byte(u8, tcp + i), _NOP)
+                delta = fold(delta + (more if i & 1 else swapped(more)))
+                put_byte(u8, tcp + i, _NOP)
+        at += step
+    return found, delta

@@ -44,6 +44,33 @@ def even(pair: tuple[str, str], whole: bytes, size: int, ident: int = 7, **more:
     return cut(pair, whole, range(0, len(whole), size), ident, **more)
 
 
+def never_whole(pair: tuple[str, str]) -> dict[str, list[bytes]]:
+    """Fragments of which no datagram can be made, by what is wrong with them."""
+    whole = body(2400, pair=pair)
+    a, b, c = even(pair, whole, 800)
+    evil = bytes(800)
+    return {
+        "other bytes at the same place": [a, piece(pair, evil, 0, True), b, c],
+        "overlaps the beginning": [a, piece(pair, whole[792:1600], 792, True), c],
+        "overlaps the end": [a, piece(pair, whole[800:1608], 800, True), c],
+        "inside another": [a, piece(pair, whole[8:16], 8, True), b, c],
+        "around another": [b, piece(pair, whole[:1608], 0, True), c],
+        "two ends apart": [piece(pair, whole[800:1600], 800, False), c, a],
+        "bytes enough, but beyond the end": [
+            piece(pair, evil, 1600, True),
+            piece(pair, whole[800:1600], 800, False),
+        ],
+        "two ends": [a, piece(pair, whole[1600:2000], 1600, False), c, b],
+        "beyond the end": [a, c, piece(pair, evil, 2400, True), b],
+        "the end before others": [a, c, piece(pair, whole[800:804], 800, False)],
+        "the same place, but the last": [a, c, piece(pair, whole[1600:], 1600, True), b],
+        "no multiple of 8": [piece(pair, whole[:804], 0, True), b, c],
+        "empty": [a, piece(pair, b"", 800, True), b, c],
+        "empty at the end": [a, piece(pair, b"", 2400, False), b, c],
+        "beyond 65,535": [a, b, piece(pair, evil, 65_528, False)],
+    }
+
+
 def step(g: Rig, port: str, *frames: bytes, now: int = 1) -> list[bytes]:
     """Feed frames one by one; what leaves.  After each the books and the tables are looked at."""
     out: list[bytes] = []

@@ -22,7 +22,18 @@ from tests.packets import (
 )
 from tests.rig import Rig
 from tests.stages.compare.audit import audit
-from tests.stages.compare.fragment_scenes import V4, V6, body, cut, even, piece, primary, secondary, settled
+from tests.stages.compare.fragment_scenes import (
+    V4,
+    V6,
+    body,
+    cut,
+    even,
+    never_whole,
+    piece,
+    primary,
+    secondary,
+    settled,
+)
 from tests.stages.compare.test_compare import ASK, DONE, MS, PARAMS, check, handshake, rig, seg
 
 BOTH = pytest.mark.parametrize("pair", [V4, V6], ids=["v4", "v6"])
@@ -212,37 +223,11 @@ def test_an_exact_duplicate_is_tolerated(pair: tuple[str, str]) -> None:
         settled(g, 5, 5)
 
 
-def _wrong(pair: tuple[str, str]) -> dict[str, list[bytes]]:
-    whole = body(2400, pair=pair)
-    a, b, c = even(pair, whole, 800)
-    evil = bytes(800)
-    return {
-        "other bytes at the same place": [a, piece(pair, evil, 0, True), b, c],
-        "overlaps the beginning": [a, piece(pair, whole[792:1600], 792, True), c],
-        "overlaps the end": [a, piece(pair, whole[800:1608], 800, True), c],
-        "inside another": [a, piece(pair, whole[8:16], 8, True), b, c],
-        "around another": [b, piece(pair, whole[:1608], 0, True), c],
-        "two ends apart": [piece(pair, whole[800:1600], 800, False), c, a],
-        "bytes enough, but beyond the end": [
-            piece(pair, evil, 1600, True),
-            piece(pair, whole[800:1600], 800, False),
-        ],
-        "two ends": [a, piece(pair, whole[1600:2000], 1600, False), c, b],
-        "beyond the end": [a, c, piece(pair, evil, 2400, True), b],
-        "the end before others": [a, c, piece(pair, whole[800:804], 800, False)],
-        "the same place, but the last": [a, c, piece(pair, whole[1600:], 1600, True), b],
-        "no multiple of 8": [piece(pair, whole[:804], 0, True), b, c],
-        "empty": [a, piece(pair, b"", 800, True), b, c],
-        "empty at the end": [a, piece(pair, b"", 2400, False), b, c],
-        "beyond 65,535": [a, b, piece(pair, evil, 65_528, False)],
-    }
-
-
-@pytest.mark.parametrize("kind", _wrong(V4))
+@pytest.mark.parametrize("kind", never_whole(V4))
 @BOTH
 def test_what_can_never_be_whole_waits_for_its_deadline(pair: tuple[str, str], kind: str) -> None:
     """One difference; the checkpoint settles it, and what follows is compared again."""
-    frames = _wrong(pair)[kind]
+    frames = never_whole(pair)[kind]
     with rig() as g:
         assert primary(g, *frames) == []
         assert check(g)["held_primary"] == len(frames) and check(g)["fragments"] == 0

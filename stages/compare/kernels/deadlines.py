@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, put, scalar, undo_left
-from stages.compare.kernels.checkpoint_requests import repeat_request
+from stages.compare.kernels.checkpoint_requests import goes_on_alone, repeat_request
 from stages.compare.kernels.connections import reclassify
 from stages.compare.kernels.datagrams import grace_over
-from stages.compare.kernels.divergence import differs, diverge
+from stages.compare.kernels.divergence import differs, diverge, go_on_uncompared
 from stages.compare.kernels.events import write_event
 from stages.compare.kernels.evidence import keep_packets
 from stages.compare.kernels.fragments import remember_group
@@ -98,7 +98,7 @@ def _grace_deadlines(u8, w, row, now):
 def _decide_overdue(u8, w, row, side, n, now):
     """The packet ``n``, the oldest of ``side``, has waited too long: (differences found, whether to look at the next).
 
-    With checkpoints the first one is reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is
+    With checkpoints the first one is reported, and a checkpoint settles them all.  Without (`goes_on_alone`) it is
     reported once a connection, and leaves or is dropped.
     """
     x = slot(w, n)
@@ -108,13 +108,15 @@ def _decide_overdue(u8, w, row, side, n, now):
     if w[c + conns.FLAGS] & conns.CF_RULE:  # a new rule lets it pass
         gone = 1 if service(u8, w, row, c, now) and w[scalar(row, scalars.OLDEST + side)] != n + 1 else 0
         return gone, gone
-    local, is_tcp = w[options.LOCAL] != 0, w[c + conns.TRANSPORT] == transports.TCP
+    local, is_tcp = goes_on_alone(w, row), w[c + conns.TRANSPORT] == transports.TCP
     if not local and _reported(w, row):
         return 0, 0  # the next checkpoint will settle it
     if local and not is_tcp and side == 0 and not fits_slot(w, row, n):
         blocked(w, ports.OUTDEV)
         return 0, 0
-    if not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
+    if local and w[c + conns.FLAGS] & conns.CF_DIVERGED:  # reported, and has waited for a checkpoint that did not come
+        go_on_uncompared(w, row, c)
+    elif not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
         _report_timeout(u8, w, row, side, n, now)
         if not local:
             put(w, w[options.CHECKPOINTS] + checkpoints.REPORTED, w[scalar(row, scalars.GENERATION)] + 1)

@@ -108,6 +108,23 @@ class Derived(NamedTuple):
     gated: bool = False
 
 
+class Doubt(NamedTuple):
+    """What a person may not have meant, of a table that is right: which key, what comes of it, and the mend."""
+
+    key: str
+    what: str
+    mend: str
+
+
+class Look(NamedTuple):
+    """A stage as it was at its last commit: parameters, counters, scalars by index; ``now``: monotonic ns of the look."""
+
+    params: Mapping[str, Any]
+    counters: Mapping[str, int]
+    scalars: Sequence[int]
+    now: int
+
+
 class Shown(NamedTuple):
     """What people see of a stage beside its counters.
 
@@ -255,6 +272,7 @@ class Kind:
     are to be read, so segments of other values are not taken over.  ``tables``: for `tools.inspect`.
 
     ``mistakes(table, path, clean)``: what is wrong with a table although each key is right (``clean``: each was).
+    ``doubts(table)``: see `Doubt`.
     ``claims(table, path)``: see `Claim`.  ``gives(table)``: frames come in through it from outside.  ``vnet(table)``:
     whether frames at this side of a netdev carry a virtio-net header, as its key ``vnet_key`` says; None: it takes
     both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none; raises ValueError with the reason
@@ -265,7 +283,7 @@ class Kind:
     ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
     nothing, and is asked before anything is made.
 
-    ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
+    ``shows(look)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end; ``outcome(params, counters)``: what the last line of all says of a stage, and
     what to type to see more of it.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
     """
@@ -298,6 +316,7 @@ class Kind:
     sized_by: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     mistakes: Callable[[Any, str, bool], Iterable[Mistake]] = lambda table, path, clean: ()
+    doubts: Callable[[Any], Iterable[Doubt]] = lambda table: ()
     claims: Callable[[Any, str], Iterable[Claim]] = lambda table, path: ()
     gives: Callable[[Any], bool] = lambda table: True
     vnet: Callable[[Any], bool | None] = lambda table: False
@@ -310,7 +329,7 @@ class Kind:
     address: Callable[[Mapping[str, Any]], str] = lambda params: ""
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
-    shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
+    shows: Callable[[Look], Shown] = lambda look: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None
     outcome: Callable[[Mapping[str, Any], Mapping[str, int]], str] = lambda params, counters: ""

@@ -68,8 +68,9 @@ def take(u8, w, row, side, now):
         w[s + parsed.FRAME] = frame
         w[s + parsed.LENGTH] = length
         if unarmed and not _never_compared(u8, w, s, transport) and answers(w, row, s, transport):
+            # What it answers has left uncompared, unless a checkpoint was made since.
+            unarmed = w[w[options.CHECKPOINTS] + checkpoints.MISSED] != 0
             arrives(u8, w, row, now)
-            unarmed = w[scalar(row, scalars.ARMING)] != arming.IN_STEP
         if not unarmed and not _dispatch(u8, w, row, side, s, transport, now):
             return -1
     if unarmed:

@@ -150,10 +150,17 @@ def joins(w, row):
 
 @hot
 def note_joined(w, row, now):
-    """Note since when nobody is joined at notify_dev.  Returns 1 where that has changed."""
+    """Note since when nobody is joined at notify_dev.  Returns 1 where that has changed.
+
+    Whoever joins gets the request that lies in the ring; one that somebody took who has gone is repeated at once.
+    """
     if not joins(w, row):
         return 0
     w[scalar(row, scalars.ALONE)] = 0 if joined(w) else now
+    r = w[layout.OUTPUTS + ports.NOTIFY_OUT]
+    waits = r != 0 and load_acquire(w, r + layout.HEAD) != w[row + layout.ROW_TAILS + ports.NOTIFY_OUT]
+    if waits and w[scalar(row, scalars.ASKED)] != 0:
+        w[scalar(row, scalars.ASKED)] = now
     return 1
 
 

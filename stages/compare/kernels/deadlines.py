@@ -114,8 +114,11 @@ def _decide_overdue(u8, w, row, side, n, now):
     if local and not is_tcp and side == 0 and not fits_slot(w, row, n):
         blocked(w, ports.OUTDEV)
         return 0, 0
+    pair = -1
     if local and w[c + conns.FLAGS] & conns.CF_DIVERGED:  # reported, and has waited for a checkpoint that did not come
         go_on_uncompared(w, row, c)
+        if not is_tcp:
+            pair = w[c + conns.HEAD + (conns.SECONDARY if side == 0 else conns.PACKETS)] - 1
     elif not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
         _report_timeout(u8, w, row, side, n, now)
         if not local:
@@ -131,6 +134,8 @@ def _decide_overdue(u8, w, row, side, n, now):
             return 1, 0  # no room: it stays on the work list
         # It belongs to a life that the primary has not begun: such packets do not pass.
     _let_go(u8, w, row, side, n, now)
+    if pair >= 0 and (side == 0 or fits_slot(w, row, pair)):  # the two that differed
+        _let_go(u8, w, row, 1 - side, pair, now)
     return 1, 1
 
 

@@ -97,4 +97,4 @@ def answers(w, row, s, transport):
     if transport == transports.FRAGMENT:
         return True
     c = find(w, w[options.TABLE], s)
-    return c >= 0 and w[c + rows.SEEN] >= w[scalar(row, scalars.SILENT_SINCE)]
+    return c >= 0 and w[c + rows.SEEN] > w[scalar(row, scalars.SILENT_SINCE)]

@@ -117,7 +117,7 @@ class Doubt(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A stage as it was at its last commit: parameters, counters, scalars by index; ``now``: monotonic ns of the look."""
+    """A stage as of its last commit: parameters, counters, scalars by index; ``now``: monotonic ns of the look."""
 
     params: Mapping[str, Any]
     counters: Mapping[str, int]

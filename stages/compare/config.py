@@ -54,14 +54,14 @@ class Compare:
     checkpoint_overdue: str = key(
         one_of(*options.OVERDUE_NAMES),
         "pass_unjoined",
-        doc="what becomes of them then: they go on as with `checkpoint = \"local\"` until one is made if nobody was"
+        doc='what becomes of them then: they go on as with `checkpoint = "local"` until one is made if nobody was'
         " joined at notify_dev meanwhile (`pass_unjoined`), in any case (`pass`), never (`wait`, as in QEMU)",
     )
     silence_timeout: int | None = key(
         integer(0, DAY_MS, "ms"),
         doc="ms that the primary's packets wait in all for a secondary that answers nothing, before it is out of step;"
         " 0: for ever",
-        shown="3 times `compare_timeout`",
+        shown="`3 * compare_timeout`",
     )
     max_connections: int = key(integer(1, 1 << 20), 16_384, doc="connections that it can know at once")
     hold_memory: int = key(

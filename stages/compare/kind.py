@@ -100,13 +100,13 @@ def _outcome(params: Mapping[str, Any], counters: Mapping[str, int]) -> str:
 def _differs(table: Compare) -> Iterable[str]:
     silent = silence_ms(asdict(table)) / 1000
     yield (
-        f"a secondary that answers nothing while packets wait {silent:g} s in all for it is out of step until it answers"
-        f" (silence_timeout, 0: never): QEMU lets each packet wait compare_timeout"
+        f"a secondary that answers nothing while packets wait {silent:g} s in all is out of step until it answers"
+        " (silence_timeout, 0: never): QEMU lets each packet wait compare_timeout"
     )
     if table.notify_dev:
         yield (
-            f"where nobody is joined at notify_dev for {table.checkpoint_timeout / 1000:g} s what waits for a checkpoint"
-            f' goes on uncompared (checkpoint_overdue = "wait": never): QEMU waits for ever'
+            f"where nobody is joined at notify_dev for {table.checkpoint_timeout / 1000:g} s what waits for a"
+            ' checkpoint goes on uncompared (checkpoint_overdue = "wait": never): QEMU waits for ever'
         )
 
 

@@ -1,4 +1,4 @@
-"""A running pipeline whose secondary answers nothing, or whose checkpoints nobody makes: what clients and people see."""
+"""A running pipeline whose secondary answers nothing, or whose checkpoints nobody makes: what people see of it."""
 
 from __future__ import annotations
 

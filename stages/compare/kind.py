@@ -80,7 +80,7 @@ def _waits(look: Look) -> tuple[str, str] | None:
     long += "nobody is joined" if alone else "the frame at notify_dev does not answer"
     if look.scalars[scalars.GIVEN_UP]:
         long += "; connections that differ go on uncompared"
-    return f"no checkpoint for {seconds:,} s", long
+    return f"waits {seconds:,} s for a checkpoint, {'nobody joined' if alone else 'no answer'}", long
 
 
 def _summary(stage: str, counters: Mapping[str, int]) -> str:

@@ -49,9 +49,10 @@ def agree(g: Rig, port: int, now: int) -> None:
     assert g.take("outdev") == [said]
 
 
-def shown(g: Rig, now: int) -> str:
-    """What `status` says of it."""
-    return KIND.shows(Look(g.params, g.counters(), g.segment.scalars(), now)).long
+def shown(g: Rig, now: int, *, view: bool = False) -> str:
+    """What `status` says of it, or the live ``view``."""
+    it = KIND.shows(Look(g.params, g.counters(), g.segment.scalars(), now))
+    return it.short if view else it.long
 
 
 def test_where_nobody_is_joined_what_waits_goes_on_after_the_bound_and_the_rest_is_compared() -> None:
@@ -67,6 +68,7 @@ def test_where_nobody_is_joined_what_waits_goes_on_after_the_bound_and_the_rest_
         g.run(now=1 * S + 60 * MS)
         assert g.stage.next_deadline(5 * S) == 11 * S  # type: ignore[attr-defined]
         assert shown(g, 8 * S) == "has waited 7 s for a checkpoint; nobody is joined"
+        assert shown(g, 8 * S, view=True) == "waits 7 s for a checkpoint, nobody joined"
         g.run(now=11 * S - 1)
         assert g.take("outdev") == []
         g.run(now=11 * S)
@@ -128,6 +130,7 @@ def test_a_frame_that_is_joined_and_slow_is_not_overtaken() -> None:
             g.run(now=second * S)
         assert g.take("outdev") == [] and check(g)["checkpoints_given_up"] == 0
         assert shown(g, 3600 * S) == "has waited 3,599 s for a checkpoint; the frame at notify_dev does not answer"
+        assert shown(g, 3600 * S, view=True) == "waits 3,599 s for a checkpoint, no answer"
         g.feed("notify_in", DONE)
         g.run(now=3600 * S)
         assert g.take("outdev") == [held]

@@ -14,7 +14,7 @@ from pipeline import annexes, replicas, wiring
 from pipeline.tables import SIDES, Config, RingChardev
 from stages import catalog
 from stages.filter import Filter
-from stages.kind import CHARDEV, FILTER, FRAMING_KEY, NETDEV, VARIANT_KEYS, Claim
+from stages.kind import CHARDEV, FILTER, FRAMING_KEY, NETDEV, VARIANT_KEYS, Claim, Doubt
 from stages.schema import SUN_PATH, Reader, likely, nearest, show
 
 _CHARDEV_KEYS: Final = {link.key for kind in catalog.kinds() for link in kind.chardevs}
@@ -24,6 +24,15 @@ _FRAME_KEYS: Final = [link for kind in catalog.kinds() for link in kind.chardevs
 _READ_KEYS: Final = ", ".join(dict.fromkeys(link.key for link in _FRAME_KEYS if link.reads))
 _WRITE_KEYS: Final = ", ".join(dict.fromkeys(link.key for link in _FRAME_KEYS if link.writes))
 _CHAIN_KEYS: Final = {f.name for f in fields(Filter)} | set(VARIANT_KEYS.values())
+
+
+def doubts(config: Config) -> dict[str, Doubt]:
+    """What a person may not have meant, by the path of the key."""
+    return {
+        f"{path}.{doubt.key}": doubt
+        for path, table in config.tables().items()
+        for doubt in catalog.of(table).doubts(table)
+    }
 
 
 class Checker:

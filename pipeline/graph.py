@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import wiring
-from pipeline.check import process_of
+from pipeline.check import doubts, process_of
 from pipeline.config import ConfigError, load
 from pipeline.stdout import show
 from pipeline.streams import complain
@@ -284,6 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for path, what in annexes.warnings(graph.config).items():
         complain(f"{asked.config}: warning: {path}: {what}")
+    for path, doubt in doubts(graph.config).items():
+        complain(f"{asked.config}: warning: {path}: {doubt.what}; {doubt.mend}")
     text = asked.form(graph)
     return show("pipeline.graph", lambda: print(text))
 

@@ -16,7 +16,7 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from pipeline import log, preflight, segments, signals
+from pipeline import check, log, preflight, segments, signals
 from pipeline.config import Config, ConfigError, load
 from pipeline.control_server import remove_dead
 from pipeline.graph import Graph, plan
@@ -78,6 +78,8 @@ def _run(
         preflight.look(graph)
         digest = segments.plan_digest(graph.digest)
         opened = segments.open_all(name, planned, digest, logger, fresh=given.fresh, where=where)
+    for path, doubt in check.doubts(config).items():
+        logger.warning("this may not be meant", key=path, what=doubt.what, hint=doubt.mend)
     kinds = {stage.kind.name: stage.kind for stage in graph.stages}.values()
     hello = {
         "pipeline": name,

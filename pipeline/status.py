@@ -18,7 +18,7 @@ from pipeline.processes import cpu_seconds, rss_bytes
 from pipeline.segments import Segments
 from ring import layout
 from ring.ledger import percentile
-from stages.kind import Kind
+from stages.kind import Kind, Look
 
 STATUS_KEYS: Final = ("name", "state", "health", "reasons", "stages", "rings", "counters")
 """Keys of ``status --json``; a snapshot has some more."""
@@ -106,7 +106,8 @@ class Looker:
         window = seconds if child.pid in old.cpu and seconds else since
         cpu = 100 * (spent - (old.cpu.get(child.pid, 0.0) if seconds else 0.0)) / window if up and window > 0 else 0.0
         busy = (new.life[node.id][0] - old.life[node.id][0]) / 1e7 / seconds if seconds else 0.0
-        shown = node.kind.shows(counters)
+        scalars = self._segments.stages[node.id].scalars()
+        shown = node.kind.shows(Look(node.params, counters, scalars, new.at))
         return {
             "id": node.id,
             "type": node.type,

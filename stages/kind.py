@@ -127,6 +127,23 @@ class Derived(NamedTuple):
     readers: str = ""
 
 
+class Doubt(NamedTuple):
+    """What a person may not have meant, of a table that is right: which key, what comes of it, and the mend."""
+
+    key: str
+    what: str
+    mend: str
+
+
+class Look(NamedTuple):
+    """A stage as of its last commit: parameters, counters, scalars by index; ``now``: monotonic ns of the look."""
+
+    params: Mapping[str, Any]
+    counters: Mapping[str, int]
+    scalars: Sequence[int]
+    now: int
+
+
 class Shown(NamedTuple):
     """What people see of a stage beside its counters.
 
@@ -274,11 +291,11 @@ class Kind:
     are to be read, so segments of other values are not taken over.  ``tables``: for `tools.inspect`.
 
     ``mistakes(table, path, clean)``: what is wrong with a table although each key is right (``clean``: each was).
-    ``claims(table, path)``: see `Claim`.  ``joint(table)``: see `Joint`.  ``gives(table)``: frames come in through it
-    from outside.  ``vnet(table)``: whether frames at this side of a netdev carry a virtio-net header, as its key
-    ``vnet_key`` says; None: it takes both.  ``start_ns(table)``: time of a finite input's first frame, 0: it has none;
-    raises ValueError with the reason where it cannot be read, of the key ``start_key``, for which ``start_expected``
-    would be right.
+    ``doubts(table)``: see `Doubt`.  ``claims(table, path)``: see `Claim`.  ``joint(table)``: see `Joint`.
+    ``gives(table)``: frames come in through it from outside.  ``vnet(table)``: whether frames at this side of a netdev
+    carry a virtio-net header, as its key ``vnet_key`` says; None: it takes both.  ``start_ns(table)``: time of a finite
+    input's first frame, 0: it has none; raises ValueError with the reason where it cannot be read, of the key
+    ``start_key``, for which ``start_expected`` would be right.
     ``derive(table, derived)``: parameters that do not stand in the table.  ``options(params)``: words of the
     parameter area, where ``shell`` is no class of its own.  ``address(params)``: what an endpoint is joined to outside.
     ``leftovers(params)``: sockets that a killed process leaves behind.  ``ended(params)``: undoes what stages of the
@@ -286,7 +303,7 @@ class Kind:
     ``preflight(params)``: what keeps a stage from starting and cannot get better by itself, a line each; it makes
     nothing, and is asked before anything is made.
 
-    ``shows(counters)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
+    ``shows(look)``, ``headlines``, ``summary(id, counters)``: what people see in `status`, in the live view's last
     line, and in the summary at the end; ``outcome(params, counters)``: what the last line of all says of a stage, and
     what to type to see more of it.  ``annex``: see `Annex`.  ``qemu``: see `Qemu`.
     """
@@ -319,6 +336,7 @@ class Kind:
     sized_by: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     mistakes: Callable[[Any, str, bool], Iterable[Mistake]] = lambda table, path, clean: ()
+    doubts: Callable[[Any], Iterable[Doubt]] = lambda table: ()
     claims: Callable[[Any, str], Iterable[Claim]] = lambda table, path: ()
     joint: Callable[[Any], Joint | None] = lambda table: None
     gives: Callable[[Any], bool] = lambda table: True
@@ -333,7 +351,7 @@ class Kind:
     leftovers: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     ended: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
     preflight: Callable[[Mapping[str, Any]], Iterable[str]] = lambda params: ()
-    shows: Callable[[Mapping[str, int]], Shown] = lambda counters: Shown()
+    shows: Callable[[Look], Shown] = lambda look: Shown()
     headlines: tuple[Headline, ...] = ()
     summary: Callable[[str, Mapping[str, int]], str] | None = None
     outcome: Callable[[Mapping[str, Any], Mapping[str, int]], str] = lambda params, counters: ""

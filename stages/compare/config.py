@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from stages.compare.layout import options
 from stages.compare.rules import regex
 from stages.compare.rules.ntuple import BYTES, NETS, PORTS, PROTOCOLS, VLANS, Net, Range
 from stages.schema import BOOLEAN, DAY_MS, FILE, IDENT, MEMORY, Check, Wrong, integer, key, one_of
@@ -43,6 +45,23 @@ class Compare:
         "frame",
         doc="a difference asks the COLO frame for a checkpoint and waits for it; `local`: nobody makes any:"
         " nobody is asked, and that connection goes on uncompared",
+    )
+    checkpoint_timeout: int = key(
+        integer(1, DAY_MS, "ms"),
+        10_000,
+        doc="ms that connections wait for a checkpoint that was asked for, before `checkpoint_overdue` applies",
+    )
+    checkpoint_overdue: str = key(
+        one_of(*options.OVERDUE_NAMES),
+        "pass_unjoined",
+        doc='what becomes of them then: they go on as with `checkpoint = "local"` until one is made if nobody was'
+        " joined at notify_dev meanwhile (`pass_unjoined`), in any case (`pass`), never (`wait`, as in QEMU)",
+    )
+    silence_timeout: int | None = key(
+        integer(0, DAY_MS, "ms"),
+        doc="ms that the primary's packets wait in all for a secondary that answers nothing, before it is out of step;"
+        " 0: for ever",
+        shown="`3 * compare_timeout`",
     )
     max_connections: int = key(integer(1, 1 << 20), 16_384, doc="connections that it can know at once")
     hold_memory: int = key(
@@ -84,6 +103,16 @@ class Compare:
         64,
         doc="how many of them are kept, the newest; 0: none, and no packets are kept in memory for them",
     )
+
+
+JOIN: Final = 'join a COLO frame with notify_dev, or take checkpoint = "local"; by hand: control NAME checkpoint'
+"""What to do where nobody makes the checkpoints that are asked for."""
+
+
+def silence_ms(params: Mapping[str, Any]) -> int:
+    """``silence_timeout`` of a compare's parameters (ms), 0: never."""
+    asked = params["silence_timeout"]
+    return 3 * int(params["compare_timeout"]) if asked is None else int(asked)
 
 
 def _read_regex(value: Any, _: Path) -> tuple[str, ...]:

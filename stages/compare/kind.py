@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from stages.compare import tables
-from stages.compare.config import Compare, Rule
-from stages.compare.layout import arming, memory
+from stages.compare.config import JOIN, Compare, Rule, silence_ms
+from stages.compare.layout import arming, memory, scalars
 from stages.compare.layout import counters as own
-from stages.kind import PRIMARY, SECONDARY, Annex, Balance, ChardevKey, Headline, Kind, Qemu, Shown
+from stages.kind import PRIMARY, SECONDARY, Annex, Balance, ChardevKey, Doubt, Headline, Kind, Look, Qemu, Shown
 from stages.schema import Mistake, show
 
 RELEASES: Final = (
@@ -37,14 +38,49 @@ def _mistakes(table: Compare, path: str, clean: bool) -> Iterable[Mistake]:
             yield Mistake(f"{path}.{name}", f"{show(value)}, which is {other} too", "a chardev of its own")
 
 
-def _shows(counters: Mapping[str, int]) -> Shown:
-    """Whether it has a secondary to compare with, in a word."""
-    state = counters["arming_state"]
+def _doubts(table: Compare) -> Iterable[Doubt]:
+    if table.checkpoint != "frame" or table.notify_dev:
+        return
+    what = "missing, so nobody can be asked for a checkpoint: a connection that differs "
+    if table.checkpoint_overdue == "wait":
+        what += "waits for one for ever"
+    else:
+        what += f"waits {table.checkpoint_timeout / 1000:g} s for one, and goes on uncompared"
+    yield Doubt("notify_dev", what, JOIN)
+
+
+def _shows(look: Look) -> Shown:
+    """Whether it has a secondary to compare with, in a word; what is wrong with that, or with its checkpoints."""
+    state = look.counters["arming_state"]
     name = arming.NAMES[state]
-    if state == arming.IN_STEP:
-        return Shown({"arming": name})
+    said = [] if state == arming.IN_STEP else [_out_of_step(look, state, name)]
+    waits = _waits(look)
+    if waits and state in (arming.IN_STEP, arming.ARMING):
+        said.append(waits)
+    return Shown({"arming": name}, ", ".join(short for short, _ in said), "; ".join(long for _, long in said))
+
+
+def _out_of_step(look: Look, state: int, name: str) -> tuple[str, str]:
     long = f"the secondary is {name}: the primary's packets leave uncompared"
-    return Shown({"arming": name}, f"secondary {name}", long)
+    if state == arming.SILENT:
+        ago = (look.now - look.scalars[scalars.HEARD]) // 1_000_000_000
+        long = f"the secondary has answered nothing for {ago:,} s: the primary's packets leave uncompared"
+    return f"secondary {name}", long
+
+
+def _waits(look: Look) -> tuple[str, str] | None:
+    """For how long a checkpoint has been waited for, in few words and in more; None where that is as it should be."""
+    since = look.scalars[scalars.AWAITED]
+    alone = look.scalars[scalars.ALONE] != 0
+    # Whoever is joined may take as long as a request takes until it is repeated.
+    if not since or (not alone and look.now - since < look.params["compare_timeout"] * 1_000_000):
+        return None
+    seconds = (look.now - since) // 1_000_000_000
+    long = f"has waited {seconds:,} s for a checkpoint; "
+    long += "nobody is joined" if alone else "the frame at notify_dev does not answer"
+    if look.scalars[scalars.GIVEN_UP]:
+        long += "; connections that differ go on uncompared"
+    return f"waits {seconds:,} s for a checkpoint, {'nobody joined' if alone else 'no answer'}", long
 
 
 def _summary(stage: str, counters: Mapping[str, int]) -> str:
@@ -59,6 +95,19 @@ def _outcome(params: Mapping[str, Any], counters: Mapping[str, int]) -> str:
     said = f"{released:,} packets released, {found:,} difference{'' if found == 1 else 's'}"
     where = params.get("divergences") if params.get("divergence_files") else ""
     return f"{said} (explained by: python -m tools.explain {shlex.quote(where)})" if found and where else said
+
+
+def _differs(table: Compare) -> Iterable[str]:
+    silent = silence_ms(asdict(table)) / 1000
+    yield (
+        f"a secondary that answers nothing while packets wait {silent:g} s in all is out of step until it answers"
+        " (silence_timeout, 0: never): QEMU lets each packet wait compare_timeout"
+    )
+    if table.notify_dev:
+        yield (
+            f"where nobody is joined at notify_dev for {table.checkpoint_timeout / 1000:g} s what waits for a"
+            ' checkpoint goes on uncompared (checkpoint_overdue = "wait": never): QEMU waits for ever'
+        )
 
 
 KIND: Final = Kind(
@@ -108,6 +157,7 @@ KIND: Final = Kind(
     hears=("checkpoint", "failover"),
     gauges=("held",),
     mistakes=_mistakes,
+    doubts=_doubts,
     derive=lambda table, derived: {"divergences": table.divergences or f"{derived.runtime}.divergences"},
     shows=_shows,
     headlines=(
@@ -134,5 +184,6 @@ KIND: Final = Kind(
         ),
         ignored=("iothread",),
         side="primary",
+        differs=_differs,
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from ring import layout
 from stages.base import Stage
 from stages.compare import finding
+from stages.compare.config import JOIN, silence_ms
 from stages.compare.evidence_files import Evidence
 from stages.compare.layout import arming, conns, events, memory, options, reasons, records, rules, scalars, slots
 from stages.packets.kernels.table import format_table
@@ -46,6 +49,9 @@ class Compare(Stage):
             options.STORM_WINDOW_NS: self._ns("storm_window_ms"),
             options.STORM_NS: self._ns("storm_interval_ms"),
             options.TUNNELS: networks.POLICIES.index(str(p["tunnels"])),
+            options.CHECKPOINT_NS: self._ns("checkpoint_timeout"),
+            options.OVERDUE: options.OVERDUE_NAMES.index(p["checkpoint_overdue"]),
+            options.SILENCE_NS: silence_ms(p) * 1_000_000,
         }
         queue = at["queues"]
         for g in range(options.QUEUE_COUNT):
@@ -117,6 +123,10 @@ class Compare(Stage):
         if asked:
             at.append(asked + timeout)
         at.append(self.scalar(scalars.WANTED))
+        at.append(self.scalar(scalars.GIVES_UP_AT))
+        if self.scalar(scalars.WAITS_SINCE) and w[options.SILENCE_NS]:
+            left = int(w[options.SILENCE_NS]) - self.scalar(scalars.SILENT_NS)
+            at.append(self.scalar(scalars.WAITS_SINCE) + left)
         if w[options.OFFER_SINCE]:
             at.append(int(w[options.OFFER_SINCE]) + timeout)
         return min((time for time in at if time > now), default=0)
@@ -153,7 +163,17 @@ class Compare(Stage):
         elif reason == reasons.LINK:
             self.log.warning("link lost, so packets are lost", input=("primary_in", "secondary_in")[position])
         elif reason == reasons.ARMING:
-            self._log_arming(position)
+            self._log_arming(position, int(e[events.TIME]))
+        elif reason == reasons.UNJOINED:
+            self.log.warning("a checkpoint is asked for, but nobody is joined who could make it", hint=JOIN)
+        elif reason == reasons.GIVEN_UP:
+            why = "it does not answer" if self._joined() else "nobody is joined"
+            self.log.warning(
+                "no checkpoint: what waits goes on uncompared until one is made",
+                waited_s=round(position / 1e9, 1),
+                notify_dev=why,
+                hint=JOIN,
+            )
         elif reason == reasons.STORM:
             self._log_storm(position)
         elif reason == reasons.MESSAGE:
@@ -162,12 +182,22 @@ class Compare(Stage):
         else:
             self._log_difference(e, reason)
 
-    def _log_arming(self, state: int) -> None:
+    def _joined(self) -> bool:
+        return self.scalar(scalars.ALONE) == 0
+
+    def _log_arming(self, state: int, at: int) -> None:
         name = arming.NAMES[state]
         if state == arming.IN_STEP:
             self.log.info("secondary in step: its output is compared", arming=name)
         elif state == arming.ARMING:
             self.log.warning("secondary is there, but no copy yet: uncompared until a checkpoint", arming=name)
+        elif state == arming.SILENT:
+            since = datetime.fromtimestamp(time.time() - (at - self.scalar(scalars.HEARD)) / 1e9).astimezone()
+            self.log.warning(
+                "secondary answers nothing: the primary's packets leave uncompared until it does",
+                arming=name,
+                since=since.isoformat(timespec="seconds"),
+            )
         else:
             self.log.warning("secondary lost: the primary's packets leave uncompared", arming=name)
 
@@ -214,7 +244,7 @@ class Compare(Stage):
             self._unsaid += 1
             return
         self._say_unsaid()
-        local = bool(self.w[options.LOCAL])
+        local = bool(self.w[options.LOCAL] or self.scalar(scalars.GIVEN_UP))
         if local and found["flow"]:
             alone = "that datagram alone is given up"
             shown["then"] = "its connection goes on uncompared" if found["kind"] == "tcp" else alone

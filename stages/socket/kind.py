@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stages.kind import CHARDEV, NETDEV, Claim, Derived, Joint, Kind, Shown, options_table
+from stages.kind import CHARDEV, NETDEV, Claim, Derived, Joint, Kind, Look, Shown, options_table
 from stages.schema import BOOLEAN, FILE, HOST, SUN_PATH, Mistake, integer, key, positive, show
 from stages.socket import preflight
 from stages.socket.hosts import is_loopback
@@ -83,9 +83,9 @@ def _joint(table: Stream) -> Joint | None:
     return Joint(table.server, ("tcp", "" if here else table.host, table.port))
 
 
-def _shows(counters: Mapping[str, int]) -> Shown:
+def _shows(look: Look) -> Shown:
     """Whether the peer sends what nobody takes."""
-    if not counters["unread_peer"]:
+    if not look.counters["unread_peer"]:
         return Shown()
     long = "its peer sends, and nothing here reads this link: two addresses are exchanged, perhaps (see the log)"
     return Shown(short="unread bytes", long=long)

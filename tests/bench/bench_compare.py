@@ -119,7 +119,7 @@ def bench_timeout_notice(benchmark: Any) -> None:
     def both() -> None:
         with (
             qemu.compare(compare_timeout=_TIMEOUT_MS, expired_scan_cycle=10) as q,
-            Ours(compare_timeout=_TIMEOUT_MS, storm_checkpoints=0) as o,
+            Ours(compare_timeout=_TIMEOUT_MS, storm_checkpoints=0, silence_timeout=0) as o,
         ):
             found.append((lateness(o.links, stream, _TIMEOUT_MS), lateness(q.links, stream, _TIMEOUT_MS)))
 

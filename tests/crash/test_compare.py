@@ -11,7 +11,7 @@ from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import ACK, FIN, RST, SYN, arp_frame, udp_frame
 from tests.rig import Rig
 from tests.stages.compare.audit import audit
-from tests.stages.compare.test_compare import ASK, CLIENT, DONE, PARAMS, SERVER, handshake, seg
+from tests.stages.compare.test_compare import ASK, CLIENT, DONE, MS, PARAMS, SERVER, handshake, seg
 
 
 def _rig(**params: object) -> Rig:
@@ -81,6 +81,31 @@ def _checkpoint(rig: Rig) -> None:
     rig.feed("secondary_in", seg(1011, b"after"))
 
 
+def _give_up(rig: Rig) -> None:
+    """A stream and datagrams that differ, a packet that nobody answers, and a checkpoint that nobody makes."""
+    rig.rings["notify_out"].w[layout.C_LINK] = 2
+    rig.feed("primary_in", seg(1001, b"public"), _udp(1, b"a"), _udp(2, b"alone"))
+    rig.feed("secondary_in", seg(1001, b"pubXic"), _udp(1, b"b"))
+    rig.run(NOW - 20_000 * MS)
+    rig.run(NOW - 20_000 * MS + 60 * MS)
+
+
+def _silent(rig: Rig) -> None:
+    """The primary has waited for too long; behind it comes what is not an answer."""
+    rig.feed("primary_in", seg(1001, b"one"), _udp(1, b"two"))
+    rig.run(NOW - 9_000 * MS)
+    rig.feed("secondary_in", arp_frame(SERVER, CLIENT), _udp(77, b"its own"))
+
+
+def _speaks(rig: Rig) -> None:
+    """It was silent; the primary has gone on alone; one packet is an answer, the next one is not."""
+    _silent(rig)
+    rig.run(NOW - 100 * MS)
+    rig.feed("primary_in", seg(1004, b"alone"), _udp(1, b"too"))
+    rig.run(NOW - 50 * MS)
+    rig.feed("secondary_in", _udp(78, b"its own"), _udp(1, b"answer"), _udp(1, b"more"))
+
+
 def _evict(rig: Rig) -> None:
     """A table of four rows, two of them free."""
     frames = [_udp(100 + i, b"x") for i in range(5)]
@@ -104,11 +129,15 @@ SCENES: dict[str, tuple[Callable[[Rig], None], dict[str, object]]] = {
     "differs, local": (_differs, {"checkpoint": "local"}),
     "checkpoint": (_checkpoint, {}),
     "evict": (_evict, {}),
+    "give up": (_give_up, {}),
+    "silent": (_silent, {"checkpoint": "local", "silence_timeout": 8_000, "compare_timeout": 60_000}),
+    "speaks": (_speaks, {"silence_timeout": 8_000, "compare_timeout": 60_000}),
+    "speaks, local": (_speaks, {"checkpoint": "local", "silence_timeout": 8_000, "compare_timeout": 60_000}),
 }
 
 
 # A child stepped by the instruction is slow, and its tables are large: with JIT the scenes that touch the most.
-@pytest.mark.parametrize("name", ["twins", "hold", "checkpoint"] if hot.JIT else SCENES)
+@pytest.mark.parametrize("name", ["twins", "hold", "checkpoint", "give up", "speaks"] if hot.JIT else SCENES)
 def test_a_compare_killed_at_any_store_loses_and_repeats_nothing(name: str) -> None:
     """What leaves, what is held, what is asked and every counter are those of a run that nobody disturbed."""
     feed, params = SCENES[name]
@@ -120,7 +149,8 @@ def test_the_scenes_do_what_they_say() -> None:
     """Undisturbed: so many released, held, asked."""
     expected = {
         "twins": (5, 0, 0), "hold": (5, 0, 0), "ends": (4, 0, 0), "differs": (1, 3, 1), "differs, local": (3, 0, 0),
-        "checkpoint": (4, 0, 1), "evict": (5, 0, 0),
+        "checkpoint": (4, 0, 1), "evict": (5, 0, 0), "give up": (3, 0, 1), "silent": (2, 0, 0),
+        "speaks": (4, 0, 1), "speaks, local": (4, 1, 0),
     }  # fmt: skip
     for name, (feed, params) in SCENES.items():
         with _rig(**params) as rig:

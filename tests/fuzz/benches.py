@@ -16,6 +16,7 @@ _MS: Final = 1_000_000
 _OPTIONS: Final = opt_timestamp(123, 4_000_000_000) + opt_sack((10, 20), (30, 40))
 COMPARE: Final = {
     "compare_timeout": 300,
+    "silence_timeout": 5_000,
     "expired_scan_cycle": 1000,
     "max_queue_size": 64,
     "ack_policy": "strict",

@@ -200,7 +200,8 @@ class OurHost:
         for part in host.parts:
             ports = {key: link if link in rings else dev for key, dev, link in LINKS[part]}
             if part == COMPARE:
-                tables["compare.comp0"] = {**ports, **vnet, "compare_timeout": TIMEOUT_MS}
+                patience = {"compare_timeout": TIMEOUT_MS, "checkpoint_overdue": "wait"}
+                tables["compare.comp0"] = {**ports, **vnet, **patience}
             else:
                 kind = {"type": filter_type(part), "netdev": "hn0", "queue": QUEUES[part]}
                 tables[f"filter.{part}"] = {**kind, **ports, **vnet}

@@ -49,6 +49,7 @@ secondary_in = "secondary_in"
 outdev = "outdev"
 notify_dev = "notify"
 compare_timeout = 3600000
+checkpoint_overdue = "wait"
 {more}
 """
 

@@ -43,6 +43,7 @@ secondary_in = "s"
 outdev = "o"
 compare_timeout = 60000
 reorder_grace_ms = 60000
+checkpoint_overdue = "wait"
 {more}
 """
 NTP = '[rule.ntp]\naction = "pass"\nprotocol = "udp"\nsource_port = 123\n'

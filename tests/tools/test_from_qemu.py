@@ -268,6 +268,10 @@ def test_every_property_of_the_objects_is_carried_over(run) -> None:
         "expired_scan_cycle": 20, "max_queue_size": 30,
     }  # fmt: skip
     assert "iothread" not in done.qemu
+    # What is waited for, and for how long, is said: QEMU waits for ever.
+    told = " ".join(done.told.split())
+    assert "a secondary that answers nothing while packets wait 0.03 s in all is out of step" in told
+    assert "where nobody is joined at notify_dev for 10 s what waits for a checkpoint goes on uncompared" in told
 
 
 @pytest.mark.parametrize(

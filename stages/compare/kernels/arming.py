@@ -1,4 +1,4 @@
-"""Whether there is a secondary to compare with: absent, arming, in step, lost (`stages.compare.layout.arming`).
+"""Whether there is a secondary to compare with: the states and moves of `stages.compare.layout.arming`.
 
 Out of step the primary serves alone: its packets leave uncompared, and what they say of sequence numbers is noted, so
 that comparison starts at the right place when a checkpoint has made the secondary a copy of the primary.
@@ -20,8 +20,11 @@ def _move(u8, w, row, state, now):
     w[scalar(row, scalars.ARMING)] = state
     w[row + layout.ROW_COUNTERS + counters.ARMING_STATE] = state
     write_event(u8, w, row, 0, reasons.ARMING, state, now)
+    w[scalar(row, scalars.SILENT_NS)] = 0
+    w[scalar(row, scalars.WAITS_SINCE)] = 0
     if state == arming.IN_STEP:
         count(w, row, counters.TIMES_IN_STEP, 1)
+        w[scalar(row, scalars.HEARD)] = now
 
 
 @hot
@@ -63,14 +66,15 @@ def deserted(w, row):
 
 @hot
 def arrives(u8, w, row, now):
-    """The link to the secondary came up."""
+    """The link to the secondary came up, or one that was silent has answered."""
     state = w[scalar(row, scalars.ARMING)]
-    if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0 and (state == arming.ABSENT or state == arming.LOST):
-        if state == arming.LOST:  # a checkpoint was made while it was connected, and silent
+    away = state == arming.ABSENT or state == arming.LOST or state == arming.SILENT
+    if away and w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
+        if state != arming.ABSENT:  # a checkpoint was made while it was connected, and silent
             _move(u8, w, row, arming.ARMING, now)
         _move(u8, w, row, arming.IN_STEP, now)
         return
-    if state == arming.ABSENT or state == arming.LOST:
+    if away:
         _move(u8, w, row, arming.ARMING, now)
     if w[options.LOCAL] != 0:
         # Nobody makes checkpoints: what begins from now on is compared, the rest passes.
@@ -85,10 +89,24 @@ def arrives(u8, w, row, now):
 def lost(u8, w, row, now):
     """The secondary is gone: what waits for it leaves, and the primary serves alone."""
     state = w[scalar(row, scalars.ARMING)]
-    if state == arming.IN_STEP or state == arming.ARMING:
-        _move(u8, w, row, arming.LOST, now)
-        w[scalar(row, scalars.FLUSHING)] = scalars.FLUSH_LOST
-        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
+    if state == arming.IN_STEP or state == arming.ARMING or state == arming.SILENT:
+        _leave_step(u8, w, row, arming.LOST, now)
+
+
+@hot
+def falls_silent(u8, w, row, now):
+    """The secondary has answered nothing for too long: as if it were lost, but its link is up.  No one is asked."""
+    forget_request(w, row)  # a copy of the primary that answers nothing is worth no checkpoint
+    count(w, row, counters.SILENCES, 1)
+    w[scalar(row, scalars.SILENT_SINCE)] = now
+    _leave_step(u8, w, row, arming.SILENT, now)
+
+
+@hot
+def _leave_step(u8, w, row, state, now):
+    _move(u8, w, row, state, now)
+    w[scalar(row, scalars.FLUSHING)] = scalars.FLUSH_LOST
+    put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
 
 
 @hot
@@ -100,7 +118,7 @@ def checkpoint_made(u8, w, row, now):
         state = arming.ARMING
     if state == arming.ARMING:
         _move(u8, w, row, arming.IN_STEP, now)
-    elif state != arming.IN_STEP and offered(w):
+    elif state == arming.SILENT or (state != arming.IN_STEP and offered(w)):
         put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 0)  # a copy from now on: in step with its first word
 
 

@@ -12,8 +12,17 @@ from ring.atomics import load_acquire
 from ring.hot import hot, kernel
 from ring.kernels.frames import frame_at, index
 from ring.kernels.ledger import begin, commit, count, put, readable, scalar, true_row, undo_left
-from stages.compare.kernels.arming import awaited, deserted, failovers, links
-from stages.compare.kernels.checkpoint_requests import asked, request_due
+from stages.compare.kernels.arming import arrives, awaited, deserted, failovers, links
+from stages.compare.kernels.checkpoint_requests import (
+    asked,
+    give_up,
+    giving_up_due,
+    goes_on_alone,
+    joins,
+    note_joined,
+    plan_giving_up,
+    request_due,
+)
 from stages.compare.kernels.connections import connection
 from stages.compare.kernels.datagrams import datagram
 from stages.compare.kernels.deadlines import deadlines, overdue
@@ -25,6 +34,7 @@ from stages.compare.kernels.fragments import fragment
 from stages.compare.kernels.notify import checkpoint, hear, speak
 from stages.compare.kernels.release import release_packet
 from stages.compare.kernels.rules import rules_due, take_rules
+from stages.compare.kernels.silence import answers, note_taken, silence_due, watch_silence
 from stages.compare.kernels.slots import finish_recycling, start_recycling
 from stages.compare.kernels.tcp_compare import drop_counts, release_counts, service
 from stages.compare.kernels.tcp_segments import note_primary, tcp_primary, tcp_secondary
@@ -50,17 +60,23 @@ def take(u8, w, row, side, now):
         return -1
     at = index(w, r, position)
     frame, length = frame_at(u8, w, r, at)
-    if side == ports.SECONDARY_IN and w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
-        count(w, row, counters.DROPPED_UNARMED, 1)
-    else:
+    state = w[scalar(row, scalars.ARMING)]
+    unarmed = side == ports.SECONDARY_IN and state != arming.IN_STEP
+    if not unarmed or state == arming.SILENT:
         s = w[options.SCRATCH]
         transport = read_packet(u8, w, frame, length, s, w[options.TUNNELS])
         w[s + parsed.RING] = r
         w[s + parsed.POSITION] = position
         w[s + parsed.FRAME] = frame
         w[s + parsed.LENGTH] = length
-        if not _dispatch(u8, w, row, side, s, transport, now):
+        if unarmed and not never_compared(u8, w, s, frame, transport) and answers(w, row, s, transport):
+            # What it answers has left uncompared, unless a checkpoint was made since.
+            unarmed = w[w[options.CHECKPOINTS] + checkpoints.MISSED] != 0
+            arrives(u8, w, row, now)
+        if not unarmed and not _dispatch(u8, w, row, side, s, transport, now):
             return -1
+    if unarmed:
+        count(w, row, counters.DROPPED_UNARMED, 1)
     w[row + layout.ROW_HEADS + side] = position + frame + length - at
     count(w, row, side, 1)
     return 1
@@ -84,7 +100,7 @@ def _dispatch(u8, w, row, side, s, transport, now):
     c = connection(w, row, side, s, transport, now)
     if c == 0:
         return False
-    note_packet(u8, w, row, side, c, frame, w[s + parsed.LENGTH], now)
+    note_packet(u8, w, row, side, c, w[s + parsed.FRAME], w[s + parsed.LENGTH], now)
     if transport == transports.TCP:
         if side == ports.PRIMARY_IN:
             return tcp_primary(u8, w, row, c, s, now)
@@ -109,9 +125,11 @@ def _unarmed(u8, w, row, s, transport, now):
         return False
     if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
         put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
-    if transport == transports.TCP:
+    # Of a silent secondary also what it could answer is noted: `answers`.
+    silent = w[scalar(row, scalars.ARMING)] == arming.SILENT and transport != transports.FRAGMENT
+    if transport == transports.TCP or silent:
         c = connection(w, row, ports.PRIMARY_IN, s, transport, now)
-        if c != 0 and not note_primary(w, row, c, s):
+        if c != 0 and transport == transports.TCP and not note_primary(w, row, c, s):
             return False
     return _release_as(u8, w, row, s, counters.RELEASED_UNARMED)
 
@@ -166,6 +184,9 @@ def due(w, now):
         or w[scalar(row, scalars.FLUSHING)] != 0
         or w[scalar(row, scalars.REPLY)] != 0
         or request_due(w, row, now)
+        or giving_up_due(w, row, now)
+        or silence_due(w, row, now)
+        or joins(w, row)
         or deserted(w, row)
         # Partner of these three: the supervisor.
         or load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, scalars.CHECKPOINTS_SEEN)]
@@ -183,17 +204,21 @@ def compare_burst(u8, w, now):
     row = begin(w)
     start_recycling(w)
     w[options.STUCK] = 0
+    w[options.ANSWERED] = 0
     # Messages before links: which came first is not known, and a checkpoint before a loss makes no copy after it.
     work = take_rules(w, row) + hear(u8, w, row, now) + links(u8, w, row, now) + failovers(u8, w, row, now)
     if load_acquire(w, layout.CMD_CHECKPOINT) != w[scalar(row, scalars.CHECKPOINTS_SEEN)]:  # partner: the supervisor
         w[scalar(row, scalars.CHECKPOINTS_SEEN)] = w[layout.CMD_CHECKPOINT]
         checkpoint(u8, w, row, now)
         work += 1
+    work += note_joined(w, row, now) + give_up(u8, w, row, now)
     if w[scalar(row, scalars.FLUSHING)] != 0 and flush(u8, w, row, now):
         w[scalar(row, scalars.FLUSHING)] = 0
         work += 1
     if w[scalar(row, scalars.FLUSHING)] == 0 and go_on(u8, w, row, now):
-        work += _alternate(u8, w, row, now) + deadlines(u8, w, row, now)
+        work += _alternate(u8, w, row, now)
+        note_taken(w, row)
+        work += deadlines(u8, w, row, now)
     owed = w[scalar(row, scalars.REPLY)]
     speak(u8, w, row)
     if w[scalar(row, scalars.REPLY)] != owed:
@@ -215,8 +240,10 @@ def compare_burst(u8, w, now):
         if work == 0:
             work += _stuck(u8, w, row, now)
         count(w, row, counters.BACKPRESSURE, 1)
+    work += watch_silence(u8, w, row, full, now)
     if work == 0 and w[layout.UNDO_N] == 0:
         return 0
+    plan_giving_up(w, row)
     # Without work there may still be marks to commit (a connection on the work list): done, but idle.
     finish_recycling(w, row)
     return commit(w, row, now, work)
@@ -269,7 +296,7 @@ def _stuck(u8, w, row, now):
         return 0
     if settle_oldest_unfinished(u8, w, row) == 1:
         return 1
-    if asked(w, row) or w[options.LOCAL] != 0:
+    if asked(w, row) or goes_on_alone(w, row):
         return 0
     write_event(u8, w, row, 0, reasons.STUCK, 0, now)
     differs(u8, w, row, reasons.STUCK, now)

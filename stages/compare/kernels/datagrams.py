@@ -11,6 +11,7 @@ from __future__ import annotations
 from ring.atomics import common_prefix
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, scalar
+from stages.compare.kernels.checkpoint_requests import goes_on_alone
 from stages.compare.kernels.divergence import diverge
 from stages.compare.kernels.events import event_bytes, write_event
 from stages.compare.kernels.evidence import keep_packets
@@ -103,7 +104,7 @@ def grace_over(u8, w, row, now):
         leave(w, row, c)
         join(w, row, c, since)
         return 1
-    if w[options.LOCAL] != 0 and not fits_slot(w, row, p):
+    if goes_on_alone(w, row) and not fits_slot(w, row, p):
         blocked(w, ports.OUTDEV)
         return -1
     a, b = w[x + slots.BYTES] + w[x + slots.DATA], w[y + slots.BYTES] + w[y + slots.DATA]
@@ -122,7 +123,7 @@ def grace_over(u8, w, row, now):
     keep_packets(u8, w, row, c, e, p, same, n, same)
     event_bytes(u8, w, e, a, w[x + slots.DATA_LEN], b, w[y + slots.DATA_LEN], same)
     diverge(u8, w, row, c, reasons.ORDER, now)
-    if w[options.LOCAL] != 0:  # nobody makes checkpoints: this pair is done with, the rest goes on
+    if goes_on_alone(w, row):  # no checkpoint is waited for: this pair is done with, the rest goes on
         release_held(u8, w, row, p)
         count(w, row, counters.DROPPED_DIVERGED, unlink(w, row, n))
     leave(w, row, c)

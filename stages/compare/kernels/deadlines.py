@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, put, scalar, undo_left
-from stages.compare.kernels.checkpoint_requests import repeat_request
+from stages.compare.kernels.checkpoint_requests import goes_on_alone, repeat_request
 from stages.compare.kernels.connections import reclassify
 from stages.compare.kernels.datagrams import grace_over
-from stages.compare.kernels.divergence import differs, diverge
+from stages.compare.kernels.divergence import differs, diverge, go_on_uncompared
 from stages.compare.kernels.events import write_event
 from stages.compare.kernels.evidence import keep_packets
 from stages.compare.kernels.fragments import remember_group
@@ -100,7 +100,7 @@ def _decide_overdue(u8, w, row, side, n, now):
     """The packet ``n``, the oldest of ``side``, has waited too long: (work done, whether to look on).
 
     What both sides have sent of a datagram that is not whole is no difference.  Else, with checkpoints, the first is
-    reported, and a checkpoint settles them all.  Without (`options.LOCAL`) it is reported once a connection, and leaves
+    reported, and a checkpoint settles them all.  Without (`goes_on_alone`) it is reported once a connection, and leaves
     or is dropped.
     """
     x = slot(w, n)
@@ -114,13 +114,18 @@ def _decide_overdue(u8, w, row, side, n, now):
         settled = settle_unfinished(u8, w, row, n)
         if settled != 0:
             return max(settled, 0), max(settled, 0)
-    local, is_tcp = w[options.LOCAL] != 0, w[c + conns.TRANSPORT] == transports.TCP
+    local, is_tcp = goes_on_alone(w, row), w[c + conns.TRANSPORT] == transports.TCP
     if not local and _reported(w, row):
         return 0, 0  # the next checkpoint will settle it
     if local and not is_tcp and side == 0 and not fits_slot(w, row, n):
         blocked(w, ports.OUTDEV)
         return 0, 0
-    if not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
+    pair = -1
+    if local and w[c + conns.FLAGS] & conns.CF_DIVERGED:  # reported, and has waited for a checkpoint that did not come
+        go_on_uncompared(w, row, c)
+        if not is_tcp:
+            pair = w[c + conns.HEAD + (conns.SECONDARY if side == 0 else conns.PACKETS)] - 1
+    elif not local or not is_tcp or w[c + conns.FLAGS] & conns.CF_PASS == 0:  # else it was reported
         _report_timeout(u8, w, row, side, n, now)
         if not local:
             put(w, w[options.CHECKPOINTS] + checkpoints.REPORTED, w[scalar(row, scalars.GENERATION)] + 1)
@@ -135,6 +140,8 @@ def _decide_overdue(u8, w, row, side, n, now):
             return 1, 0  # no room: it stays on the work list
         # It belongs to a life that the primary has not begun: such packets do not pass.
     _let_go(u8, w, row, side, n, now)
+    if pair >= 0 and (side == 0 or fits_slot(w, row, pair)):  # the two that differed
+        _let_go(u8, w, row, 1 - side, pair, now)
     return 1, 1
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ring.hot import hot
 from ring.kernels.ledger import count, put
-from stages.compare.kernels.checkpoint_requests import ask, count_difference
+from stages.compare.kernels.checkpoint_requests import ask, count_difference, goes_on_alone
 from stages.compare.kernels.work_list import queue_work
-from stages.compare.layout import conns, counters, options, reasons
+from stages.compare.layout import conns, counters, reasons
 from stages.packets.layout import transports
 
 
@@ -23,11 +23,21 @@ def differs(u8, w, row, reason, now):
 def diverge(u8, w, row, c, reason, now):
     """Count a difference, ask for a checkpoint, and stop comparing the connection until one comes.
 
-    Where nobody makes checkpoints (checkpoint = "local") a stream passes uncompared from here on.
+    Where nobody makes checkpoints (`goes_on_alone`) a stream passes uncompared from here on.
     """
     differs(u8, w, row, reason, now)
-    if w[options.LOCAL] == 0:
+    if goes_on_alone(w, row):
+        go_on_uncompared(w, row, c)
+    else:
         put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_DIVERGED)
-    elif w[c + conns.TRANSPORT] == transports.TCP:
-        put(w, c + conns.FLAGS, w[c + conns.FLAGS] | conns.CF_PASS)
+
+
+@hot
+def go_on_uncompared(w, row, c):
+    """A connection that differed waits for no checkpoint: a stream passes, of datagrams the next ones are compared."""
+    state = w[c + conns.FLAGS] & ~conns.CF_DIVERGED
+    if w[c + conns.TRANSPORT] == transports.TCP:
+        put(w, c + conns.FLAGS, state | conns.CF_PASS)
         queue_work(w, row, c)
+    elif state != w[c + conns.FLAGS]:
+        put(w, c + conns.FLAGS, state)

@@ -61,11 +61,15 @@ CHECKPOINTS_PERIODIC: Final = _OWN.counter(
     "checkpoints_periodic", "requests made because time had come, in a storm of differences"
 )
 CHECKPOINTS: Final = _OWN.counter("checkpoints", "checkpoints that were answered or announced")
+CHECKPOINTS_GIVEN_UP: Final = _OWN.counter(
+    "checkpoints_given_up", "times that connections went on because no checkpoint came within checkpoint_timeout"
+)
 STORMS: Final = _OWN.counter("storms", "times that differences came so often that checkpoints became periodic")
 ARMING_STATE: Final = _OWN.counter(
-    "arming_state", "0 absent, 1 arming, 2 in step, 3 lost: whether the secondary is compared with"
+    "arming_state", "0 absent, 1 arming, 2 in step, 3 lost, 4 silent: whether the secondary is compared with"
 )
 TIMES_IN_STEP: Final = _OWN.counter("times_in_step", "times that the secondary came into step")
+SILENCES: Final = _OWN.counter("silences", "times that the secondary answered nothing for silence_timeout")
 LINKS_LOST: Final = _OWN.counter("links_lost", "times that the link to a replica was lost")
 FRAGMENTS: Final = _OWN.counter("fragments", "IP fragments that were put together before comparison")
 FRAGMENTS_UNFINISHED: Final = _OWN.counter(

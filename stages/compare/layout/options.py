@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ring import layout
-from ring.fields import Words
+from ring.fields import Values, Words
 
 QUEUE_COUNT: Final = 6  # free queues of slots: side x size class, see `memory`
 
@@ -50,4 +50,14 @@ OFFER_SINCE: Final = _OPTIONS.word(
     writer="kernels",
 )
 TUNNELS: Final = _OPTIONS.word("tunnels", "what becomes of the packets of tunnels: `networks.POLICIES`")
+CHECKPOINT_NS: Final = _OPTIONS.word("checkpoint_ns", "ns of checkpoint_timeout: so long a checkpoint is waited for")
+OVERDUE: Final = _OPTIONS.word("overdue", "checkpoint_overdue: what becomes of connections after that, OVERDUE_..")
+SILENCE_NS: Final = _OPTIONS.word("silence_ns", "ns of silence_timeout, after which a secondary is silent; 0: never")
+ANSWERED: Final = _OPTIONS.word("answered", "1: the secondary answered in this burst", "bool", writer="kernels")
 FIELDS: Final = _OPTIONS.fields
+
+_OVERDUE = Values()
+OVERDUE_WAIT: Final = _OVERDUE.value("wait")
+OVERDUE_UNJOINED: Final = _OVERDUE.value("pass_unjoined")
+OVERDUE_PASS: Final = _OVERDUE.value("pass")
+OVERDUE_NAMES: Final = _OVERDUE.names

@@ -17,4 +17,6 @@ CHECKPOINT: Final = _REASON.value("checkpoint")
 MESSAGE: Final = _REASON.value("unknown message")
 ARMING: Final = _REASON.value("arming")
 STORM: Final = _REASON.value("storm")
+UNJOINED: Final = _REASON.value("nobody joined")
+GIVEN_UP: Final = _REASON.value("checkpoint given up")
 NAMES: Final = _REASON.names

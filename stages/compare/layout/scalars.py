@@ -35,6 +35,22 @@ FAILOVERS_SEEN: Final = _SCALARS.word("failovers_seen", "CMD_FAILOVER as last ta
 WANTED: Final = _SCALARS.word(
     "wanted", "monotonic ns from which the checkpoint that is wanted may be asked for, 0: none is wanted", "ns"
 )
+AWAITED: Final = _SCALARS.word(
+    "awaited", "monotonic ns since which the answer to a request for a checkpoint is awaited, 0: none is", "ns"
+)
+ALONE: Final = _SCALARS.word("alone", "monotonic ns since which nobody is joined at notify_dev, 0: somebody is", "ns")
+GIVES_UP_AT: Final = _SCALARS.word(
+    "gives_up_at", "monotonic ns when connections go on without the checkpoint that was asked for, 0: never", "ns"
+)
+GIVEN_UP: Final = _SCALARS.word(
+    "given_up", "monotonic ns since which they do: as with checkpoint = local, 0: they do not", "ns"
+)
+HEARD: Final = _SCALARS.word("heard", "monotonic ns when the secondary last answered, or came into step", "ns")
+SILENT_NS: Final = _SCALARS.word("silent_ns", "ns for which the primary's packets have waited for it since then", "ns")
+WAITS_SINCE: Final = _SCALARS.word(
+    "waits_since", "monotonic ns from which on more is to be added to that, 0: nothing waits for it", "ns"
+)
+SILENT_SINCE: Final = _SCALARS.word("silent_since", "monotonic ns when the secondary was last taken as silent", "ns")
 FIELDS: Final = _SCALARS.fields
 
 _FLUSH = Values()

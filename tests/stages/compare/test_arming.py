@@ -36,7 +36,7 @@ def state(g: Rig) -> int:
 
 
 def test_every_pair_of_states_is_allowed_or_prohibited_with_a_reason() -> None:
-    pairs = {(a, b) for a in range(4) for b in range(4) if a != b}
+    pairs = {(a, b) for a in range(len(arming.NAMES)) for b in range(len(arming.NAMES)) if a != b}
     assert not set(arming.MOVES) & set(arming.PROHIBITED)
     assert set(arming.MOVES) | set(arming.PROHIBITED) == pairs
 
@@ -201,7 +201,7 @@ def test_a_full_table_does_not_hold_a_lone_primary() -> None:
 
 
 STEPS = st.one_of(
-    st.sampled_from(["cut", "join", "flap", "checkpoint", "failover", "restart"]),
+    st.sampled_from(["cut", "join", "flap", "checkpoint", "failover", "restart", "wait", "frame"]),
     st.tuples(st.sampled_from(["primary_in", "secondary_in"]), st.integers(0, 5), st.booleans()),
 )
 
@@ -210,8 +210,8 @@ STEPS = st.one_of(
 @given(steps=st.lists(STEPS, max_size=30))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_whatever_happens_only_allowed_moves_and_the_books_balance(checkpoint: str, steps: list[Any]) -> None:
-    """Links, checkpoints, failovers and packets in any order; each burst's moves are in the table."""
-    with rig(checkpoint=checkpoint) as g:
+    """Links, checkpoints, failovers, packets and silence in any order; each burst's moves are in the table."""
+    with rig(checkpoint=checkpoint, checkpoint_timeout=4_000, silence_timeout=5_000) as g:
         now, seen, before = 1, 0, arming.ABSENT
         words = g.rings["secondary_in"].w
         for step in steps:
@@ -228,6 +228,10 @@ def test_whatever_happens_only_allowed_moves_and_the_books_balance(checkpoint: s
                 g.command(layout.CMD_FAILOVER, int(g.stage.w[layout.CMD_FAILOVER]) + 1)
             elif step == "restart":
                 g.restart()
+            elif step == "wait":
+                now += 2_500 * MS
+            elif step == "frame":
+                g.rings["notify_out"].w[layout.C_LINK] += 1
             else:
                 port, n, syn = step
                 g.feed(port, seg(1000, flags=SYN | ACK) if syn else seg(1001 + 3 * n, b"abc"))

@@ -156,7 +156,8 @@ def test_a_checkpoint_settles_what_waited_in_the_rings_when_it_was_asked_for() -
 
 
 def test_differences_that_only_time_shows_keep_a_storm_going() -> None:
-    with rig(storm_checkpoints=2, storm_interval_ms=200, storm_window_ms=2000, compare_timeout=100) as g:
+    often = {"storm_checkpoints": 2, "storm_interval_ms": 200, "storm_window_ms": 2000}
+    with rig(**often, compare_timeout=100, silence_timeout=0) as g:
         for i in range(900):
             if i % 30 == 0:
                 g.feed("primary_in", udp_frame(SERVER, CLIENT, 53, 9, b"%d" % i))  # never from the secondary

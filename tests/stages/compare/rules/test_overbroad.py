@@ -89,7 +89,8 @@ def test_a_rule_behind_others_gets_what_they_leave() -> None:
 def test_looking_at_a_config_names_the_rule_and_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line on stderr, and the drawing as ever."""
     path = tmp_path / "config.toml"
-    path.write_text(f'{COMPARE}[rule.all]\naction = "pass"\n[rule.dns]\naction = "mask"\nbytes = "0-1"\n')
+    rules = '[rule.all]\naction = "pass"\n[rule.dns]\naction = "mask"\nbytes = "0-1"\n'
+    path.write_text(f'{COMPARE}checkpoint = "local"\n{rules}')
     assert graph.main([str(path)]) == 0
     said = capsys.readouterr()
     assert "comp0" in said.out

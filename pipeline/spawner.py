@@ -27,6 +27,7 @@ SLOW_NS: Final = 60_000_000_000  # compiling every kernel takes less on most mac
 LOOK_NS: Final = 1_000_000_000
 LOOKS: Final = 60  # that many in a row at which a compiling fork server had used no processor: it is stuck
 _LOST: Final = -1
+_MODULE: Final = "pipeline.forkserver"
 
 
 class Spawned(NamedTuple):
@@ -105,7 +106,7 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
         with theirs:
-            arguments = [sys.executable, "-m", "pipeline.forkserver"]
+            arguments = [sys.executable, "-m", _MODULE]
             arguments += [str(n) for n in (theirs.fileno(), self._reasons, os.getpid())]
             process = subprocess.Popen(
                 arguments,
@@ -162,6 +163,11 @@ class Spawner:
             request, _ = self._waiting.pop(answer["serial"])
             answers.append(Spawned(request["process"], answer["pid"], answer["error"]))
         return answers
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request is under way: a process may be there of which nobody knows yet."""
+        return any(sent for _, sent in self._waiting.values())
 
     def cancel(self, names: Collection[str]) -> list[str]:
         """Forget the requests of the children ``names`` that no fork server has; those that thus get no process."""
@@ -226,15 +232,38 @@ def describe(code: int, status: int) -> str:
 
 
 def kill_strangers(known: set[int]) -> int:
-    """Kill all children of this process that are not ``known``, and theirs; how many there were.
+    """Kill all forks of our fork servers that are not ``known``, and theirs; how many there were.
 
     A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.  What one of
     them leaves behind becomes our child: hence looks until there is nobody.
     """
     killed = 0
-    while strangers := set(processes.own_children()) - known:
+    while strangers := [pid for pid in processes.own_children() if pid not in known and _forked(pid)]:
         for pid in strangers:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         killed += len(strangers)
     return killed
+
+
+def _forked(pid: int) -> bool:
+    """Whether a process is a fork server of ours, or a fork of one: it has the command line of `Spawner.start`.
+
+    Others become children of a supervisor that is process 1 of a container: what `docker exec` left behind, or the
+    script that it was started from.  They are somebody's.
+    """
+    words = processes.arguments(pid)
+    return _MODULE.encode() in words and words[-1] == str(os.getpid()).encode()
+
+
+def reap_orphans(known: set[int]) -> int:
+    """Wait for those children that have ended and are not ``known``; how many there were.
+
+    The kernel gives every orphan to process 1 of its pid namespace, which in a container may be the supervisor: unless
+    it waits for them they stay as zombies until no process can be made any more.
+    """
+    reaped = 0
+    for pid in set(processes.own_children()) - known:
+        with contextlib.suppress(ChildProcessError):
+            reaped += os.waitpid(pid, os.WNOHANG)[0] == pid
+    return reaped

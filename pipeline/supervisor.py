@@ -36,6 +36,7 @@ from ring.doorbell import Doorbell, Ringer
 
 TICK_NS: Final = 100_000_000
 CLOCK_LEAD_NS: Final = 50_000_000
+ORPHANS_NS: Final = 1_000_000_000
 _MS: Final = 1_000_000
 
 
@@ -71,7 +72,7 @@ class Supervisor:
         self._end = EndOfRun(graph, opened)
         self._names = Names(opened.kept, logger)
         self.annexes = annexes.live(graph, opened, logger)
-        self._deadline = 0
+        self._deadline = self._orphans_at = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)
         self.view: Any = None
@@ -117,6 +118,7 @@ class Supervisor:
         self.spawner.flush(now)
         self.looker.keep(now)
         self._names.look(now)
+        self._reap_orphans(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
         if self.state == "RUNNING" and self.graph.finite:
@@ -239,6 +241,12 @@ class Supervisor:
             return
         self.log.error("the fork server died: another one starts", reason=how)
         self._start_forkserver()
+
+    def _reap_orphans(self, now: int) -> None:
+        if now < self._orphans_at or self.spawner.asked:
+            return
+        self._orphans_at = now + ORPHANS_NS
+        spawner.reap_orphans({self.spawner.pid, *(child.pid for child in self.family.children.values())})
 
     def _start_forkserver(self) -> None:
         self._channel = self.spawner.start()

@@ -18,7 +18,7 @@ class DeviceError(Exception):
 
 
 class NotThere(DeviceError):
-    """A device that cannot be had now, but may come: nobody has made it yet, or it is down, or its namespace is gone."""
+    """A device that cannot be had now, but may come: nobody has made it yet, it is down, or its namespace is gone."""
 
 
 @contextlib.contextmanager

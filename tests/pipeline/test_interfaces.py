@@ -145,7 +145,7 @@ def test_two_hosts_through_a_pipeline(tmp_path: Path, hosts: tuple[str, str, str
 
 @root
 def test_an_interface_that_comes_back_late_costs_no_pipeline(tmp_path: Path, hosts: tuple[str, str, str]) -> None:
-    """Deleted, and its stage killed on top of it: nobody is given up, `status` says what is waited for, then it goes on.
+    """Deleted, and its stage killed on top of it: nobody is given up, `status` says what it waits for, and it goes on.
 
     The supervisor would allow one restart only.
     """

@@ -1,9 +1,9 @@
 """Who lives holds: a lock on a segment that lasts as long as any process of the pipeline that has it by descriptor.
 
-A pid says who lives only to those who share its pid namespace.  Containers may share /dev/shm and nothing else (``--ipc``,
-a volume), and to each of them the other's processes are not there.  A lock, flock(2), belongs to the open file
-description, which the supervisor's children inherit: the kernel lets go of it when the last of them has ended, however
-it ended, and everybody who can open the segment sees it.
+A pid says who lives only to those who share its pid namespace.  Containers may share /dev/shm and nothing else
+(``--ipc``, a volume), and to each of them the other's processes are not there.  A lock, flock(2), belongs to the open
+file description, which the supervisor's children inherit: the kernel lets go of it when the last of them has ended,
+however it ended, and everybody who can open the segment sees it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def held(fd: int) -> bool:
 
 
 def still_held(path: str | os.PathLike[str]) -> bool:
-    """Whether somebody holds the segment at ``path`` and is not just being killed, as stages are whose supervisor was."""
+    """Whether somebody holds the segment at ``path`` who is not just being killed, as a dead one's stages are."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

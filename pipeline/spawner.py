@@ -14,9 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
-from pipeline import processes
+from pipeline import messages, processes
 from pipeline.forkserver import MAX_MESSAGE
 from pipeline.graph import StageNode
 from ring import layout
@@ -122,7 +120,7 @@ class Spawner:
         self.channel = ours
         self._started = self._looked = time.monotonic_ns()
         self._used, self._still, self._said = -1.0, 0, False
-        ours.send(msgpack.packb({**self._hello, "again": self._once, "segments": dict(self._segments)}))
+        ours.send(messages.pack({**self._hello, "again": self._once, "segments": dict(self._segments)}))
         return ours
 
     def spawn(self, request: dict[str, Any]) -> None:
@@ -138,7 +136,7 @@ class Spawner:
             if sent > 0:
                 continue
             try:
-                self.channel.send(msgpack.packb(request))
+                self.channel.send(messages.pack(request))
             except (BlockingIOError, BrokenPipeError, ConnectionResetError):
                 return
             self._waiting[serial] = (request, now)
@@ -155,7 +153,7 @@ class Spawner:
                 data = b""
             if not data:
                 break  # it is dead; the pidfd says so, too
-            answer = msgpack.unpackb(data)
+            answer = messages.unpack(data)
             if "warm_s" in answer:
                 self.ready, self.error = not answer["error"], answer["error"]
                 self._once = self._once or self.ready

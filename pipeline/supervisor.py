@@ -23,9 +23,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgpack
-
-from pipeline import annexes, children, control_server, forkserver, handlers, segments, spawner, status
+from pipeline import annexes, children, control_server, forkserver, handlers, messages, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
@@ -185,7 +183,7 @@ class Supervisor:
 
     def _hear_reasons(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError, ValueError, KeyError, TypeError):
-            said = msgpack.unpackb(self._reasons.recv(4096))
+            said = messages.unpack(self._reasons.recv(4096))
             self.last_words[said["pid"]] = str(said["reason"])
 
     def _answers(self, _mask: int) -> None:

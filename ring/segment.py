@@ -105,9 +105,7 @@ class Segment:
                 raise
             what = f"/dev/shm cannot hold {name}: {nbytes:,} bytes needed"
             if error.errno == errno.EFBIG:
-                raise errors.NoSpace(
-                    f"{what}, and no file may be so large; ulimit -f unlimited"
-                ) from None
+                raise errors.NoSpace(f"{what}, and no file may be so large; ulimit -f unlimited") from None
             raise errors.NoSpace(
                 f"{what}, {free_space():,} free ({error.strerror}); "
                 "make it larger (mount -o remount,size=...) or the rings smaller"

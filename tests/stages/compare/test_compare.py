@@ -77,7 +77,7 @@ def test_equal_segments_release_the_primary() -> None:
 
 
 def test_a_keepalive_with_its_byte_of_garbage_says_not_where_the_stream_is() -> None:
-    """A connection of which no SYN was seen, at rest: the probe's byte was sent long ago, and the secondary sends none."""
+    """No SYN was seen, and the connection rests: the probe's byte was sent long ago, and the secondary sends none."""
     with rig() as g:
         probe, data, more = seg(1003, b"\0"), seg(1004, b"hello"), seg(1009, b"\0")
         g.feed("secondary_in", seg(1003))

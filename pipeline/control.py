@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgpack
-
+from pipeline import messages
 from pipeline.annexes import client
 from pipeline.columns import columns
 from pipeline.config import default_runtime_dir
@@ -54,8 +53,8 @@ def ask(path: str, command: str, args: dict[str, Any] | None = None, timeout: fl
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(path)
-        sock.sendall(msgpack.packb({"command": command, "args": args or {}}))
-        unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=1 << 28)
+        sock.sendall(messages.pack({"command": command, "args": args or {}}))
+        unpacker = messages.unpacker(strict_map_key=False, max_buffer_size=1 << 28)
         while data := sock.recv(1 << 16):
             unpacker.feed(data)
             for reply in unpacker:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgpack
 
+from pipeline import messages
 from stages.replies import Later, Refused, Reply, unknown
 
 MAX_REQUEST: Final = 64 * 1024
@@ -133,7 +134,7 @@ class Server:
             return {"ok": False, "error": str(refused), "code": refused.code}
 
     def _answer(self, client: Client, reply: Reply, *, last: bool = False) -> None:
-        client.out += msgpack.packb({"error": "", **reply})
+        client.out += messages.pack({"error": "", **reply})
         client.last = client.last or last
         self._write(client)
 
@@ -220,7 +221,7 @@ class Server:
         for client in list(self._clients):
             if goodbye and (client.parked or client.later):
                 with contextlib.suppress(OSError):
-                    client.sock.send(msgpack.packb({"error": "", **goodbye(client.command)}))
+                    client.sock.send(messages.pack({"error": "", **goodbye(client.command)}))
             self._drop(client)
         self._selector.unregister(self._listener)
         self._listener.close()

@@ -27,9 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import msgpack
-
-from pipeline import log
+from pipeline import log, messages
 
 MAX_MESSAGE: Final = 160 * 1024  # below the default net.core.wmem_max
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36  # prctl(2)
@@ -170,12 +168,12 @@ class Server:
             data = self._channel.recv(MAX_MESSAGE)
             if not data:
                 return
-            request = msgpack.unpackb(data)
+            request = messages.unpack(data)
             try:
                 pid, error = self._fork(request), ""
             except OSError as refused:
                 pid, error = 0, str(refused)
-            self._channel.send(msgpack.packb({"serial": request["serial"], "pid": pid, "error": error}))
+            self._channel.send(messages.pack({"serial": request["serial"], "pid": pid, "error": error}))
 
     def _fork(self, request: dict[str, Any]) -> int:
         """Fork twice; the stage's pid, once the intermediate is gone and the stage is the supervisor's child."""
@@ -243,7 +241,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     name_process("colo-forkserver")
     channel = socket.socket(fileno=descriptor)
-    hello = msgpack.unpackb(channel.recv(MAX_MESSAGE))
+    hello = messages.unpack(channel.recv(MAX_MESSAGE))
     lines = log.Channel(pipeline=hello["pipeline"])
     log.configure(hello["log"]["format"], hello["log"]["level"], lines, colors=hello["log"]["colors"])
     logger = log.get(pipeline=hello["pipeline"])
@@ -254,9 +252,9 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         logger.error("the fork server cannot import or compile a stage", reason=f"{type(error).__name__}: {error}")
         logger.debug("traceback", exc_info=True)
-        channel.send(msgpack.packb({"warm_s": -1.0, "error": f"{type(error).__name__}: {error}"}))
+        channel.send(messages.pack({"warm_s": -1.0, "error": f"{type(error).__name__}: {error}"}))
         return 1
-    channel.send(msgpack.packb({"warm_s": took, "error": ""}))
+    channel.send(messages.pack({"warm_s": took, "error": ""}))
     Server(channel, reasons, supervisor, lines, hello["segments"]).serve()
     return 0
 

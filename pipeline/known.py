@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ring import layout
+from ring import holding, layout
 
 SHM: Final = Path("/dev/shm")
 
@@ -28,13 +28,14 @@ class Known(NamedTuple):
     start: int = 0
     control: str = ""
     config: str = ""
+    segment: str = ""
 
     @property
     def alive(self) -> bool:
-        """Whether its supervisor is there, as far as this user and this pid namespace can tell."""
+        """Whether its supervisor is there, as far as this user can tell; also in a pid namespace that is not ours."""
         from ring.segment import alive  # here: it needs NumPy, and who is answered at once does not
 
-        return alive(self.pid, self.start)
+        return alive(self.pid, self.start) or (bool(self.segment) and holding.still_held(self.segment))
 
     @property
     def user(self) -> str:
@@ -92,6 +93,7 @@ def _look(name: str, stages: list[Path], count: int) -> Known | None:
             _word(data, layout.OWNER_START),
             _text(data, layout.CONTROL, layout.CONTROL_BYTES),
             _text(data, layout.CONFIG, layout.CONFIG_BYTES),
+            str(path),
         )
     return seen
 

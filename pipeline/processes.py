@@ -49,3 +49,12 @@ def work_seconds(pid: int) -> float:
 def own_children() -> list[int]:
     """Those of this process."""
     return children(os.getpid())
+
+
+def arguments(pid: int) -> list[bytes]:
+    """A process's command line, as it was executed; nothing where it is gone, or a zombie."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as given:
+            return given.read().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return []

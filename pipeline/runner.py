@@ -19,6 +19,7 @@ from ring.doorbell import Doorbell
 from ring.kernels import ledger
 
 NAP_NS: Final = 10_000_000  # the longest sleep: a lost ring is a delay of that much at most
+STOPPED_NS: Final = 100_000_000  # between two duty cycles: the process was stopped, or had no processor
 CHORES_NS: Final = 1_000_000
 POLL_NS: Final = 50_000  # how long a busy process may leave its descriptors unwatched
 
@@ -94,8 +95,12 @@ class Runner:
         idle, clock = 0, time.monotonic_ns
         spins, yields = self.idle
         chores_at = poll_at = 0
+        now = clock()
         while True:
-            now = clock()
+            before, now = now, clock()
+            if now - before > STOPPED_NS:
+                for stage in self.stages:
+                    stage.went_on(now, now - before)
             idle = 0 if self.cycle(now) else idle + 1
             if idle > spins and idle > yields:
                 # Chores before each sleep, not after it: a frame that wakes us does not wait for them.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.graph import Graph
-from ring import errors, layout, segment
+from ring import errors, holding, layout, segment
 from ring.headers import check_header, format_header
 from ring.ledger import StageSegment
 from stages.kind import STATUS
@@ -324,7 +324,10 @@ def _check_space(planned: Sequence[Planned]) -> None:
 
 
 def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) -> None:
-    """Stages of a dead supervisor are being killed by the kernel; be sure that they are gone.  Raises `InUse`."""
+    """Stages of a dead supervisor are being killed by the kernel; be sure that they are gone.  Raises `InUse`.
+
+    Those whose pids mean nothing here, too: in another container that has the same /dev/shm nobody has died.
+    """
     until = time.monotonic() + seconds
     for one in found:
         if f"{pipeline}.r." not in one.name or one.nbytes < layout.PAGE:
@@ -339,16 +342,37 @@ def _wait_for_ends(pipeline: str, found: Sequence[Found], seconds: float = 2.0) 
                     if time.monotonic() > until:
                         raise InUse(f"has a stage left: pid {int(w[pid])} still uses ring {one.name}")
                     time.sleep(0.005)
+    for one in found:
+        try:
+            seg = segment.Segment.attach(one.name)
+        except errors.SegmentMissing:
+            continue
+        try:
+            while holding.held(seg.fd):
+                if time.monotonic() > until:
+                    raise InUse(
+                        f"is running as pid {one.owner} of another pid namespace: a container that shares this /dev/shm"
+                    )
+                time.sleep(0.005)
+        finally:
+            seg.close()
+
+
+def _hold(seg: segment.Segment) -> None:
+    if not holding.hold(seg.fd):
+        raise InUse(f"has just been started by somebody else: {seg.name} is held")
 
 
 def _create(into: Segments, one: Planned, digest: int) -> None:
     if not one.ring:
         stage = StageSegment.create(one.name, one.nbytes // 8, digest, kind=one.kind)
         into.kept[one.name] = stage.segment
+        _hold(stage.segment)
         into.stages[one.id] = stage
         stage.w[layout.CMD_STATUS] = one.status
         return
     seg = into.kept[one.name] = segment.Segment.create(one.name, one.nbytes)
+    _hold(seg)
     header = into.rings[one.id] = RingHeader(one, seg)
     names = b"".join(end.encode()[:63].ljust(64, b"\0") for end in one.ends)
     header._arena.bytes[layout.NAMES_BYTE : layout.NAMES_BYTE + 128] = names
@@ -358,11 +382,13 @@ def _create(into: Segments, one: Planned, digest: int) -> None:
 def _attach(into: Segments, one: Planned, _digest: int) -> None:
     if one.ring:
         seg = into.kept[one.name] = segment.Segment.attach(one.name)
+        _hold(seg)
         header = into.rings[one.id] = RingHeader(one, seg)
         w = header.w
     else:
         stage = into.stages[one.id] = StageSegment.attach(one.name)
         into.kept[one.name] = stage.segment
+        _hold(stage.segment)
         w = stage.w
         w[layout.CMD_DRAIN] = w[layout.CMD_STOP] = 0
     w[layout.OWNER_START] = segment.process_start(os.getpid())

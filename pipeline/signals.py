@@ -11,7 +11,11 @@ STOP: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """`STOP` as bytes of a socket, ``sock``.  A mask would not do: threads of a library may have been there before."""
+    """`STOP` as bytes of a socket, ``sock``.  A mask would not do: threads of a library may have been there before.
+
+    A SIGHUP that is ignored already stays so: that is what nohup(1) asks for, and the terminal that it speaks of may
+    go.  A SIGINT does not: every background job of a script has it ignored, and who sends one means it.
+    """
 
     def __init__(self) -> None:
         self.sock, self._woken = socket.socketpair()
@@ -19,7 +23,8 @@ class Signals:
             end.setblocking(False)
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         for number in STOP:
-            signal.signal(number, lambda *_: None)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def read(self) -> list[str]:

@@ -14,9 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
-from pipeline import processes
+from pipeline import messages, processes
 from pipeline.forkserver import MAX_MESSAGE
 from pipeline.graph import StageNode
 from ring import layout
@@ -27,6 +25,7 @@ SLOW_NS: Final = 60_000_000_000  # compiling every kernel takes less on most mac
 LOOK_NS: Final = 1_000_000_000
 LOOKS: Final = 60  # that many in a row at which a compiling fork server had used no processor: it is stuck
 _LOST: Final = -1
+_MODULE: Final = "pipeline.forkserver"
 
 
 class Spawned(NamedTuple):
@@ -105,7 +104,7 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
         with theirs:
-            arguments = [sys.executable, "-m", "pipeline.forkserver"]
+            arguments = [sys.executable, "-m", _MODULE]
             arguments += [str(n) for n in (theirs.fileno(), self._reasons, os.getpid())]
             process = subprocess.Popen(
                 arguments,
@@ -121,7 +120,7 @@ class Spawner:
         self.channel = ours
         self._started = self._looked = time.monotonic_ns()
         self._used, self._still, self._said = -1.0, 0, False
-        ours.send(msgpack.packb({**self._hello, "again": self._once, "segments": dict(self._segments)}))
+        ours.send(messages.pack({**self._hello, "again": self._once, "segments": dict(self._segments)}))
         return ours
 
     def spawn(self, request: dict[str, Any]) -> None:
@@ -137,7 +136,7 @@ class Spawner:
             if sent > 0:
                 continue
             try:
-                self.channel.send(msgpack.packb(request))
+                self.channel.send(messages.pack(request))
             except (BlockingIOError, BrokenPipeError, ConnectionResetError):
                 return
             self._waiting[serial] = (request, now)
@@ -154,7 +153,7 @@ class Spawner:
                 data = b""
             if not data:
                 break  # it is dead; the pidfd says so, too
-            answer = msgpack.unpackb(data)
+            answer = messages.unpack(data)
             if "warm_s" in answer:
                 self.ready, self.error = not answer["error"], answer["error"]
                 self._once = self._once or self.ready
@@ -162,6 +161,11 @@ class Spawner:
             request, _ = self._waiting.pop(answer["serial"])
             answers.append(Spawned(request["process"], answer["pid"], answer["error"]))
         return answers
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request is under way: a process may be there of which nobody knows yet."""
+        return any(sent for _, sent in self._waiting.values())
 
     def cancel(self, names: Collection[str]) -> list[str]:
         """Forget the requests of the children ``names`` that no fork server has; those that thus get no process."""
@@ -226,15 +230,38 @@ def describe(code: int, status: int) -> str:
 
 
 def kill_strangers(known: set[int]) -> int:
-    """Kill all children of this process that are not ``known``, and theirs; how many there were.
+    """Kill all forks of our fork servers that are not ``known``, and theirs; how many there were.
 
     A fork server that died between fork and answer leaves a stage of which nobody knows: it must not live.  What one of
     them leaves behind becomes our child: hence looks until there is nobody.
     """
     killed = 0
-    while strangers := set(processes.own_children()) - known:
+    while strangers := [pid for pid in processes.own_children() if pid not in known and _forked(pid)]:
         for pid in strangers:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         killed += len(strangers)
     return killed
+
+
+def _forked(pid: int) -> bool:
+    """Whether a process is a fork server of ours, or a fork of one: it has the command line of `Spawner.start`.
+
+    Others become children of a supervisor that is process 1 of a container: what `docker exec` left behind, or the
+    script that it was started from.  They are somebody's.
+    """
+    words = processes.arguments(pid)
+    return _MODULE.encode() in words and words[-1] == str(os.getpid()).encode()
+
+
+def reap_orphans(known: set[int]) -> int:
+    """Wait for those children that have ended and are not ``known``; how many there were.
+
+    The kernel gives every orphan to process 1 of its pid namespace, which in a container may be the supervisor: unless
+    it waits for them they stay as zombies until no process can be made any more.
+    """
+    reaped = 0
+    for pid in set(processes.own_children()) - known:
+        with contextlib.suppress(ChildProcessError):
+            reaped += os.waitpid(pid, os.WNOHANG)[0] == pid
+    return reaped

@@ -23,9 +23,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgpack
-
-from pipeline import annexes, children, control_server, forkserver, handlers, segments, spawner, status
+from pipeline import annexes, children, control_server, forkserver, handlers, messages, segments, spawner, status
 from pipeline.children import Ask, ChildSpec, Family, GiveUp, Kill, Policy, Spawn, State
 from pipeline.end_of_run import LOOK_NS, EndOfRun
 from pipeline.graph import Graph
@@ -36,6 +34,7 @@ from ring.doorbell import Doorbell, Ringer
 
 TICK_NS: Final = 100_000_000
 CLOCK_LEAD_NS: Final = 50_000_000
+ORPHANS_NS: Final = 1_000_000_000
 _MS: Final = 1_000_000
 
 
@@ -71,7 +70,7 @@ class Supervisor:
         self._end = EndOfRun(graph, opened)
         self._names = Names(opened.kept, logger)
         self.annexes = annexes.live(graph, opened, logger)
-        self._deadline = 0
+        self._deadline = self._orphans_at = 0
         self._stop_order: list[str] = []
         self._ends = _ends(graph)
         self.view: Any = None
@@ -125,6 +124,7 @@ class Supervisor:
         self.spawner.flush(now)
         self.looker.keep(now)
         self._names.look(now)
+        self._reap_orphans(now)
         if self.state == "STARTING" and all(c.state is State.RUNNING for c in self.family.children.values()):
             self._all_ready(now)
         if self.state == "RUNNING" and self.graph.finite:
@@ -191,7 +191,7 @@ class Supervisor:
 
     def _hear_reasons(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError, ValueError, KeyError, TypeError):
-            said = msgpack.unpackb(self._reasons.recv(4096))
+            said = messages.unpack(self._reasons.recv(4096))
             self.last_words[said["pid"]] = str(said["reason"])
 
     def _answers(self, _mask: int) -> None:
@@ -247,6 +247,12 @@ class Supervisor:
             return
         self.log.error("the fork server died: another one starts", reason=how)
         self._start_forkserver()
+
+    def _reap_orphans(self, now: int) -> None:
+        if now < self._orphans_at or self.spawner.asked:
+            return
+        self._orphans_at = now + ORPHANS_NS
+        spawner.reap_orphans({self.spawner.pid, *(child.pid for child in self.family.children.values())})
 
     def _start_forkserver(self) -> None:
         self._channel = self.spawner.start()

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-import msgpack
-
-from pipeline import log, runner
+from pipeline import log, messages, runner
 from pipeline.idle import STRATEGIES
 from ring import layout, segment
 from ring.doorbell import Doorbell, Ringer
@@ -47,7 +45,7 @@ def main(request: Mapping[str, Any], reasons: int, segments: Mapping[str, int]) 
 def _last_words(reasons: int, reason: str) -> None:
     try:
         with socket.socket(fileno=os.dup(reasons)) as out:
-            out.send(msgpack.packb({"pid": os.getpid(), "reason": reason}), socket.MSG_DONTWAIT)
+            out.send(messages.pack({"pid": os.getpid(), "reason": reason}), socket.MSG_DONTWAIT)
     except OSError:
         pass  # the supervisor then knows the exit status only
 

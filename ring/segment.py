@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import re
@@ -102,8 +103,11 @@ class Segment:
             unlink(name)
             if not isinstance(error, OSError):
                 raise
+            what = f"/dev/shm cannot hold {name}: {nbytes:,} bytes needed"
+            if error.errno == errno.EFBIG:
+                raise errors.NoSpace(f"{what}, and no file may be so large; ulimit -f unlimited") from None
             raise errors.NoSpace(
-                f"/dev/shm cannot hold {name}: {nbytes:,} bytes needed, {free_space():,} free ({error.strerror}); "
+                f"{what}, {free_space():,} free ({error.strerror}); "
                 "make it larger (mount -o remount,size=...) or the rings smaller"
             ) from None
         return made

@@ -62,8 +62,8 @@ class Context:
 class Stage:
     """One stage in a process.  A kind with a shell of its own subclasses it and overrides hooks.
 
-    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_close`; and, of a stage that time alone
-    gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
+    The hooks: `extra_bytes`, `options`, `on_start`, `ready`, `do_work`, `on_close`, `went_on`; and, of a stage that
+    time alone gives work, ``next_deadline(now)`` (monotonic ns, 0: none): the process that sleeps is awake by then.
     """
 
     extra = 0
@@ -145,6 +145,9 @@ class Stage:
     def do_work(self, now: int) -> int:
         """One duty cycle: the kind's burst; the kernel's ``work | bells << 32``."""
         return int(self._burst(self.u8, self.w, now))
+
+    def went_on(self, now: int, after: int) -> None:
+        """The process has not run for ``after`` ns: it, or all of the machine, was stopped or had no processor."""
 
     def on_close(self) -> None:
         """Flush and close what `on_start` opened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from stages.capture.reader import CaptureError
 from stages.capture.recorder import Recorder
 from stages.packets.kernels.table import make_secret
 
+_LONG_NS: Final = 60_000_000_000
 _NEVER: Final = 1 << 62  # ns: slower than the years of a capture with one wrong time may be
 
 
@@ -112,6 +114,19 @@ class Pcap(Stage):
             w[first + column * n : first + (column + 1) * n] = np.array(values, np.int64)
         waiting = int(self.kernel.replay_index(self.u8, w, 0))
         self.log.info("capture loaded", path=path, packets=n, flows=waiting)
+        if not asap:
+            self._say_where_it_rests()
+
+    def _say_where_it_rests(self) -> None:
+        """A time stamp that is wrong by years, or joined recordings of several days, look like a replay that hangs."""
+        due = sorted(self._due(s.ns) for s in self._spans if s.direction != captures.OUTBOUND)
+        longest, after = max(((to - at, at) for at, to in pairwise([0, *due])), default=(0, 0))
+        if longest > _LONG_NS:
+            self.log.warning(
+                "the capture has a long pause: it is replayed with it",
+                path=self.params["read"], after_s=round(after / 1e9, 1), pause_s=round(longest / 1e9),
+                mend='a larger speed, or pace = "asap"',
+            )  # fmt: skip
 
     def _due(self, ns: int) -> int:
         """When a frame of the capture's time ``ns`` is due, in ns of the pipeline's clock."""

@@ -104,21 +104,30 @@ class Compare(Stage):
             self._log_events()
         return result
 
+    def went_on(self, now: int, after: int) -> None:
+        """Packets have not waited for their counterparts while nobody here could have taken those.
+
+        In a container that was paused, or a machine that was, those may still be on their way to us.
+        """
+        if after >= int(self.w[options.TIMEOUT_NS]) // 2:
+            self.w[options.WOKE] = now
+
     def next_deadline(self, now: int) -> int:
         """When time alone gives the kernel something to do (monotonic ns), 0: never.  After a cycle at ``now``.
 
         What was due by ``now`` was done, or waits for something else: for room, or for the answer to a request.
         """
         w, at = self.w, []
+        woke = int(w[options.WOKE])
         timeout = int(w[options.TIMEOUT_NS])
         for side in range(2):
             n = self.scalar(scalars.OLDEST + side) - 1
             if n >= 0:
                 x = int(w[options.SLOTS]) + n * slots.WORDS
-                at.append(max(int(w[x + slots.TIME]), int(w[options.RESUMED])) + timeout)
+                at.append(max(int(w[x + slots.TIME]), int(w[options.RESUMED]), woke) + timeout)
         c = self.scalar(scalars.GRACE_FIRST)
         if c:
-            at.append(int(w[c + conns.GRACE_SINCE]) + int(w[options.GRACE_NS]))
+            at.append(max(int(w[c + conns.GRACE_SINCE]), woke) + int(w[options.GRACE_NS]))
         asked = self.scalar(scalars.ASKED)
         if asked:
             at.append(asked + timeout)

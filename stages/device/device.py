@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import time
+from typing import Final
 
 from ring import layout
 from stages.base import Stage
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
 from stages.device.layout import memory, options
-from stages.device.netns import DeviceError
+from stages.device.netns import DeviceError, NotThere
+
+_AGAIN_NS: Final = 200_000_000  # between two looks for a device that is not there
 
 
 class Device(Stage):
@@ -17,9 +21,15 @@ class Device(Stage):
 
     Params: ``ifname``; ``netns``; ``record``: a capture of both directions.  A shell says what the device is: `open`,
     `close`, `header`, `given`, and what to do about an error (`failed`).
+
+    A device that is not there (`NotThere`) is waited for, as a socket waits for its peer: who unplugs it, or makes the
+    virtual machine anew to which it belongs, takes as long as it takes.  What is sent meanwhile is refused, as by one
+    that is down.
     """
 
     _fd = -1
+    _again_at = 0
+    _told = ""
     _events = 0
     _recorder: Recorder | None = None
 
@@ -43,7 +53,7 @@ class Device(Stage):
         return self.header()
 
     def open(self) -> int:
-        """The device's descriptor, non-blocking.  Raises `DeviceError`."""
+        """The device's descriptor, non-blocking.  Raises `DeviceError`, and `NotThere` where it is worth waiting."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -54,8 +64,13 @@ class Device(Stage):
         """Before each burst: cold work of the kind."""
 
     def failed(self, number: int) -> None:
-        """The device gave error ``number``: raise `DeviceError`, or return where it may come back."""
+        """The device gave error ``number``: raise `DeviceError`, or return where it may come back (`lost`)."""
         raise DeviceError(f"device {self.params['ifname']} is gone ({os.strerror(number)}): somebody deleted it")
+
+    def lost(self, why: str) -> None:
+        """The device is gone, and the next one of that name is waited for."""
+        self._let_go()
+        self.log.warning("device is gone: waiting for it", device=self.where, reason=why)
 
     def extra_bytes(self) -> int:
         """One frame, the message, and the recorder's buffer."""
@@ -79,15 +94,32 @@ class Device(Stage):
         }
 
     def on_start(self) -> None:
-        """Open the device.  Raises `DeviceError`."""
-        self._fd = self.open()
-        self.w[options.FD] = self._fd
+        """Open the device, or begin to wait for it.  Raises `DeviceError`."""
         if self.params["record"]:
             self._recorder = Recorder(self, self.memory + self._recorder_at // 8, self.params["record"])
-        self._link(up=True)
         self.w[layout.LIFE_FINISHED] = 0
+        self._try_open(time.monotonic_ns())
+
+    def _try_open(self, now: int) -> None:
+        self._again_at = now + _AGAIN_NS
+        try:
+            self._fd = self.open()
+        except NotThere as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self.log.warning("device is not there: waiting for it", device=self.where, reason=self._told)
+            return
+        self._told = ""
+        self.w[options.FD] = self._fd
+        self._link(up=True)
         self._watch(select.EPOLLIN)
         self.log.info("device open", ifname=self.params["ifname"], netns=self.params["netns"])
+
+    def _let_go(self) -> None:
+        self._watch(0)
+        self._link(up=False)
+        self.close()
+        self._fd = self.w[options.FD] = -1
 
     def _link(self, *, up: bool) -> None:
         for port, at in self.rings.items():
@@ -113,7 +145,10 @@ class Device(Stage):
     def do_work(self, now: int) -> int:
         """One burst of each direction.  Raises `DeviceError` when the device is gone."""
         w, x = self.w, self.memory
-        self.look(now)
+        if self._fd < 0 and now >= self._again_at and not w[layout.CMD_DRAIN]:
+            self._try_open(now)
+        if self._fd >= 0:
+            self.look(now)
         if self._recorder is None:
             result = int(self.kernel.device_burst(self.u8, w, now))
         else:
@@ -128,6 +163,8 @@ class Device(Stage):
         draining = bool(w[layout.CMD_DRAIN])
         if draining:
             w[layout.LIFE_FINISHED] = 1
+        if self._fd < 0:
+            return result
         # Not asked for while there is no room (or no wish): a level-triggered event would wake us without end.
         reading = not draining and not w[layout.BLOCKED]
         waiting = bool(w[x + memory.WANTS_OUT])
@@ -149,10 +186,7 @@ class Device(Stage):
     def on_close(self) -> None:
         """Close the device."""
         if self._fd >= 0:
-            self._watch(0)
-            self._link(up=False)
-            self.close()
-            self._fd = -1
+            self._let_go()
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None

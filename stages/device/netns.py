@@ -17,6 +17,10 @@ class DeviceError(Exception):
     """A device that cannot be had; the message says what to do."""
 
 
+class NotThere(DeviceError):
+    """A device that cannot be had now, but may come: nobody has made it yet, it is down, or its namespace is gone."""
+
+
 @contextlib.contextmanager
 def in_netns(name: str | None) -> Iterator[None]:
     """Do something in another network namespace: a name under /run/netns, or a path; None: here.
@@ -31,7 +35,7 @@ def in_netns(name: str | None) -> Iterator[None]:
         there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         known = ", ".join(sorted(p.name for p in _NETNS.iterdir())) if _NETNS.is_dir() else ""
-        raise DeviceError(
+        raise NotThere(
             f"network namespace {path}: {error.strerror}; there are: {known or 'none'} (ip netns add {path.name})"
         ) from None
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

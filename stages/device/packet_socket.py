@@ -15,7 +15,7 @@ from typing import Final
 from ring import layout
 from stages.device.device import Device
 from stages.device.layout import memory, message, options
-from stages.device.netns import DeviceError, check_ifname, in_netns, ip_in
+from stages.device.netns import DeviceError, NotThere, check_ifname, in_netns, ip_in
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
@@ -65,7 +65,7 @@ def open_interface(ifname: str, netns: str | None = None) -> tuple[socket.socket
             except OSError:
                 known = ", ".join(name for _, name in socket.if_nameindex())
                 mend = f"{ip} add {ifname} type veth peer name ..., or choose another"
-                raise DeviceError(f"{where}: there is none; there are: {known} ({mend})") from None
+                raise NotThere(f"{where}: there is none; there are: {known} ({mend})") from None
             _check(sock, ifname, where, ip)
             _set_up(sock, index, where)
             sock.bind((ifname, _ETH_P_ALL))
@@ -83,7 +83,7 @@ def _check(sock: socket.socket, ifname: str, where: str, ip: str) -> None:
     if kind != _ARPHRD_ETHER:
         raise DeviceError(f"{where}: no Ethernet interface (link type {kind}): choose a veth, a bridge port or a NIC")
     if not _is_up(sock, ifname):
-        raise DeviceError(f"{where}: it is down; {ip} set {ifname} up")
+        raise NotThere(f"{where}: it is down; {ip} set {ifname} up")
 
 
 def _set_up(sock: socket.socket, index: int, where: str) -> None:
@@ -135,6 +135,7 @@ class Interface(Device):
         """The interface, which must be there and up.  Raises `DeviceError`."""
         self._socket, self._index = open_interface(self._ifname, self.params["netns"])
         self._warned: set[str] = set()
+        self._down = False
         w, base = self.w, int(self.u8.ctypes.data)
         m = self.memory + memory.MESSAGE
         w[m + message.BASE] = base
@@ -207,11 +208,10 @@ class Interface(Device):
         return answer[:16].rstrip(b"\0") == self._ifname.encode()
 
     def failed(self, number: int) -> None:
-        """An interface that is down may come up again; one that is gone ends the stage.  Raises `DeviceError`."""
+        """An interface that is down may come up again, and one that is gone may be made again."""
         if number == errno.ENETDOWN and self._is_there():
             if not self._down:
                 self._down = True
                 self.log.warning("interface is down: what is sent is refused", interface=self.where)
             return
-        why = os.strerror(number)
-        raise DeviceError(f"interface {self.where} is gone ({why}): somebody deleted, renamed or moved it")
+        self.lost(f"{os.strerror(number)}: somebody deleted, renamed or moved it")

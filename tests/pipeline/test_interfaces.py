@@ -141,3 +141,31 @@ def test_two_hosts_through_a_pipeline(tmp_path: Path, hosts: tuple[str, str, str
         assert it.end() == 0
         assert "≠" not in it.out
         assert it.left() == []
+
+
+@root
+def test_an_interface_that_comes_back_late_costs_no_pipeline(tmp_path: Path, hosts: tuple[str, str, str]) -> None:
+    """Deleted, and its stage killed on top of it: nobody is given up, `status` says what it waits for, and it goes on.
+
+    The supervisor would allow one restart only.
+    """
+    left, middle, right = hosts
+    offloads_off(hosts)
+    policy = "intensity = 1\nperiod_ms = 600000"
+    with Running(tmp_path, policy, more=f'netns = "{middle}"', config=CONFIG) as it:
+        it.running()
+        ping(left, right)
+        ip("-n", middle, "link", "delete", "l0")
+        until(lambda: any("not connected: packet l0" in why for why in it.status()["reasons"]), "the loss in status")
+        os.kill(it.stage("hn0.network")["pid"], signal.SIGKILL)
+        until(lambda: "device is not there: waiting for it" in (it.folder / "log").read_text(), "the wait")
+        assert it.stage("hn0.network")["state"] == "STARTING"
+        ip("-n", middle, "link", "add", "l0", "type", "veth", "peer", "name", "l1", "netns", left)
+        ip("-n", middle, "link", "set", "l0", "up")
+        ip("-n", left, "link", "set", "l1", "up")
+        ip("-n", left, "addr", "add", f"{LEFT}/24", "dev", "l1")
+        it.back("hn0.network", 2)
+        ping(left, right)
+        it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        assert it.end() == 0
+        assert it.left() == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +16,9 @@ import pytest
 
 from stages import catalog
 from stages.device.tap import open_tap
-from tests.namespaces import ip, namespace
-from tests.pipeline.running import Running
+from tests.namespaces import ip, namespace, root
+from tests.pipeline.running import PATIENCE_S, ROOT, Running
+from tests.seccomp import REFUSING
 
 
 def said(kind: str, **params: Any) -> list[str]:
@@ -86,3 +90,50 @@ def test_devices_that_cannot_be_had():
             ip("-n", netns, "link", "add", "down0", "type", "veth", "peer", "name", "down1")
             (line,) = said("netdev-packet", ifname="down0", netns=netns)
             assert line == f"interface down0 is down; ip -n {netns} link set down0 up"
+
+
+def started(tmp_path: Path, *before: str, **more: Any) -> tuple[int, list[str], list[str]]:
+    """Start a supervisor by the program ``before``: its exit status, its lines, what it left."""
+    it = Running(tmp_path)
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "pipeline.supervisor", str(it.config)],
+        cwd=ROOT, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False,
+        timeout=PATIENCE_S, **more,
+    )  # fmt: skip
+    return done.returncode, done.stderr.splitlines(), it.left()
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "pidfd_send_signal", "memfd_create"])
+def test_a_call_that_a_seccomp_profile_refuses_is_named(tmp_path: Path, call: str):
+    """One line with the call and the mend, nothing made: an errno alone says to nobody what to do."""
+    code, lines, left = started(tmp_path, sys.executable, "-c", REFUSING, call)
+    assert (code, left) == (2, [])
+    (line,) = lines
+    assert line.startswith(f"cannot start: the system refuses {call}(2): Operation not permitted; a seccomp profile")
+
+
+@root
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("mount -t tmpfs -o ro x /dev/shm", "cannot start: /dev/shm cannot be written: it is read-only"),
+        ("mount -t tmpfs x /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9", "/dev/shm is not there: mount"),
+        ("mount -t tmpfs x /proc", "cannot start: /proc is not there: stages wake each other through it; mount"),
+    ],
+)
+def test_mounts_that_are_missing_or_read_only_are_named(tmp_path: Path, script: str, said: str):
+    """What a container or a chroot may lack."""
+    before = ("unshare", "--mount", "sh", "-c", f'{script} && exec "$@"', "sh")
+    code, lines, left = started(tmp_path, *before)
+    assert (code, left) == (2, [])
+    (line,) = lines
+    assert said in line
+
+
+def test_a_limit_of_the_size_of_files_is_named(tmp_path: Path):
+    """It holds for shared memory, too: there is room, and the system says that the file is too large."""
+    least = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    code, lines, left = started(tmp_path, preexec_fn=least)
+    assert (code, left) == (2, [])
+    (line,) = lines
+    assert "266,240 bytes needed, and no file may be so large; ulimit -f unlimited" in line

@@ -175,3 +175,26 @@ def test_a_descriptor_closed_without_a_word_can_be_watched_anew(watch: Watch):
     assert seen
     for fd in (write, again, other):
         os.close(fd)
+
+
+def test_the_runner_tells_of_time_in_which_it_did_not_run(rig: Rig, watch: Watch, monkeypatch: pytest.MonkeyPatch):
+    """A clock that jumps between two duty cycles, once: each stage hears it, with how long it was."""
+    made, heard, ahead = runner(rig, watch), [], [0]
+    clock, work = time.monotonic_ns, rig.stage.do_work
+    monkeypatch.setattr(time, "monotonic_ns", lambda: clock() + ahead[0])
+
+    def jumping(now: int) -> int:
+        if len(cycles) == 3:
+            ahead[0] += 3_600_000_000_000
+        if len(cycles) == 10:
+            rig.command(layout.CMD_STOP, rig.epoch)
+        cycles.append(now)
+        return work(now)
+
+    cycles: list[int] = []
+    rig.stage.do_work = jumping  # type: ignore[method-assign]
+    rig.stage.went_on = lambda now, after: heard.append((now, after))  # type: ignore[method-assign]
+    assert made.run() == LEFT
+    hours = [after // 3_600_000_000_000 for _, after in heard if after > 3_000_000_000_000]
+    assert hours == [1]
+    release(made)

@@ -124,6 +124,18 @@ def test_our_own_live_segments_are_in_use(real: Real):
     opened.close(unlink=True)
 
 
+def test_segments_that_somebody_holds_are_in_use_though_their_owners_pid_says_nothing(real: Real):
+    """In another pid namespace the owner is not there.  When the last descriptor is closed, nobody holds them."""
+    opened = real.open()
+    real.forge_owner(2**22 + 1, 1)
+    with pytest.raises(InUse, match=f"pid {2**22 + 1} of another pid namespace"):
+        real.open()
+    opened.close(unlink=False)
+    opened = real.open()
+    assert opened.taken_over
+    opened.close(unlink=True)
+
+
 def test_taking_over_keeps_the_words_and_changes_the_owner(real: Real):
     """Counters and cursors stay; commands of the dead one do not count."""
     opened = real.open()

@@ -59,3 +59,26 @@ def test_a_signal_before_the_loop_ends_it_cleanly(
     assert "nothing ran" in done.stdout and "adds up" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith(end.format(number.name))
     assert it.left() == []
+
+
+def test_under_nohup_a_terminal_that_goes_stops_nothing(tmp_path: Path) -> None:
+    """SIGHUP that whoever started it ignores is none for it; SIGTERM and SIGINT still stop it."""
+    it = Running(tmp_path)
+    it.program = ["-c", _IGNORING]
+    with it:
+        it.running()
+        os.kill(it.pid, signal.SIGHUP)
+        os.kill(it.stage("m0")["pid"], signal.SIGKILL)  # it goes on doing what it is there for
+        it.back("m0", 2)
+        assert it.status()["state"] == "RUNNING"
+        os.kill(it.pid, signal.SIGINT)
+        assert it.end() == 0
+    assert "SIGHUP" not in it.text()
+
+
+_IGNORING = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "pipeline.supervisor", *sys.argv[1:]])
+"""

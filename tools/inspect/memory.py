@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ring import layout, segment
+from ring import holding, layout, segment
 from ring.memory_fence import fence
 
 SHM: Final = Path("/dev/shm")
@@ -112,7 +112,7 @@ class Memory:
     def owner(self) -> Owner:
         """Who made it or took it over."""
         pid, start = int(self.w[layout.OWNER_PID]), int(self.w[layout.OWNER_START])
-        return Owner(pid, segment.alive(pid, start))
+        return Owner(pid, segment.alive(pid, start) or holding.still_held(SHM / self.place.name))
 
     def text(self, at: int) -> str:
         """A NUL-padded label."""

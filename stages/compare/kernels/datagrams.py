@@ -95,7 +95,7 @@ def datagram(u8, w, row, c, side, s, now):
 def grace_over(u8, w, row, now):
     """Take the connection that differs longest as diverged, if its grace is over: 1, 0 for none, -1 for no room."""
     c = w[scalar(row, scalars.GRACE_FIRST)]
-    if c == 0 or now - w[c + conns.GRACE_SINCE] < w[options.GRACE_NS]:
+    if c == 0 or now - max(w[c + conns.GRACE_SINCE], w[options.WOKE]) < w[options.GRACE_NS]:
         return 0
     p, n = w[c + conns.HEAD + conns.PACKETS] - 1, w[c + conns.HEAD + conns.SECONDARY] - 1
     x, y = slot(w, p), slot(w, n)

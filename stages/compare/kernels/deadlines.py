@@ -24,8 +24,9 @@ from stages.packets.layout import tcp, transports
 
 @hot
 def overdue(w, n, now):
-    """Whether the held packet ``n`` has waited too long, not counting what a full outdev kept us from reading."""
-    return now - max(w[slot(w, n) + slots.TIME], w[options.RESUMED]) >= w[options.TIMEOUT_NS]
+    """Whether the held packet ``n`` has waited too long, not counting when we could not read, or did not run."""
+    since = max(w[slot(w, n) + slots.TIME], w[options.RESUMED], w[options.WOKE])
+    return now - since >= w[options.TIMEOUT_NS]
 
 
 @hot

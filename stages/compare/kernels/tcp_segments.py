@@ -9,7 +9,7 @@ are taken from the rings here; `service` goes on with what is held.
 
 from __future__ import annotations
 
-from ring.atomics import common_prefix
+from ring.atomics import byte, common_prefix
 from ring.hot import hot
 from ring.kernels.ledger import count, put
 from stages.compare.kernels.release import release_packet
@@ -70,10 +70,23 @@ def note_primary(w, row, c, s):
 
 
 @hot
+def _is_probe(u8, w, s):
+    """Whether a segment may be a keepalive with its byte of garbage, one behind the stream (RFC 1122, 4.2.3.6).
+
+    Systems that send the byte send a zero.  Where the stream is known it is a byte that was sent before.
+    """
+    alone = w[s + parsed.DATA_LEN] == 1 and w[s + parsed.FLAGS] & (tcp.SYN | tcp.FIN | tcp.RST) == 0
+    return alone and byte(u8, w[s + parsed.FRAME] + w[s + parsed.DATA]) == 0
+
+
+@hot
 def tcp_primary(u8, w, row, c, s, now):
     """Take the primary's segment at hand (fields at ``s``); False where it has to wait in the ring."""
+    known = w[c + conns.FLAGS] & conns.CF_SYNCED
     if not note_primary(w, row, c, s):
         return False
+    if known == 0 and w[c + conns.FLAGS] & conns.CF_SYNCED and _is_probe(u8, w, s):
+        put(w, c + conns.COMPARED, add(w[s + parsed.SEQ], 1))  # what is picked up in the middle begins behind it
     flags = w[s + parsed.FLAGS]
     seq = w[s + parsed.SEQ]
     end = add(seq, w[s + parsed.DATA_LEN] + (flags & tcp.FIN) + (flags >> 1 & 1))

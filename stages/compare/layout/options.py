@@ -28,6 +28,7 @@ STUCK: Final = _OPTIONS.word(
 RESUMED: Final = _OPTIONS.word(
     "resumed", "monotonic ns when a long want of room in outdev ended, 0: never", "ns", writer="kernels"
 )
+WOKE: Final = _OPTIONS.word("woke", "monotonic ns when this process went on that had not run for long, 0: never", "ns")
 QUEUES: Final = _OPTIONS.word("queues", "by queue: word index of the free queue", size=QUEUE_COUNT)
 MASKS: Final = _OPTIONS.word("masks", "by queue: its length - 1", size=QUEUE_COUNT)
 RECYCLED: Final = _OPTIONS.word("recycled", "by queue: slots on its recycle stack", size=QUEUE_COUNT, writer="kernels")

@@ -48,6 +48,8 @@ def device_send(u8, w, row):
         return 0
     if closed(w, options.GATED):
         return discard(u8, w, row, ports.SEND, counters.DROPPED_BEFORE_FAILOVER)
+    if w[options.FD] < 0:  # there is no device now: it takes as much as one that is down
+        return discard(u8, w, row, ports.SEND, counters.DROPPED_REFUSED)
     end = scan(u8, w, r, position, end, memory.BURST)[0]
     lead = prefix(w, r)
     sent = refused = 0
@@ -90,7 +92,7 @@ def read_frame(u8, w, row, at, most):
 def device_receive(u8, w, row):
     """Frames from the device straight into the ring; their number, with those that were dropped and counted."""
     x, r = w[options.MEMORY], w[layout.OUTPUTS + ports.RECEIVE]
-    if r == 0:
+    if r == 0 or w[options.FD] < 0:
         return 0
     lead = prefix(w, r)
     most = min(layout.MAX_FRAME, w[r + layout.SIZE] - lead)

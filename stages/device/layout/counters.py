@@ -10,7 +10,7 @@ _OWN = Counters()
 SENT: Final = _OWN.counter("sent", "frames that the device took")
 DROPPED_REFUSED: Final = _OWN.counter(
     "dropped_refused",
-    "frames that the device refused: it is down or full, or they are too long for it, or no Ethernet frames",
+    "frames that the device refused: it is not there, down or full, or they are too long for it, or no Ethernet frames",
 )
 DROPPED_BEFORE_FAILOVER: Final = _OWN.counter(
     "dropped_before_failover", "frames of a secondary's guest kept from the network, as no failover was announced"

@@ -13,7 +13,7 @@ from ring import layout
 from ring.fields import Words
 
 _OPTIONS = Words("worker", start=layout.OPTIONS)
-FD: Final = _OPTIONS.word("fd", "descriptor of the device")
+FD: Final = _OPTIONS.word("fd", "descriptor of the device; -1: it is not there now")
 HEADER: Final = _OPTIONS.word("header", "bytes of virtio-net header that the device speaks: 0, 10, 12")
 MEMORY: Final = _OPTIONS.word("memory", "word index of the private memory")
 GIVEN: Final = _OPTIONS.word("given", "bytes of that header that stay on the frames in the ring: 0 or all")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ring import layout
 from stages.capture import reader as captures
@@ -98,6 +99,25 @@ def test_a_frame_of_another_century_waits_at_any_speed(path: Path) -> None:
     with Bench(read=path, speed=0.001) as b:
         assert b.at(0) == [udp(0, 1)]
         assert not b.finished
+
+
+@pytest.mark.parametrize(
+    ("seconds", "more", "told"),
+    [
+        ((0, 1, 50), {}, None),
+        ((0, 1, 65_536), {}, (1.0, 65_535)),
+        ((0, 200, 100_000), {"pace": "asap"}, None),
+        ((0, 100), {"speed": 2.0}, None),
+        ((0, 40_000_000, 39_999_990), {"speed": 10.0}, (0.0, 3_999_999)),
+    ],
+)
+def test_a_long_pause_is_told(path: Path, seconds: tuple[int, ...], more: dict[str, Any], told: Any) -> None:
+    """A replay that waits for hours looks like one that hangs; it goes by the time in which it is replayed."""
+    capture(path, [(at * 1000, INBOUND, udp(0, n)) for n, at in enumerate(seconds)])
+    with capture_logs() as logs, Bench(read=path, **more):
+        pass
+    said = [(e["after_s"], e["pause_s"]) for e in logs if "long pause" in e["event"]]
+    assert said == ([told] if told else [])
 
 
 def test_no_clock_no_frames(path: Path) -> None:

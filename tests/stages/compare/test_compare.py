@@ -76,6 +76,45 @@ def test_equal_segments_release_the_primary() -> None:
         assert (c["released"], c["matched"], c["held"], c["divergences"]) == (3, 3, 0, 0)
 
 
+def test_a_keepalive_with_its_byte_of_garbage_says_not_where_the_stream_is() -> None:
+    """No SYN was seen, and the connection rests: the probe's byte was sent long ago, and the secondary sends none."""
+    with rig() as g:
+        probe, data, more = seg(1003, b"\0"), seg(1004, b"hello"), seg(1009, b"\0")
+        g.feed("secondary_in", seg(1003))
+        g.feed("primary_in", probe)
+        g.run(now=2)
+        assert g.take("outdev") == [probe]
+        g.feed("primary_in", data)
+        g.run(now=3)
+        assert g.take("outdev") == []
+        g.feed("secondary_in", data, seg(1003, b"\0"))  # its own clock says so later
+        g.run(now=4)
+        assert g.take("outdev") == [data]
+        # From here on the stream is known, and a zero is a byte like any other.
+        g.feed("primary_in", more, probe)
+        g.run(now=5)
+        assert g.take("outdev") == [probe]
+        g.feed("secondary_in", seg(1009, b"\1"))
+        g.run(now=6)
+        c = check(g)
+        assert (c["divergences"], c["diverged_payload"]) == (1, 1)
+        assert g.take("outdev") == []
+
+
+@pytest.mark.parametrize("first", [b"\1", b"\0\0"])
+def test_other_data_is_compared_from_its_first_byte_on_where_no_syn_was_seen(first: bytes) -> None:
+    """One byte that is no zero, or two that are: nothing leaves before the secondary has said the same."""
+    with rig() as g:
+        g.feed("secondary_in", seg(1003))
+        g.feed("primary_in", seg(1003, first))
+        g.run(now=2)
+        assert g.take("outdev") == []
+        g.feed("secondary_in", seg(1003, first))
+        g.run(now=3)
+        assert g.take("outdev") == [seg(1003, first)]
+        assert check(g)["divergences"] == 0
+
+
 def test_syn_waits_for_the_secondary() -> None:
     """A SYN+ACK is not shown to the client before the secondary has answered too."""
     with rig() as g:

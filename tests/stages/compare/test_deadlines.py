@@ -85,3 +85,22 @@ def test_what_waits_for_an_answer_does_not_keep_the_process_awake() -> None:
             at = g.stage.next_deadline(now)  # type: ignore[attr-defined]
             assert at > now
         assert at == 610 * MS
+
+
+@pytest.mark.parametrize("scene", [_alone, _alone_at_the_secondary, _overtaken])
+def test_time_in_which_the_compare_did_not_run_is_no_difference(scene: Callable[[Rig], int]) -> None:
+    """What was held has the whole of its time again, and is due at the end of it; a short gap changes nothing."""
+    with rig(compare_timeout=300) as g:
+        handshake(g)
+        due = scene(g)
+        whole = 50 * MS if scene is _overtaken else 300 * MS
+        g.stage.went_on(due - 1, 149 * MS)
+        assert g.stage.next_deadline(due - 1) == due  # type: ignore[attr-defined]
+        back = due + 5_000 * MS
+        g.stage.went_on(back, 5_000 * MS)
+        g.run(now=back)
+        assert g.stage.next_deadline(back) == back + whole  # type: ignore[attr-defined]
+        g.run(now=back + whole - 1)
+        assert (g.take("notify_out"), check(g)["divergences"]) == ([], 0)
+        g.run(now=back + whole)
+        assert (g.take("notify_out"), check(g)["divergences"]) == ([ASK], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from stages.device.netns import DeviceError
 from stages.device.packet_socket import open_interface
 from tests.namespaces import gather, inside, ip, root, until
 from tests.packets import arp_frame, checksum_faults, read, udp_frame, vnet_header
+from tests.rig import Rig
 from tests.stages.device.veth import ETH_P_ALL, IGNORE_OUTGOING, INSIDE, OUTSIDE, Wire, mac, packet, raw, transmit, veth
 
 
@@ -175,26 +177,101 @@ def test_refused_frames(wire: Wire) -> None:
     assert len([e for e in logs if e["log_level"] == "warning"]) == 2
 
 
+def answers(wire: Wire, rig: Rig) -> None:
+    """Frames pass in both directions; each is sent until it is seen, as a link that comes up may lose some."""
+    there, back = arp_frame(INSIDE, OUTSIDE), arp_frame(OUTSIDE, INSIDE)
+
+    def seen() -> bool:
+        transmit(wire.there, "v1", back)
+        return back in rig.take("receive")
+
+    until(rig, seen)
+    with raw(wire.there, "v1") as far:
+        far.setblocking(False)
+
+        def arrived() -> bool:
+            rig.feed("send", there)
+            rig.run()
+            with contextlib.suppress(BlockingIOError):
+                return far.recv(2000) == there
+            return False
+
+        until(rig, arrived)
+
+
+def plug(wire: Wire) -> None:
+    """Make the pair again."""
+    ip("-n", wire.here, "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", wire.there)
+    ip("-n", wire.here, "link", "set", "v0", "up")
+    ip("-n", wire.there, "link", "set", "v1", "up")
+
+
 @root
 @pytest.mark.parametrize("sends", [False, True])
-def test_a_deleted_interface(wire: Wire, sends: bool) -> None:
-    """An interface that somebody deletes ends the stage with its name, whether it sends or only listens."""
-    with packet(wire) as rig:
+def test_a_deleted_interface_is_waited_for(wire: Wire, sends: bool) -> None:
+    """Somebody deletes the interface and makes it again: told once each way, what is sent meanwhile is refused."""
+    with capture_logs() as logs, packet(wire) as rig:
+        answers(wire, rig)
         ip("-n", wire.here, "link", "delete", "v0")
         if sends:
             rig.feed("send", arp_frame(INSIDE, OUTSIDE))
-        with pytest.raises(DeviceError, match=r"v0 in .* is gone"):
-            rig.run()
-        assert rig.counters()["send_frames"] == 0  # the next incarnation has it
+        until(rig, lambda: any(e["event"] == "device is gone: waiting for it" for e in logs))
+        assert int(rig.rings["receive"].w[layout.P_LINK]) & 1 == 0
+        rig.feed("send", arp_frame(INSIDE, OUTSIDE), arp_frame(INSIDE, OUTSIDE))
+        until(rig, lambda: rig.counters()["dropped_refused"] == 2 + sends)
+        until(rig, lambda: any(e["event"] == "device is not there: waiting for it" for e in logs))
+        assert rig.watched == {}
+        plug(wire)
+        answers(wire, rig)
+        assert int(rig.rings["receive"].w[layout.P_LINK]) & 1
+        counters = rig.counters()
+        assert counters["sent"] + counters["dropped_refused"] == counters["send_frames"]
+    assert sum(e["event"] == "device is gone: waiting for it" for e in logs) == 1
 
 
 @root
-def test_an_interface_that_moves_away(wire: Wire) -> None:
-    """Moved into another namespace it is gone, too."""
+@pytest.mark.parametrize("away", ["down", "deleted", "renamed", "moved"])
+def test_a_stage_that_starts_again_waits_for_its_interface(wire: Wire, away: str) -> None:
+    """A process that starts while the interface is not there, or is down, is not ready, and no failure."""
+    set_v0 = ("-n", wire.here, "link", "set", "v0")
     with packet(wire) as rig:
+        match away:
+            case "down":
+                ip(*set_v0, "down")
+            case "deleted":
+                ip("-n", wire.here, "link", "delete", "v0")
+            case "renamed":
+                ip(*set_v0, "down", "name", "w0")
+            case "moved":
+                ip(*set_v0, "netns", wire.there)
+        rig.stage._socket.close()  # type: ignore[attr-defined]
+        rig.restart()
+        rig.run()
+        assert not rig.stage.ready()
+        rig.feed("send", arp_frame(INSIDE, OUTSIDE))
+        rig.run()
+        assert rig.counters()["dropped_refused"] == 1
+        match away:
+            case "down":
+                ip(*set_v0, "up")
+            case "deleted":
+                plug(wire)
+            case "renamed":
+                ip("-n", wire.here, "link", "set", "w0", "name", "v0", "up")
+            case "moved":
+                ip("-n", wire.there, "link", "set", "v0", "netns", wire.here)
+                ip(*set_v0, "up")
+        until(rig, rig.stage.ready)
+        answers(wire, rig)
+
+
+@root
+def test_an_interface_that_moves_away_is_gone(wire: Wire) -> None:
+    """Moved into another namespace it is gone, too."""
+    with capture_logs() as logs, packet(wire) as rig:
         ip("-n", wire.here, "link", "set", "v0", "netns", wire.there)
-        with pytest.raises(DeviceError, match="is gone"):
-            rig.run()
+        until(rig, lambda: not rig.stage.ready())
+    assert "moved" in next(e["reason"] for e in logs if e["event"] == "device is gone: waiting for it")
 
 
 @root

@@ -80,7 +80,7 @@ def watch_silence(u8, w, row, full, now):
         w[scalar(row, scalars.HEARD)] = now
         w[scalar(row, scalars.SILENT_NS)] = 0
     elif since != 0 and full == 0 and not unread:
-        w[scalar(row, scalars.SILENT_NS)] += max(now - max(since, w[options.RESUMED]), 0)
+        w[scalar(row, scalars.SILENT_NS)] += max(now - max(since, w[options.RESUMED], w[options.WOKE]), 0)
         if w[options.SILENCE_NS] != 0 and w[scalar(row, scalars.SILENT_NS)] >= w[options.SILENCE_NS]:
             falls_silent(u8, w, row, now)
             return 1

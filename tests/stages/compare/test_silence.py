@@ -105,6 +105,20 @@ def silent(**more: Any) -> Iterator[Rig]:
         yield g
 
 
+def test_time_in_which_the_compare_did_not_run_is_no_silence() -> None:
+    """A machine that was paused: whoever answers may not have run, either."""
+    with rig(silence_timeout=1_000, checkpoint="local") as g:
+        handshake(g, now=1 * S)
+        g.feed("primary_in", opens(5000))
+        g.run(now=2 * S)
+        g.stage.went_on(60 * S, 58 * S)
+        g.run(now=60 * S)
+        g.run(now=61 * S - 1)
+        assert state(g) == arming.IN_STEP
+        g.run(now=61 * S)
+        assert state(g) == arming.SILENT
+
+
 def test_with_its_first_answer_new_connections_are_compared_where_nobody_makes_checkpoints() -> None:
     """The one that it answers passes, as those that were open."""
     with silent(checkpoint="local") as g:

@@ -122,10 +122,8 @@ class Addresses:
         link = options.get(2 if message[0] == 136 else 1, b"")
         if not any(link):
             link = b""
-        if guest:
-            mac = source if link in (b"", source) else bytes(6)
-        else:
-            mac = link or bytes(6)
+        said = link or (source if guest else bytes(6))
+        mac = bytes(6) if guest and said != source else said
         if message[0] == 136:
             return self._advertised(message, mac, tags, tpids, now, guest)
         sender = ipaddress.IPv6Address(body[8:24])

@@ -39,7 +39,7 @@ def guest_has_room(w, row):
 
 @hot
 def make_room(w, row):
-    """Give up the neighbour's address that was heard of longest ago; False where there is none, or it takes too much."""
+    """Give up the neighbour's address heard of longest ago; False where there is none, or it would take too much."""
     t = w[options.ADDRESSES]
     old = victim(w, t)
     if old < 0 or remove_cost(w, t, old) > addresses.MOVE_PUTS:

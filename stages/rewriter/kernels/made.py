@@ -38,7 +38,7 @@ def put_be64(u8, at, value):
 @hot
 def tag_bytes(tpids):
     """Bytes of the VLAN tags that those EtherTypes stand for."""
-    return 4 * ((tpids >> 16 != 0) + (tpids & 0xFFFF != 0))
+    return (4 if tpids >> 16 != 0 else 0) + (4 if tpids & 0xFFFF != 0 else 0)
 
 
 @hot

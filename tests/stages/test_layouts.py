@@ -88,7 +88,7 @@ ALLOWED = {
     "stages.rewriter.kernels.discovery": dict.fromkeys(
         (
             *("_ROUTER_SOLICITATION", "_ROUTER_ADVERTISEMENT", "_SOLICITATION", "_SOURCE_LINK", "_TARGET_LINK"),
-            "_ICMPV6",
+            *("_IPV4", "_ICMPV6"),
         ),
         "of neighbour discovery or IP",
     ),

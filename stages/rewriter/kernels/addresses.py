@@ -109,7 +109,6 @@ def heard_from(w, row, now, mac, tags, tpids):
     a = w[last]
     network = addresses.MAC_FAMILY << 32 | tags
     if a != 0 and w[a + rows.KEY + addresses.ADDRESS + 1] == mac and w[a + rows.KEY + addresses.NETWORK] == network:
-        touch(w, a, now)
         return
     if mac == 0 or mac >> 40 & 1:  # nobody's, or many's
         return

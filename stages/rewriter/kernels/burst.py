@@ -230,7 +230,8 @@ def rewrite_direction(u8, w, row, now, i, o):
         at = index(w, target, tail)
         length = be32(u8, at)
         vnet = vnet_bytes(u8, w, target, at)
-        w[row + layout.ROW_SCALARS + scalars.HEADER] = vnet
+        if lead == 8:
+            w[row + layout.ROW_SCALARS + scalars.HEADER] = vnet
         hear(u8, w, row, now, at + lead + vnet, length - vnet, vnet, i == ports.TX_IN)
         counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, vnet, i == ports.TX_IN)
         count(w, row, counter, 1)

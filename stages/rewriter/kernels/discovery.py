@@ -24,6 +24,7 @@ from stages.rewriter.layout import addresses, counters, options, ports, scalars
 
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION = 133, 134, 135  # ICMPv6 types
 _SOURCE_LINK, _TARGET_LINK = 1, 2  # options
+_IPV4 = 0x0800  # EtherType
 _ICMPV6 = 58
 
 
@@ -63,7 +64,7 @@ def hear(u8, w, row, now, at, length, vnet, inbound):
     ``vnet`` bytes of a virtio-net header stand before it: NEEDS_CSUM in its first byte (virtio 1.2, 5.1.6) says that
     the checksum is still to be made.
     """
-    if length < 14:
+    if length < 14 or (inbound and be16(u8, at + 12) == _IPV4):
         return
     kind, l3, tags, tpids = behind_tags(u8, at, length)
     if not inbound:

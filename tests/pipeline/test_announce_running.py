@@ -145,12 +145,6 @@ def test_announce_is_for_a_secondary(tmp_path: Path) -> None:
 def test_a_guests_neighbours_stay_reachable_before_the_failover(tmp_path: Path) -> None:
     """Linux as the guest: all it asks for resolves, and stays so by its probes; what nobody has spoken of does not."""
     with namespace() as netns:
-        subprocess.run(
-            ["ip", "netns", "exec", netns, "sh", "-c",
-             "for v in 4 6; do cd /proc/sys/net/ipv$v/neigh/default; echo 200 >base_reachable_time_ms;"
-             " echo 1 >delay_first_probe_time; done"],
-            check=True,
-        )  # fmt: skip
         guest = f'{{{{ backend = "tap", ifname = "g0", netns = "{netns}" }}}}'
         text = config("secondary.toml", '{{ backend = "stream", path = "{folder}/net", server = true }}', guest)
         with Running(tmp_path, config=text) as it, closing(socket.socket(socket.AF_UNIX)) as primary:
@@ -158,6 +152,9 @@ def test_a_guests_neighbours_stay_reachable_before_the_failover(tmp_path: Path) 
             primary.listen()
             it.running()
             ipv6(netns, "g0")
+            for version in ("ipv4", "ipv6"):
+                setting = f"net.{version}.neigh.g0.delay_first_probe_time=1"
+                subprocess.run(["ip", "netns", "exec", netns, "sysctl", "-qw", setting], check=True)
             ip("-n", netns, "addr", "add", f"{GUEST_4}/24", "dev", "g0")
             ip("-n", netns, "addr", "add", f"{GUEST_6}/64", "dev", "g0")
             link, _ = primary.accept()
@@ -170,22 +167,31 @@ def test_a_guests_neighbours_stay_reachable_before_the_failover(tmp_path: Path) 
                     talk = {4: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
                             6: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)}  # fmt: skip
 
-                def reachable(address: str, after: int) -> bool:
-                    """Say something to it, and look whether it is known, by more answers than those so far."""
-                    talk[6 if ":" in address else 4].sendto(b"x", (address, 9))
+                def answered(address: str) -> int:
                     counters = it.status()["counters"]["rew0"]
-                    answered = counters["answered_nd" if ":" in address else "answered_arp"]
-                    return answered > after and neighbour(netns, address).get("state") == ["REACHABLE"]
+                    return int(counters["answered_nd" if ":" in address else "answered_arp"])
+
+                def say(address: str) -> None:
+                    talk[6 if ":" in address else 4].sendto(b"x", (address, 9))
 
                 with talk[4], talk[6]:
                     for address in (*PEERS_4, *PEERS_6):
-                        # Asked for by broadcast at first, then by a probe when it is stale.
-                        for _ in range(2):
-                            counters = it.status()["counters"]["rew0"]
-                            answered = counters["answered_nd" if ":" in address else "answered_arp"]
-                            until(lambda a=address, n=answered: reachable(a, n), f"{address} is reachable")
+                        say(address)
+                        until(
+                            lambda a=address: neighbour(netns, a).get("state") == ["REACHABLE"], f"{address} is there"
+                        )
+                        # What it says to one that is stale makes it ask that one alone.
+                        before, mac = answered(address), str(neighbour(netns, address)["lladdr"])
+                        ip("-n", netns, "neigh", "change", address, "lladdr", mac, "dev", "g0", "nud", "stale")
+                        say(address)
+                        until(lambda a=address, n=before: answered(a) > n, f"{address} was asked for again")
+                        until(
+                            lambda a=address: neighbour(netns, a).get("state") == ["REACHABLE"], f"{address} is there"
+                        )
+                    assert answered(PEER_4) >= 2 * len(PEERS_4)
+                    assert answered(PEER_6) >= 2 * len(PEERS_6)
                     for address in ("10.0.0.88", "2001:db8::88"):
-                        talk[6 if ":" in address else 4].sendto(b"x", (address, 9))
+                        say(address)
                         until(lambda a=address: neighbour(netns, a).get("state") == ["FAILED"], f"{address} is unknown")
             os.unlink(f"{tmp_path}/red9003")
             assert it.status()["counters"]["hn0.network"]["dropped_before_failover"] > 0

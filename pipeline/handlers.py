@@ -172,8 +172,11 @@ class Handlers:
             words[stage.id][EVENTS[event]] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
-        what = "announcement asked for" if event == ANNOUNCE else f"{event} announced"
-        self.it.log.info(what, stages=[stage.id for stage in told])
+        names = [stage.id for stage in told]
+        if event == ANNOUNCE:
+            self.it.log.info("announcement asked for", stages=names)
+        else:
+            self.it.log.info(f"{event} announced", stages=names)
         return {"ok": True, "text": f"{event}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:

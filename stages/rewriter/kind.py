@@ -30,9 +30,10 @@ class Rewriter(Filter):
         integer(16, 4096), 1024, doc="addresses of the guest and of its neighbours that it can know at once"
     )
     address_age: int = key(
-        integer(1, 86_400, "s"),
+        integer(0, 86_400, "s"),
         14_400,
-        doc="s after which a neighbour's address that was not heard of again is no answer any more",
+        doc="s after which a neighbour's address that was not heard of again is no answer to the guest any more; 0: "
+        "nothing is answered",
     )
     announce_rounds: int = key(
         integer(0, 1000),

@@ -98,7 +98,7 @@ def known_neighbour(w, now, high, low, network):
     a = find_address(w, high, low, network)
     if a < 0 or w[a + addresses.SIDE] != addresses.NEIGHBOUR or now - w[a + rows.SEEN] > w[options.AGE_NS]:
         return -1
-    return a
+    return a if w[options.AGE_NS] != 0 else -1
 
 
 @hot

@@ -177,6 +177,14 @@ def test_an_address_is_good_for_as_long_as_the_config_says(rig: Rig) -> None:
     assert said(rig, "rx", ask, now=NOW + 2 * AGE * SECOND)[0]
 
 
+def test_nothing_is_answered_where_the_config_says_so() -> None:
+    """An age of 0: the table is kept for announcements."""
+    with Rig("filter-rewriter", {"max_connections": 16, "address_age": 0}) as rig:
+        said(rig, "tx", arp(1, PEER, PEER_4, GUEST_4))
+        assert said(rig, "rx", arp(1, GUEST, GUEST_4, PEER_4)) == ([], [])
+        assert rig.counters()["addresses"] == 3
+
+
 def test_who_asks_whether_an_address_is_free_is_not_answered(rig: Rig) -> None:
     """Neither by ARP (RFC 5227) nor by neighbour discovery (RFC 4862): the guest would give its own address up."""
     said(rig, "tx", arp(1, PEER, PEER_4, OTHER_4), solicitation(PEER, PEER_6, OTHER_6))

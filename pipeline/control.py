@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "set": "set ID status=on|off: a filter that is off is transparent",
     "checkpoint": "say that a checkpoint was made: both guests are equal",
     "failover": "say that one host of the pair is gone: the other serves alone",
+    "announce": "after a failover of a secondary: tell the network once more where its guest is",
 }
 
 

@@ -11,13 +11,18 @@ from pipeline.children import State
 from pipeline.control_server import Handler
 from pipeline.status import STATUS_KEYS
 from ring import layout
-from stages.kind import CHECKPOINT, FAILOVER, STATUS
+from stages import catalog
+from stages.kind import ANNOUNCE, CHECKPOINT, FAILOVER, STATUS
 from stages.replies import Later, Refused, Reply, unknown
 
 if TYPE_CHECKING:
     from pipeline.supervisor import Supervisor
 
-EVENTS: Final = {CHECKPOINT: layout.CMD_CHECKPOINT, FAILOVER: layout.CMD_FAILOVER}
+EVENTS: Final = {
+    CHECKPOINT: layout.CMD_CHECKPOINT,
+    FAILOVER: layout.CMD_FAILOVER,
+    ANNOUNCE: layout.CMD_ANNOUNCE,
+}
 """Words of a stage's segment that count what it was told of; which kinds hear it, `stages.kind.Kind.hears` says."""
 
 PATIENCE_NS: Final = 15_000_000_000
@@ -148,17 +153,30 @@ class Handlers:
 
     def _announce(self, event: str) -> Reply:
         words = {stage.id: self.it.segments.stages[stage.id].w for stage in self.it.graph.stages}
-        told = []
+        told, early = [], {}
         for stage in self.it.graph.stages:
-            over = [one for one in stage.kind.deaf if one.event == event and int(words[stage.id][EVENTS[one.after]])]
+            heard = words[stage.id]
+            over = [one for one in stage.kind.deaf if one.event == event and int(heard[EVENTS[one.after]])]
+            waits = [one for one in stage.kind.waits if one.event == event and not int(heard[EVENTS[one.until]])]
             listens = not stage.kind.hears_if or stage.params[stage.kind.hears_if]
-            if event in stage.kind.hears and listens and not over:
+            if event in stage.kind.hears and listens and waits:
+                early[stage.id] = waits[0]
+            elif event in stage.kind.hears and listens and not over:
                 told.append(stage)
+        if early and not told:
+            names, first = ", ".join(early), next(iter(early.values()))
+            raise Refused(f"{names}: no {event} before {first.until}: {first.why}")
+        # Who sends something at once is told last: its frames are to find every gate open.
+        told.sort(key=lambda stage: ANNOUNCE in stage.kind.hears)
         for stage in told:
             words[stage.id][EVENTS[event]] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
-        self.it.log.info(f"{event} announced", stages=[stage.id for stage in told])
+        names = [stage.id for stage in told]
+        if event == ANNOUNCE:
+            self.it.log.info("announcement asked for", stages=names)
+        else:
+            self.it.log.info(f"{event} announced", stages=names)
         return {"ok": True, "text": f"{event}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
@@ -168,6 +186,15 @@ class Handlers:
     def failover(self, _args: Mapping[str, Any]) -> Reply:
         """One of the two is gone: the other serves on its own."""
         return self._announce(FAILOVER)
+
+    def announce(self, _args: Mapping[str, Any]) -> Reply:
+        """The network is to be told once more where the guest is."""
+        if not any(ANNOUNCE in stage.kind.hears for stage in self.it.graph.stages):
+            types = ", ".join(kind.type for kind in catalog.kinds() if ANNOUNCE in kind.hears)
+            raise Refused(
+                f"no stage here announces a guest; {types} does: it stands in the chain of a secondary's netdev"
+            )
+        return self._announce(ANNOUNCE)
 
 
 def handlers(supervisor: Supervisor) -> dict[str, Handler]:
@@ -183,6 +210,7 @@ def handlers(supervisor: Supervisor) -> dict[str, Handler]:
         **{name: partial(do.annex, name) for name in supervisor.annexes},
         "checkpoint": do.checkpoint,
         "failover": do.failover,
+        "announce": do.announce,
     }
 
 

@@ -121,6 +121,7 @@ CMD_DRAIN: Final = _COMMANDS.word("cmd_drain", "1: a source takes no more from o
 CMD_STOP: Final = _COMMANDS.word("cmd_stop", "epoch that has to leave")
 CMD_CLOCK: Final = _COMMANDS.word("cmd_clock", "monotonic ns of the captures' first packet; 0: wait", "ns")
 CMD_RULES: Final = _COMMANDS.word("cmd_rules", "sets of rules written so far; its parity says which copy is true")
+CMD_ANNOUNCE: Final = _COMMANDS.word("cmd_announce", "how many announcements to the network were asked for")
 
 _LIFE = Words("worker", start=32)
 LIFE_HEARTBEAT: Final = _LIFE.word("life_heartbeat", "monotonic ns of the last duty cycle", "ns")

@@ -42,7 +42,10 @@ FRAMING_KEY: Final = "vnet_hdr_support"
 CHECKPOINT: Final = "checkpoint"
 FAILOVER: Final = "failover"
 STATUS: Final = "status"
-"""What a stage can be told: a checkpoint was made, one host of the pair is gone, it is switched on or off."""
+ANNOUNCE: Final = "announce"
+"""What a stage can be told: a checkpoint was made, one host of the pair is gone, it is switched on or off, the network
+is to be told where the guest is.
+"""
 
 
 PRIMARY: Final = "primary"
@@ -85,6 +88,14 @@ class Deaf(NamedTuple):
 
     event: str
     after: str
+
+
+class Waits(NamedTuple):
+    """An event of which a stage is not told before it was told of ``until``, and ``why``."""
+
+    event: str
+    until: str
+    why: str
 
 
 class Claim(NamedTuple):
@@ -280,8 +291,9 @@ class Kind:
 
     ``chardevs``: the keys that name them.  ``ways``: from which input a frame can reach which output.  ``connects``: it
     has an outside peer and keeps the link words of its rings.  ``hears``: events and settings of the control socket
-    (``checkpoint``, ``failover``, ``status``), where the parameter ``hears_if`` is true, if one is named; ``deaf``: see
-    `Deaf`.  ``marks_secondary``: a netdev in whose chain it stands is a secondary's.
+    (``checkpoint``, ``failover``, ``status``, ``announce``), where the parameter ``hears_if`` is true, if one is named;
+    ``deaf``: see `Deaf`, ``waits``: see `Waits`.  ``marks_secondary``: a netdev in whose chain it stands is a
+    secondary's.
 
     ``finite``: its input ends, and goes by the clock that starts when all stages are ready.  ``gauges``: counters that
     are 0 when nothing is left to be done.  ``losses``: counters that say, where they grow, that something is lost or
@@ -327,6 +339,7 @@ class Kind:
     hears: tuple[str, ...] = ()
     hears_if: str = ""
     deaf: tuple[Deaf, ...] = ()
+    waits: tuple[Waits, ...] = ()
     marks_secondary: bool = False
     finite: bool = False
     gauges: tuple[str, ...] = ()
@@ -382,7 +395,8 @@ class Kind:
         named += [port for link in self.chardevs for port in (link.reads, link.writes)]
         yield from (f"no port {port}" for port in named if port not in ports)
         told = {*self.hears, *(name for deaf in self.deaf for name in deaf)}
-        yield from (f"no event {event}" for event in told - {CHECKPOINT, FAILOVER, STATUS})
+        told |= {name for waits in self.waits for name in waits[:2]}
+        yield from (f"no event {event}" for event in told - {CHECKPOINT, FAILOVER, STATUS, ANNOUNCE})
         counted = {counter.name for counter in self.all_counters if counter is not None}
         used = {name for law in self.balances for name in (*law.left, *law.right)} | set(self.gauges)
         used |= {name for line in self.headlines for name in line.counters}

@@ -53,12 +53,16 @@ def pseudo(src: bytes, dst: bytes, proto: int, length: int) -> bytes:
 
 # --- layers -----------------------------------------------------------------------------------------------------
 def ether(
-    payload: bytes, kind: int, vlans: Sequence[int] = (), *, src: bytes = MAC_A, dst: bytes = MAC_B, pad: bool = False
-) -> bytes:
-    """Ethernet II frame without FCS; ``vlans`` from outside in (two: the outer is 802.1ad); ``pad`` to 60 bytes."""
+    payload: bytes, kind: int, vlans: Sequence[int] = (), *, src: bytes = MAC_A, dst: bytes = MAC_B, pad: bool = False,
+    tpids: Sequence[int] = (),
+) -> bytes:  # fmt: skip
+    """Ethernet II frame without FCS; ``vlans`` from outside in; ``pad`` to 60 bytes.
+
+    ``tpids``: the tags' EtherTypes; by default 802.1Q, all but the last of several 802.1ad.
+    """
     tags = b""
     for i, vid in enumerate(vlans):
-        tags += struct.pack("!HH", QINQ if i < len(vlans) - 1 else VLAN, vid)
+        tags += struct.pack("!HH", tpids[i] if tpids else QINQ if i < len(vlans) - 1 else VLAN, vid)
     frame = dst + src + tags + struct.pack("!H", kind) + payload
     return frame.ljust(60, b"\0") if pad else frame
 
@@ -205,10 +209,39 @@ def icmp_frame(
     return ip_frame(src, dst, P_ICMPV6 if ":" in src else P_ICMP, body, vlans=vlans, ident=ip_ident, ttl=ttl)
 
 
+def arp_packet(operation: int, sender_mac: bytes, sender: str, target_mac: bytes, target: str) -> bytes:
+    """An ARP packet (RFC 826) for Ethernet and IPv4, without an Ethernet header."""
+    head = struct.pack("!HHBBH", 1, IPV4, 6, 4, operation)
+    return head + sender_mac + packed(sender) + target_mac + packed(target)
+
+
 def arp_frame(sender: str, target: str) -> bytes:
     """ARP request, padded to 60 bytes."""
-    body = struct.pack("!HHBBH", 1, IPV4, 6, 4, 1) + MAC_A + packed(sender) + bytes(6) + packed(target)
-    return ether(body, ARP, dst=b"\xff" * 6, pad=True)
+    return ether(arp_packet(1, MAC_A, sender, bytes(6), target), ARP, dst=b"\xff" * 6, pad=True)
+
+
+def link_option(kind: int, mac: bytes) -> bytes:
+    """Source (1) or target (2) link-layer address, an option of neighbour discovery (RFC 4861, 4.6.1)."""
+    return bytes([kind, 1]) + mac
+
+
+def discovery(
+    src: str, dst: str, kind: int, body: bytes, *, mac: bytes, to: bytes, vlans: Sequence[int] = (), hop: int = 255,
+    tpids: Sequence[int] = (),
+) -> bytes:  # fmt: skip
+    """Frame with a message of neighbour discovery; ``body``: what stands behind the checksum."""
+    message = _summed(src, dst, P_ICMPV6, struct.pack("!BBH", kind, 0, 0) + body, 2, partial=False)
+    return ether(ipv6(src, dst, P_ICMPV6, message, hop=hop), IPV6, vlans, src=mac, dst=to, tpids=tpids)
+
+
+def neighbour_advertisement(
+    target: str, mac: bytes, to: str, to_mac: bytes, *, router: bool = False, solicited: bool = False,
+    override: bool = True, link: bool = True, vlans: Sequence[int] = (), tpids: Sequence[int] = (),
+) -> bytes:  # fmt: skip
+    """Frame with a neighbour advertisement (RFC 4861, 4.4): ``target`` is at ``mac``."""
+    flags = bytes([router << 7 | solicited << 6 | override << 5, 0, 0, 0])
+    body = flags + packed(target) + (link_option(2, mac) if link else b"")
+    return discovery(target, to, 136, body, mac=mac, to=to_mac, vlans=vlans, tpids=tpids)
 
 
 def fragments(

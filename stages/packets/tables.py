@@ -30,6 +30,25 @@ def connections(
     holds: Mapping[str, Holds] = MappingProxyType({}),
 ) -> tuple[Table, Table, Table]:
     """The tables of a connection table at word ``at``, 0: nobody knows yet where it lies."""
+    names_of = ("connections", "connection_table", "buckets")
+    columns = ("key", *columns)
+    meaning = "who talks to whom, and what is known of it"
+    return keyed(names_of, meaning, at, fields, row_words, names, columns, parts, {**KEY, **shown}, holds)
+
+
+def keyed(
+    called: tuple[str, str, str],
+    meaning: str,
+    at: Callable[[Any], int],
+    fields: tuple[Field, ...],
+    row_words: int,
+    names: Mapping[str, tuple[str, ...]],
+    columns: tuple[str, ...],
+    parts: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    shown: Mapping[str, Show] = MappingProxyType({}),
+    holds: Mapping[str, Holds] = MappingProxyType({}),
+) -> tuple[Table, Table, Table]:
+    """The same of any table of that form: ``called``: its rows, its descriptor, its buckets."""
 
     def capacity(w: Any) -> int:
         t = at(w)
@@ -40,8 +59,8 @@ def connections(
 
     return (
         Table(
-            "connections",
-            "who talks to whom, and what is known of it",
+            called[0],
+            meaning,
             (*rows.FIELDS, *fields),
             lambda w: int(w[at(w) + table.ROWS]),
             capacity,
@@ -49,19 +68,19 @@ def connections(
             live="live",
             names=names,
             parts=parts,
-            shown={**KEY, **shown},
+            shown=shown,
             holds=holds,
-            columns=("key", *columns),
+            columns=columns,
         ),
         Table(
-            "connection_table",
-            "how the connections lie: rows, and buckets of a hash before them",
+            called[1],
+            f"how the {called[0]} lie: rows, and buckets of a hash before them",
             DESCRIPTOR,
             at,
             lambda w: int(at(w) > 0),
         ),
         Table(
-            "buckets",
+            called[2],
             "where a key is looked for: buckets that have a row, in the order of hashes",
             _BUCKET,
             lambda w: at(w) + table.BUCKET,

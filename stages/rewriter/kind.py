@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from ring.fields import Table
 from stages.filter import WAYS, Filter
-from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, options_table, scalars_table
+from stages.kind import FILTER, Balance, Deaf, Headline, Kind, Qemu, Waits, options_table, scalars_table
 from stages.packets.layout import networks, table
-from stages.packets.tables import connections, scratch
-from stages.rewriter.layout import conns, counters, options, scalars, tables
+from stages.packets.tables import connections, keyed, scratch
+from stages.rewriter.layout import addresses, conns, counters, options, scalars, tables
+from stages.rewriter.shown import address, mac, tpids
 from stages.schema import Mistake, integer, key, one_of, show
 
 
@@ -25,6 +26,23 @@ class Rewriter(Filter):
         "inner",
         doc="VXLAN, GENEVE, GRE, IP in IP: `inner`: the TCP inside is rewritten; `outer`: none of it",
     )
+    max_addresses: int = key(
+        integer(16, 4096), 1024, doc="addresses of the guest and of its neighbours that it can know at once"
+    )
+    address_age: int = key(
+        integer(0, 86_400, "s"),
+        14_400,
+        doc="s after which a neighbour's address that was not heard of again is no answer to the guest any more; 0: "
+        "nothing is answered",
+    )
+    announce_rounds: int = key(
+        integer(0, 1000),
+        10,
+        doc="how often the guest is announced after a failover; 0: only with `control NAME announce`, once",
+    )
+    announce_initial: int = key(integer(0, 100_000, "ms"), 50, doc="ms from the first time to the second")
+    announce_step: int = key(integer(0, 10_000, "ms"), 100, doc="ms by which each pause is longer than the last")
+    announce_max: int = key(integer(0, 100_000, "ms"), 550, doc="ms of the longest pause")
 
 
 def _mistakes(made: Rewriter, path: str, clean: bool) -> Iterable[Mistake]:
@@ -33,8 +51,14 @@ def _mistakes(made: Rewriter, path: str, clean: bool) -> Iterable[Mistake]:
 
 
 def _words(params: Mapping[str, Any]) -> int:
-    rows = int(params["max_connections"])
-    return tables.TABLE_AT - tables.SCRATCH_AT + table.words(rows, conns.WORDS)
+    found = table.words(int(params["max_connections"]), conns.WORDS)
+    found += table.words(int(params["max_addresses"]), addresses.WORDS)
+    return tables.TABLE_AT - tables.SCRATCH_AT + found
+
+
+def _differs(_table: Rewriter) -> Iterable[str]:
+    yield "until the failover it answers its guest's ARP requests and neighbour solicitations: QEMU does not"
+    yield "it announces the guest after the failover by itself (announce_rounds): in QEMU that is announce-self"
 
 
 _TABLES: Final = (
@@ -45,11 +69,21 @@ _TABLES: Final = (
         {"state": conns.STATE_NAMES, "fins": conns.FIN_NAMES},
         ("state", "seq_offset", "seen", "ts_offset", "fins", "listed"),
     ),
+    *keyed(
+        ("addresses", "address_table", "address_buckets"),
+        "who has which address: the guest, and its neighbours",
+        lambda w: int(w[options.ADDRESSES]),
+        addresses.FIELDS,
+        addresses.WORDS,
+        {"side": addresses.SIDE_NAMES},
+        ("key", "side", "mac", "router", "seen"),
+        shown={"key": address, "mac": mac, "tpids": tpids},
+    ),
     scalars_table(scalars.FIELDS),
     Table(
         "spare_rows",
         "ends of the list of connections that may go when a new one needs room",
-        tuple(field for field in tables.FIELDS if field.name != "scratch_at"),
+        tuple(field for field in tables.FIELDS if field.name not in ("scratch_at", "address_at")),
         lambda w: 0,
     ),
     options_table(options.FIELDS, names={"tunnels": networks.POLICIES}),
@@ -69,8 +103,9 @@ KIND: Final = Kind(
     outputs=("tx_out", "rx_out"),
     counters=counters.COUNTERS,
     balances=(
-        Balance("every packet goes on, inbound", ("tx_in_frames",), ("tx_out_frames",)),
-        Balance("every packet goes on, outbound", ("rx_in_frames",), ("rx_out_frames",)),
+        Balance("every packet goes on, inbound", ("tx_in_frames", "answered_arp", "answered_nd"), ("tx_out_frames",)),
+        Balance("every packet goes on, outbound", ("rx_in_frames", "announced"), ("rx_out_frames",)),
+        Balance("every address is known or was given up", ("addresses_learnt",), ("addresses", "addresses_evicted")),
         Balance(
             "every packet was rewritten or passed for a reason",
             ("tx_in_frames", "rx_in_frames"),
@@ -96,14 +131,17 @@ KIND: Final = Kind(
     ),
     undo_entries=tables.UNDO_ENTRIES,
     words_of=_words,
-    sized_by=("max_connections",),
+    sized_by=("max_connections", "max_addresses"),
     ways=WAYS,
     tables=_TABLES,
-    hears=("status", "checkpoint", "failover"),
+    hears=("status", "checkpoint", "failover", "announce"),
+    waits=(Waits("announce", "failover", "nothing of a secondary's guest goes to the network before it"),),
     marks_secondary=True,
     # Two counts do not say which came first, and after a failover no checkpoint is of use.
     deaf=(Deaf("checkpoint", "failover"),),
     mistakes=_mistakes,
     headlines=(Headline("checkpoints", ("checkpoints",), once=True),),
-    qemu=Qemu(("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"), side="secondary"),
+    qemu=Qemu(
+        ("netdev", "queue", "status", "position", "insert", "vnet_hdr_support"), side="secondary", differs=_differs
+    ),
 )

@@ -9,6 +9,7 @@ from tests.crash.harness import NOW, Outcome, kill_at_every_store
 from tests.packets import ACK, FIN, PSH, RST, SYN, checksum_faults, read
 from tests.rig import Rig
 from tests.stages.rewriter.rewriting import PRIMARY, SECONDARY, Flow, check_balances
+from tests.stages.rewriter.talking import GUEST, GUEST_4, GUEST_6, OTHER, PEER, PEER_4, PEER_6, arp, solicitation
 
 ROWS = 4
 
@@ -72,6 +73,50 @@ def _check(rig: Rig, outcome: Outcome) -> None:
 def test_a_rewriter_killed_at_any_store_forgets_and_repeats_nothing(feed: object) -> None:
     """Frames, offsets, rows and counters are those of a run that nobody disturbed."""
     kills = kill_at_every_store(_rig, feed, check=_check, stride=5)  # type: ignore[arg-type]
+    assert kills > 20
+
+
+def _talking() -> Rig:
+    """A table of addresses that is full: the guest's and of a few neighbours."""
+    rig = Rig("filter-rewriter", {"max_connections": ROWS, "max_addresses": 16, "announce_rounds": 2}, ring_size=8192)
+    rig.feed("rx_in", arp(1, GUEST, GUEST_4, PEER_4), solicitation(GUEST, GUEST_6, PEER_6))
+    rig.feed("tx_in", arp(1, PEER, PEER_4, GUEST_4), solicitation(PEER, PEER_6, GUEST_6))
+    rig.feed("tx_in", *(arp(1, b"\x02\1\0\0\0" + bytes([i]), f"10.1.0.{i + 1}", GUEST_4) for i in range(11)))
+    rig.run(NOW)
+    for port in ("tx_out", "rx_out"):
+        rig.take(port)
+    return rig
+
+
+def _talk(rig: Rig) -> None:
+    """Questions of the guest, a neighbour that is new, one with a new card, an address that the guest takes."""
+    rig.feed(
+        "rx_in", arp(1, GUEST, GUEST_4, PEER_4), solicitation(GUEST, GUEST_6, PEER_6), arp(1, GUEST, "10.1.0.3", PEER_4)
+    )
+    rig.feed("tx_in", arp(1, OTHER, "10.1.9.9", GUEST_4), arp(1, OTHER, PEER_4, GUEST_4))
+
+
+def _fail_over(rig: Rig) -> None:
+    _talk(rig)
+    rig.command(layout.CMD_FAILOVER, 1)
+
+
+def _answered(rig: Rig, outcome: Outcome) -> None:
+    """Every question has an answer, before a failover; after it everything of the guest was announced once."""
+    after = outcome.counters["failovers"]
+    assert (len(outcome.frames["tx_out"]), len(outcome.frames["rx_out"])) == (
+        2 + (0 if after else 3),
+        3 + outcome.counters["announced"],
+    )
+    assert outcome.counters["announced"] >= (3 if after else 0)
+    assert outcome.counters["addresses"] == 16
+    check_balances(rig)
+
+
+@pytest.mark.parametrize("feed", [_talk, _fail_over])
+def test_a_rewriter_killed_at_any_store_knows_every_address_and_answers_once(feed: object) -> None:
+    """Rows, answers, announcements and counters are those of a run that nobody disturbed."""
+    kills = kill_at_every_store(_talking, feed, check=_answered, stride=3)  # type: ignore[arg-type]
     assert kills > 20
 
 

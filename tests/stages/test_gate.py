@@ -164,6 +164,7 @@ outdev = "red1"
 [filter.rew0]
 type = "filter-rewriter"
 netdev = "hn0"
+announce_rounds = 0
 {more}
 """
 

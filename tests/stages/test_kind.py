@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages import catalog
-from stages.kind import Balance, ChardevKey, Deaf, Headline
+from stages.kind import Balance, ChardevKey, Deaf, Headline, Waits
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from stages.kind import Balance, ChardevKey, Deaf, Headline
         ("filter-mirror", {"chardevs": (ChardevKey("indev", reads="tx_in"),)}, "no key indev in its table"),
         ("filter-mirror", {"hears": ("lunch",)}, "no event lunch"),
         ("filter-mirror", {"deaf": (Deaf("checkpoint", "lunch"),)}, "no event lunch"),
+        ("filter-mirror", {"waits": (Waits("announce", "lunch", "we are hungry"),)}, "no event lunch"),
         ("filter-mirror", {"balances": (Balance("x", ("lost",), ()),)}, "no counter lost"),
         ("filter-mirror", {"gauges": ("lost",)}, "no counter lost"),
         ("filter-mirror", {"headlines": (Headline("lost", ("lost",)),)}, "no counter lost"),

@@ -80,6 +80,25 @@ ALLOWED = {
     "stages.rewriter.kernels.burst": dict.fromkeys(
         ("_TCP", "_SEQ", "_ACK", "_CHECKSUM", "_TSVAL", "_TSECR"), "of IP or TCP"
     ),
+    "stages.rewriter.kernels.announcements": {
+        "_MOST": "a limit within a burst",
+        **dict.fromkeys(("_IP_ROUNDS", "_IP_NS"), "of RFC 4861: how many, how far apart"),
+        **dict.fromkeys(("_ALL_NODES_HIGH", "_ALL_NODES_LOW"), "an address"),
+    },
+    "stages.rewriter.kernels.discovery": dict.fromkeys(
+        (
+            *("_ROUTER_SOLICITATION", "_ROUTER_ADVERTISEMENT", "_SOLICITATION", "_SOURCE_LINK", "_TARGET_LINK"),
+            *("_IPV4", "_ICMPV6"),
+        ),
+        "of neighbour discovery or IP",
+    ),
+    "stages.rewriter.kernels.made": dict.fromkeys(
+        (
+            *("REQUEST", "REPLY", "REQUEST_REVERSE", "ARP", "RARP", "IPV6", "ADVERTISEMENT", "ROUTER", "SOLICITED"),
+            *("OVERRIDE", "BROADCAST", "ALL_NODES", "_ICMPV6", "_LEAST", "_ARP_SIZE", "_ADVERTISEMENT_SIZE"),
+        ),
+        "of Ethernet, ARP or neighbour discovery",
+    ),
     "stages.rewriter.kernels.icmp_errors": dict.fromkeys(
         ("_ICMP", "_TCP", "_ICMPV6", "_CHECKSUM", "_SEQ", "_TCP_CHECKSUM"), "of IP, ICMP or TCP"
     ),
@@ -203,7 +222,7 @@ def test_tables_fit_where_they_lie() -> None:
 
 UNSHOWN = {
     "stages.packets.layout.table.FIELDS": {"secret"},
-    "stages.rewriter.layout.tables.FIELDS": {"scratch_at"},  # a table of its own
+    "stages.rewriter.layout.tables.FIELDS": {"scratch_at", "address_at"},  # a table of its own; private to a burst
     "stages.compare.layout.rules.LIST_FIELDS": {"list_first", "list_count"},  # parts of a rule's fields
     "stages.compare.layout.rules.AREA_FIELDS": {"now", "copies"},  # private to a burst; tables of their own
     "stages.compare.layout.rules.COPY_FIELDS": {

@@ -22,10 +22,12 @@ from stages.packets.kernels.table import find, touch
 from stages.packets.kernels.tcp_options import move, move_sack, move_timestamp
 from stages.packets.kernels.tunnels import is_partial, read_packet
 from stages.packets.layout import parsed, rows, tcp, transports
+from stages.rewriter.kernels.announcements import announce, begin_announcement, round_due
 from stages.rewriter.kernels.connections import change, current, end_connection
+from stages.rewriter.kernels.discovery import hear
 from stages.rewriter.kernels.handshake import establish, handshake, header
 from stages.rewriter.kernels.icmp_errors import rewrite_error
-from stages.rewriter.layout import conns, counters, options, ports, scalars, tables
+from stages.rewriter.layout import addresses, conns, counters, options, ports, scalars, tables
 
 _TCP = 6  # protocol number
 _SEQ, _ACK, _CHECKSUM = 4, 8, 16  # offsets in the TCP header
@@ -224,10 +226,13 @@ def rewrite_direction(u8, w, row, now, i, o):
     copy_frames(u8, w, row, source, start, stop, frames, o)
     lead = prefix(w, target)
     position, done = start, 0
-    while done < frames and undo_left(w) >= tables.PACKET_PUTS + tables.MOVE_PUTS:
+    while done < frames and undo_left(w) >= tables.PACKET_PUTS + tables.MOVE_PUTS + addresses.LEARN_PUTS:
         at = index(w, target, tail)
         length = be32(u8, at)
         vnet = vnet_bytes(u8, w, target, at)
+        if lead == 8:
+            w[row + layout.ROW_SCALARS + scalars.HEADER] = vnet
+        hear(u8, w, row, now, at + lead + vnet, length - vnet, vnet, i == ports.TX_IN)
         counter = rewrite_frame(u8, w, row, now, at + lead + vnet, length - vnet, vnet, i == ports.TX_IN)
         count(w, row, counter, 1)
         position += record_size(u8, w, source, position)
@@ -243,15 +248,18 @@ def rewrite_direction(u8, w, row, now, i, o):
 
 @hot
 def event_waits(w, row):
-    """Whether a checkpoint or a failover was announced that the row has not taken."""
+    """Whether the row has not taken all that the control socket has said."""
     at = row + layout.ROW_SCALARS
-    checkpoints, failovers = w[at + scalars.CHECKPOINTS], w[at + scalars.FAILOVERS]
-    return w[layout.CMD_CHECKPOINT] != checkpoints or w[layout.CMD_FAILOVER] != failovers
+    return (
+        w[layout.CMD_CHECKPOINT] != w[at + scalars.CHECKPOINTS]
+        or w[layout.CMD_FAILOVER] != w[at + scalars.FAILOVERS]
+        or w[layout.CMD_ANNOUNCE] != w[at + scalars.ANNOUNCES]
+    )
 
 
 @hot
-def take_events(w, row):
-    """Take announced checkpoints and failovers; how many.
+def take_events(w, row, now):
+    """Take announced checkpoints and failovers, and wishes for an announcement; how many.
 
     No connection is touched: offsets of an older generation count as 0.  After a failover this side is no secondary any
     more, and a checkpoint of it as a primary must not change what its clients see.
@@ -260,26 +268,33 @@ def take_events(w, row):
     failovers = w[layout.CMD_FAILOVER] - w[row + layout.ROW_SCALARS + scalars.FAILOVERS]
     w[row + layout.ROW_SCALARS + scalars.CHECKPOINTS] += checkpoints
     w[row + layout.ROW_SCALARS + scalars.FAILOVERS] += failovers
+    announces = w[layout.CMD_ANNOUNCE] - w[row + layout.ROW_SCALARS + scalars.ANNOUNCES]
+    w[row + layout.ROW_SCALARS + scalars.ANNOUNCES] += announces
     if checkpoints != 0 and w[row + layout.ROW_SCALARS + scalars.ALONE] == 0:
         w[row + layout.ROW_SCALARS + scalars.GENERATION] += 1
     if failovers != 0:
         w[row + layout.ROW_SCALARS + scalars.ALONE] = 1
+        begin_announcement(w, row, now, w[options.ROUNDS])
+    if announces != 0 and w[row + layout.ROW_SCALARS + scalars.ALONE] == 1:
+        begin_announcement(w, row, now, max(w[options.ROUNDS], 1))
     count(w, row, counters.CHECKPOINTS, checkpoints)
     count(w, row, counters.FAILOVERS, failovers)
-    return checkpoints + failovers
+    return checkpoints + failovers + announces
 
 
 @kernel
 def rewriter_burst(u8, w, now):
-    """Events first, then one burst of each direction.
+    """Events first, then what is to be announced, then one burst of each direction.
 
     Both share the undo log.  Whoever comes first may need all of it, so the order turns with each burst.
     """
     w[layout.BLOCKED] = 0
-    if nothing_to_read(w) and not event_waits(w, true_row(w)):
+    row = true_row(w)
+    if nothing_to_read(w) and not event_waits(w, row) and not round_due(w, row, now):
         return 0
     row = begin(w)
-    work = take_events(w, row)
+    work = take_events(w, row, now)
+    work += announce(u8, w, row, now)
     if w[layout.COMMITTED] & 1:
         work += rewrite_direction(u8, w, row, now, ports.RX_IN, ports.RX_OUT)
         work += rewrite_direction(u8, w, row, now, ports.TX_IN, ports.TX_OUT)

@@ -54,4 +54,24 @@ CHECKPOINTS: Final = _OWN.counter("checkpoints", "checkpoints taken: every seq_o
 FAILOVERS: Final = _OWN.counter(
     "failovers", "failovers taken: known connections go on being rewritten, new ones are left alone"
 )
+ANSWERED_ARP: Final = _OWN.counter(
+    "answered_arp", "ARP requests of the guest for a neighbour that were answered here, before a failover"
+)
+ANSWERED_ND: Final = _OWN.counter(
+    "answered_nd", "neighbour solicitations of the guest that were answered here, before a failover"
+)
+UNANSWERED_FULL: Final = _OWN.counter(
+    "unanswered_full", "of both those for which there was no room towards the guest: it asks again"
+)
+ANNOUNCED: Final = _OWN.counter(
+    "announced", "frames that told the network after a failover where the guest is: RARP, ARP, neighbour advertisements"
+)
+ADDRESSES: Final = _OWN.counter("addresses", "addresses known now, of the guest and of its neighbours")
+ADDRESSES_LEARNT: Final = _OWN.counter("addresses_learnt", "addresses heard of that were not known")
+ADDRESSES_EVICTED: Final = _OWN.counter(
+    "addresses_evicted", "addresses of neighbours, those heard of longest ago, given up for want of room"
+)
+ADDRESSES_UNTRACKED: Final = _OWN.counter(
+    "addresses_untracked", "times that an address was not learnt: no room, or half of it is the guest's already"
+)
 COUNTERS: Final = _OWN.listed

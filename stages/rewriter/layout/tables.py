@@ -1,4 +1,4 @@
-"""Tables of a filter-rewriter: scratch for the packet parser, both ends of the list of spare rows, the connections.
+"""Tables of a filter-rewriter: scratch for packets, both ends of the list of spare rows, connections, addresses.
 
 Spare rows are those that may go when a new connection needs room: closed ones, and those whose handshake is not over.
 So while there is one, a flood of SYNs drives out its own rows and no established connection, however silent.  Where
@@ -22,7 +22,10 @@ _TABLES = Words("kernels", start=layout.UNDO + UNDO_ENTRIES * layout.UNDO_ENTRY)
 SCRATCH_AT: Final = _TABLES.word(
     "scratch_at", "the packet at hand, as the packet parser writes it", size=parsed.SCRATCH
 )
+ADDRESS_AT: Final = _TABLES.word(
+    "address_at", "the address at hand, as a key of the table of addresses; private to a burst", size=parsed.KEY_WORDS
+)
 OLDEST_AT: Final = _TABLES.word("oldest_at", "word index of the oldest spare row, 0: none", "row")
 NEWEST_AT: Final = _TABLES.word("newest_at", "word index of the newest spare row, 0: none", "row")
 FIELDS: Final = _TABLES.fields
-TABLE_AT: Final = _TABLES.end  # the connection table, `stages.packets.layout.table`
+TABLE_AT: Final = _TABLES.end  # the connection table, `stages.packets.layout.table`; that of addresses is behind it

@@ -277,7 +277,7 @@ def test_layout_of_the_row_and_the_tables(rig: Rig) -> None:
     places = [f.offset for f in conns.FIELDS]
     assert places == sorted(set(places))
     assert max(places) < conns.WORDS
-    assert len(counter_words.COUNTERS) == counter_words.FAILOVERS - counter_words.REWRITTEN_IN + 1
+    assert len(counter_words.COUNTERS) == counter_words.ADDRESSES_UNTRACKED - counter_words.REWRITTEN_IN + 1
     assert KIND.tables_at == tables.SCRATCH_AT
     w = rig.stage.w
     assert find(w, tables.TABLE_AT, tables.SCRATCH_AT) == -1

@@ -128,8 +128,9 @@ def _kill_python(
         fuse = Fuse()
         _fuse(rig, fuse)
         steps(rig)
+        stores = fuse.stores  # a stage that is closed stores more
     kills = 0
-    for at in range(1, fuse.stores + 1, stride):
+    for at in range(1, stores + 1, stride):
         with make_rig() as rig:
             feed(rig)
             pid = os.fork()
@@ -140,8 +141,8 @@ def _kill_python(
                 finally:
                     os._exit(99)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            assert code == -signal.SIGKILL, f"store {at} of {fuse.stores}: the child left with {code}"
-            recovered(rig, f"store {at} of {fuse.stores}")
+            assert code == -signal.SIGKILL, f"store {at} of {stores}: the child left with {code}"
+            recovered(rig, f"store {at} of {stores}")
         kills += 1
     return kills
 

@@ -10,7 +10,7 @@ from typing import Final
 from ring import layout
 from stages.base import Stage
 from stages.capture.recorder import BYTES, INBOUND, OUTBOUND, Recorder
-from stages.device.layout import memory, options
+from stages.device.layout import memory, options, segmentation
 from stages.device.netns import DeviceError, NotThere
 
 _AGAIN_NS: Final = 200_000_000  # between two looks for a device that is not there
@@ -73,18 +73,16 @@ class Device(Stage):
         self.log.warning("device is gone: waiting for it", device=self.where, reason=why)
 
     def extra_bytes(self) -> int:
-        """One frame, the message, and the recorder's buffer."""
-        return self._recorder_at + (BYTES if self.params["record"] else 0)
-
-    @property
-    def _recorder_at(self) -> int:
-        return -(-memory.BYTES // 8) * 8
+        """Two frames, the message, and the recorder's buffer."""
+        return memory.BYTES + (BYTES if self.params["record"] else 0)
 
     def options(self) -> dict[int, int]:
         """Where the private memory is, and the header that the device speaks."""
         given = self.given()
         if given and "receive" in self.rings and not self.w[self.rings["receive"] + layout.VNET]:
             raise DeviceError("vnet_hdr = true needs rings whose frames carry the header's length")
+        if not self.header() and "send" in self.rings and self.w[self.rings["send"] + layout.VNET]:
+            raise DeviceError("vnet_hdr = false needs a ring without virtio-net headers: nobody would do what they ask")
         return {
             options.FD: -1,
             options.HEADER: self.header(),
@@ -96,7 +94,7 @@ class Device(Stage):
     def on_start(self) -> None:
         """Open the device, or begin to wait for it.  Raises `DeviceError`."""
         if self.params["record"]:
-            self._recorder = Recorder(self, self.memory + self._recorder_at // 8, self.params["record"])
+            self._recorder = Recorder(self, self.memory + memory.BYTES // 8, self.params["record"])
         self.w[layout.LIFE_FINISHED] = 0
         self._try_open(time.monotonic_ns())
 
@@ -145,6 +143,7 @@ class Device(Stage):
     def do_work(self, now: int) -> int:
         """One burst of each direction.  Raises `DeviceError` when the device is gone."""
         w, x = self.w, self.memory
+        c = x + memory.SEGMENTATION
         if self._fd < 0 and now >= self._again_at and not w[layout.CMD_DRAIN]:
             self._try_open(now)
         if self._fd >= 0:
@@ -161,7 +160,7 @@ class Device(Stage):
             w[x + memory.ERROR] = 0
             self.failed(number)
         draining = bool(w[layout.CMD_DRAIN])
-        if draining:
+        if draining and w[c + segmentation.NEXT] >= w[c + segmentation.SEGMENTS]:
             w[layout.LIFE_FINISHED] = 1
         if self._fd < 0:
             return result

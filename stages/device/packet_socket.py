@@ -14,7 +14,7 @@ from typing import Final
 
 from ring import layout
 from stages.device.device import Device
-from stages.device.layout import memory, message, options
+from stages.device.layout import memory, message, options, segmentation
 from stages.device.netns import DeviceError, NotThere, check_ifname, in_netns, ip_in
 
 _ETH_P_ALL = 0x0003
@@ -105,8 +105,8 @@ def _set_up(sock: socket.socket, index: int, where: str) -> None:
 class Interface(Device):
     """Frames of send leave through the interface; what arrives on it comes out of receive.
 
-    Params besides those of `Device`: ``vnet_hdr``: frames keep the virtio-net header (10 bytes).  Without it, checksums
-    that a local sender left to the card are made here, and segments that the system had put together stay so.
+    Params besides those of `Device`: ``vnet_hdr``: frames keep the virtio-net header (10 bytes).  Without it, what a
+    local sender left to the card is done here: checksums are made, and frames that were put together are cut.
     """
 
     _socket: socket.socket
@@ -139,7 +139,7 @@ class Interface(Device):
         w, base = self.w, int(self.u8.ctypes.data)
         m = self.memory + memory.MESSAGE
         w[m + message.BASE] = base
-        w[m + message.PARTS], w[m + message.PARTS_N] = base + (m + message.HEAD) * 8, 2
+        w[m + message.PARTS], w[m + message.PARTS_N] = base + (m + message.HEAD) * 8, message.PARTS_USED
         w[m + message.CONTROL] = base + (m + message.AUXILIARY) * 8
         w[m + message.HEAD_LEN] = message.VNET_HEADER
         self._measure()
@@ -180,25 +180,30 @@ class Interface(Device):
             _, drops = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
             w[x + memory.LOST] += drops  # the socket forgets them when asked
         self._drained = draining
-        if w[x + memory.REFUSAL] or w[x + memory.OVERSIZE]:
-            self._explain(int(w[x + memory.REFUSAL]), int(w[x + memory.OVERSIZE]))
-            w[x + memory.REFUSAL] = w[x + memory.OVERSIZE] = 0
+        if w[x + memory.REFUSAL] or w[x + memory.OVERSIZE] or w[x + memory.UNCUT]:
+            self._explain(*(int(w[x + word]) for word in (memory.REFUSAL, memory.OVERSIZE, memory.UNCUT)))
+            w[x + memory.REFUSAL] = w[x + memory.OVERSIZE] = w[x + memory.UNCUT] = 0
         if self._down and self._is_there() and _is_up(self._socket, self._ifname):
             self._down = False
             self.log.info("interface is up again", interface=self.where)
 
-    def _explain(self, refusal: int, oversize: int) -> None:
+    def _explain(self, refusal: int, oversize: int, uncut: int) -> None:
         if not self._is_there():
             return
         mtu = self._measure()
-        offloads = f"ethtool -K {self._ifname} gro off tso off gso off, at its peer, too"
         if oversize > mtu + _OVERHEAD and not self.given():
             self._warn(
-                "frames are longer than the MTU: the system put segments together, not every receiver takes them",
-                bytes=oversize, mtu=mtu, mend=offloads,
+                "frames are longer than the MTU, and not put together: not every receiver takes them",
+                bytes=oversize, mtu=mtu, mend=f"the same MTU at the peer of {self._ifname}",
             )  # fmt: skip
+        if uncut:
+            self._warn(
+                "frames that the system had put together cannot be cut here: dropped",
+                reason=segmentation.WHY[uncut],
+                mend=f"ethtool -K {self._ifname} gro off lro off tso off gso off, at its peer, too",
+            )
         if refusal == errno.EMSGSIZE:
-            self._warn("frames to send are longer than the MTU: refused", mtu=mtu, mend=f"a larger MTU, or {offloads}")
+            self._warn("frames to send are longer than the MTU: refused", mtu=mtu, mend="a larger MTU")
 
     def _is_there(self) -> bool:
         try:

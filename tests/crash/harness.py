@@ -79,7 +79,6 @@ def kill_at_every_store(
     ``feed`` writes the same frames each time; ``check(rig, outcome)`` asserts more about the undisturbed and every
     killed run, for instance that counters balance.  ``tables=False`` where table words may differ (plain stamps).
     """
-    kills = _kill_compiled if hot.JIT else _kill_python
     with make_rig() as rig:
         feed(rig)
         steps(rig)
@@ -99,6 +98,21 @@ def kill_at_every_store(
         if check:
             check(rig, outcome)
 
+    return kill_and_look(make_rig, feed, steps, recovered, stride)
+
+
+def kill_and_look(
+    make_rig: Callable[[], Rig],
+    feed: Callable[[Rig], None],
+    steps: Callable[[Rig], object],
+    recovered: Callable[[Rig, str], None],
+    stride: int = 1,
+) -> int:
+    """Kill a stage at every ``stride``-th store of ``steps(rig)``, and call ``recovered(rig, where)``: how many kills.
+
+    That starts the new incarnation, and sees that all is as it should be; by itself nothing is compared.
+    """
+    kills = _kill_compiled if hot.JIT else _kill_python
     return kills(make_rig, feed, steps, recovered, stride)
 
 
@@ -114,8 +128,9 @@ def _kill_python(
         fuse = Fuse()
         _fuse(rig, fuse)
         steps(rig)
+        stores = fuse.stores  # a stage that is closed stores more
     kills = 0
-    for at in range(1, fuse.stores + 1, stride):
+    for at in range(1, stores + 1, stride):
         with make_rig() as rig:
             feed(rig)
             pid = os.fork()
@@ -126,8 +141,8 @@ def _kill_python(
                 finally:
                     os._exit(99)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            assert code == -signal.SIGKILL, f"store {at} of {fuse.stores}: the child left with {code}"
-            recovered(rig, f"store {at} of {fuse.stores}")
+            assert code == -signal.SIGKILL, f"store {at} of {stores}: the child left with {code}"
+            recovered(rig, f"store {at} of {stores}")
         kills += 1
     return kills
 

@@ -43,3 +43,8 @@ class Fused:
 
     def __len__(self) -> int:
         return len(self._array)
+
+    @property
+    def ctypes(self) -> Any:
+        """The array's address, for a system call; what that stores is not counted."""
+        return self._array.ctypes

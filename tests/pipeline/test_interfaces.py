@@ -43,11 +43,11 @@ def hosts() -> Iterator[tuple[str, str, str]]:
         yield left, middle, right
 
 
-def offloads_off(hosts: tuple[str, str, str]) -> None:
-    """What docs/config.md says for frames without a header."""
+def offloads(hosts: tuple[str, str, str], state: str) -> None:
+    """``off``: nobody puts frames together, or leaves it to a card to cut them; ``on``, as it is by itself."""
     left, middle, right = hosts
     for netns, name in ((left, "l1"), (middle, "l0"), (middle, "r0"), (right, "r1")):
-        command = ["ip", "netns", "exec", netns, "ethtool", "-K", name, "gro", "off", "tso", "off", "gso", "off"]
+        command = ["ip", "netns", "exec", netns, "ethtool", "-K", name, "gro", state, "tso", state, "gso", state]
         subprocess.run(command, check=True, capture_output=True)
 
 
@@ -85,11 +85,11 @@ def ping(left: str, right: str, count: int = 3) -> None:
             until(answered, "an answer")
 
 
-def transfer(left: str, right: str, size: int) -> None:
+def transfer(left: str, right: str, size: int, address: str = RIGHT) -> None:
     """``size`` bytes over TCP to the right and back again."""
     data = os.urandom(size)
     with socket_in(right, socket.SOCK_STREAM) as server, socket_in(left, socket.SOCK_STREAM) as client:
-        server.bind((RIGHT, 8000))
+        server.bind((address, 8000))
         server.listen()
 
         def echo() -> None:
@@ -103,7 +103,7 @@ def transfer(left: str, right: str, size: int) -> None:
         thread = threading.Thread(target=echo)
         thread.start()
         try:
-            client.connect((RIGHT, 8000))
+            client.connect((address, 8000))
             client.sendall(data)
             got = b""
             while len(got) < size:
@@ -117,12 +117,16 @@ def transfer(left: str, right: str, size: int) -> None:
 
 
 @root
-@pytest.mark.parametrize("vnet_hdr", [False, True])
-def test_two_hosts_through_a_pipeline(tmp_path: Path, hosts: tuple[str, str, str], vnet_hdr: bool) -> None:
-    """ARP, datagrams and a TCP transfer pass; an endpoint that is killed comes back; the summary adds up."""
+@pytest.mark.parametrize(("vnet_hdr", "offload"), [(False, "off"), (False, "on"), (True, "on")])
+def test_two_hosts_through_a_pipeline(
+    tmp_path: Path, hosts: tuple[str, str, str], vnet_hdr: bool, offload: str
+) -> None:
+    """ARP, datagrams and a TCP transfer pass; an endpoint that is killed comes back; the summary adds up.
+
+    What comes over the MTU leaves cut, or its header says how: an interface refuses any other frame over the MTU.
+    """
     left, middle, right = hosts
-    if not vnet_hdr:
-        offloads_off(hosts)
+    offloads(hosts, offload)
     more = f'netns = "{middle}", vnet_hdr = {str(vnet_hdr).lower()}'
     with Running(tmp_path, more=more, config=CONFIG) as it:
         it.running()
@@ -136,7 +140,8 @@ def test_two_hosts_through_a_pipeline(tmp_path: Path, hosts: tuple[str, str, str
         assert counters["hn0.network"]["receive_frames"] > before["receive_frames"]
         assert {c: n for side in counters.values() for c, n in side.items() if c.startswith("dropped_") and n} == {}
         assert counters["hn0.network"]["checksums_finished"] == 0 or not vnet_hdr
-        assert (counters["hn0.network"]["received_over_mtu"] > 0) == vnet_hdr
+        assert (counters["hn0.network"]["received_over_mtu"] > 0) == (offload == "on")
+        assert (counters["hn0.network"]["frames_cut"] > 0) == (offload == "on" and not vnet_hdr)
         it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
         assert it.end() == 0
         assert "≠" not in it.out
@@ -150,7 +155,6 @@ def test_an_interface_that_comes_back_late_costs_no_pipeline(tmp_path: Path, hos
     The supervisor would allow one restart only.
     """
     left, middle, right = hosts
-    offloads_off(hosts)
     policy = "intensity = 1\nperiod_ms = 600000"
     with Running(tmp_path, policy, more=f'netns = "{middle}"', config=CONFIG) as it:
         it.running()
@@ -169,3 +173,21 @@ def test_an_interface_that_comes_back_late_costs_no_pipeline(tmp_path: Path, hos
         it.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
         assert it.end() == 0
         assert it.left() == []
+
+
+@root
+def test_segments_of_an_overlay(tmp_path: Path, hosts: tuple[str, str, str]) -> None:
+    """TCP in VXLAN, put together with its tunnel around it, leaves as packets of the tunnel, each with its own."""
+    left, middle, right = hosts
+    for netns, name, mine, its, address in ((left, "l1", LEFT, RIGHT, "1"), (right, "r1", RIGHT, LEFT, "2")):
+        vxlan = ("type", "vxlan", "id", "7", "local", mine, "remote", its, "dstport", "4789", "dev", name, "udpcsum")
+        ip("-n", netns, "link", "add", "x0", *vxlan)
+        ip("-n", netns, "addr", "add", f"10.7.0.{address}/24", "dev", "x0")
+        ip("-n", netns, "link", "set", "x0", "up")
+    with Running(tmp_path, more=f'netns = "{middle}"', config=CONFIG) as it:
+        it.running()
+        ping(left, right)
+        transfer(left, right, 1_000_000, "10.7.0.2")
+        for side, counters in it.status()["counters"].items():
+            assert {c: n for c, n in counters.items() if c.startswith("dropped_") and n} == {}, side
+            assert counters["frames_cut"] > 0, side

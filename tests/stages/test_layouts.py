@@ -61,12 +61,27 @@ ALLOWED = {
     "stages.compare.kernels.uncompared": dict.fromkeys(
         ("_ICMP", "_IGMP", "_ICMPV6", "_PIM", "_ALL_PIM_ROUTERS", "_LINK_LOCAL_GROUP"), "of IP"
     ),
+    "stages.device.kernels.checksums": {"_SCTP_OFFSET": "of SCTP"},
+    "stages.device.kernels.layers": dict.fromkeys(
+        (
+            *("_IPV4", "_IPV6", "_ETHERNET", "_HOPS", "_ROUTING", "_DESTINATION", "_IN_IPV4", "_IN_IPV6", "_UDP"),
+            *("_GRE", "_GRE_KEY", "_VXLAN", "_VXLAN_OLD", "_GENEVE"),
+        ),
+        "of Ethernet, IP or tunnels",
+    ),
     "stages.device.kernels.packet_socket": dict.fromkeys(
         (
             *("_MSG_TRUNC", "_VLAN_VALID", "_TPID_VALID", "_MACS", "_TAG"),
-            *("_CSUM_START", "_CSUM_OFFSET", "_SCTP_OFFSET"),
+            *("_GSO_TYPE", "_CSUM_START", "_CSUM_OFFSET"),
         ),
-        "of packet(7), Ethernet, virtio or SCTP",
+        "of packet(7), Ethernet or virtio",
+    ),
+    "stages.device.kernels.segments": dict.fromkeys(
+        (
+            *("_TYPE", "_SIZE", "_START", "_OFFSET", "_NEEDS_CSUM", "_TCPV4", "_TCPV6", "_UDP_L4", "_ECN"),
+            *("_TCP", "_UDP", "_TCP_SUM", "_UDP_SUM"),
+        ),
+        "of virtio, IP, TCP or UDP",
     ),
     "stages.mirror.kernels": dict.fromkeys(
         ("_NEEDS_CSUM", "_TCP", "_UDP", "_ICMPV6", "_FLAGS", "_CHECKSUM", "_MPTCP"), "of virtio, IP or TCP"
@@ -233,7 +248,7 @@ UNSHOWN = {
     },  # the same
 }
 PRIVATE = ("capture.layout.columns", "capture.layout.memory", "capture.layout.recording", "device.layout.memory",
-           "device.layout.message")  # fmt: skip
+           "device.layout.message", "device.layout.segmentation")  # fmt: skip
 """Layouts of memory that ends with a process, and that nobody else can read."""
 
 

@@ -10,6 +10,7 @@ from ring.hot import hot, kernel
 from ring.kernels.frames import index, prefix, scan, vnet_bytes
 from ring.kernels.ledger import begin, blocked, commit, count, readable, room
 from stages.device.kernels.packet_socket import read_message
+from stages.device.kernels.segments import next_length, waiting, write_segment
 from stages.device.layout import counters, memory, message, options, ports
 from stages.packets.kernels.gate import closed, discard
 from stages.packets.kernels.system_calls import sys_read, sys_write
@@ -21,8 +22,6 @@ def write_frame(u8, w, at, header, length):
     wanted = w[options.HEADER]
     if wanted == header:
         return sys_write(u8, w[options.FD], at, length)
-    if wanted == 0:
-        return sys_write(u8, w[options.FD], at + header, length - header)
     # Another header: what both have in common stands first (10 bytes), the rest is zero.
     out = int((w[options.MEMORY] + memory.FRAME) * 8)
     kept = min(header, wanted)
@@ -82,7 +81,7 @@ def device_send(u8, w, row):
 
 @hot
 def read_frame(u8, w, row, at, most):
-    """A frame from the device to byte ``at``, at most ``most`` bytes: its length, DROPPED, or -errno."""
+    """A frame from the device to byte ``at``, at most ``most`` bytes: its length, TO_CUT, DROPPED, or -errno."""
     if w[options.SOCKET] == 1:
         return read_message(u8, w, row, at, most)
     return sys_read(u8, w[options.FD], at, most)
@@ -90,23 +89,36 @@ def read_frame(u8, w, row, at, most):
 
 @hot
 def device_receive(u8, w, row):
-    """Frames from the device straight into the ring; their number, with those that were dropped and counted."""
+    """Frames from the device straight into the ring; their number, with those that were dropped and counted.
+
+    One that has to be cut comes into private memory, and its segments into the ring as there is room: what is not there
+    at a kill is lost with the socket, like every frame that it holds.  While the stage drains, or there is no device,
+    there are only these.
+    """
     x, r = w[options.MEMORY], w[layout.OUTPUTS + ports.RECEIVE]
-    if r == 0 or w[options.FD] < 0:
+    if r == 0:
         return 0
+    c = int(x + memory.SEGMENTATION)
     lead = prefix(w, r)
     most = min(layout.MAX_FRAME, w[r + layout.SIZE] - lead)
-    frames = dropped = 0
-    while frames + dropped < memory.BURST:
-        if room(w, row, ports.RECEIVE) < lead + most:
+    frames = others = 0
+    while frames + others < memory.BURST:
+        cutting = waiting(w, c) > 0
+        if not cutting and (w[layout.CMD_DRAIN] != 0 or w[options.FD] < 0):
+            break
+        if room(w, row, ports.RECEIVE) < lead + (next_length(w, c) if cutting else most):
             blocked(w, ports.RECEIVE)
             break
         at = index(w, r, w[row + layout.ROW_TAILS + ports.RECEIVE])
-        length = read_frame(u8, w, row, at + lead, most)
+        if cutting:
+            length = write_segment(u8, w, c, at + lead)
+            count(w, row, counters.SEGMENTS_MADE, 1)
+        else:
+            length = read_frame(u8, w, row, at + lead, most)
         if length == -EINTR:
             continue
-        if length == message.DROPPED:
-            dropped += 1
+        if length == message.DROPPED or length == message.TO_CUT:
+            others += 1
             continue
         if length <= 0:
             if gone(length) or length == -EIO or length == -ENETDOWN:
@@ -118,8 +130,7 @@ def device_receive(u8, w, row):
         w[row + layout.ROW_TAILS + ports.RECEIVE] += lead + length
         frames += 1
     count(w, row, layout.PORTS + ports.RECEIVE, frames)
-    count(w, row, counters.DROPPED_UNREADABLE, dropped)
-    return frames + dropped
+    return frames + others
 
 
 @kernel
@@ -129,9 +140,7 @@ def device_open(u8, w, now):
     w[layout.BLOCKED] = 0
     w[x + memory.WANTS_OUT] = 0
     row = begin(w)
-    work = device_send(u8, w, row)
-    if w[layout.CMD_DRAIN] == 0:
-        work += device_receive(u8, w, row)
+    work = device_send(u8, w, row) + device_receive(u8, w, row)
     if w[x + memory.LOST] != 0:
         count(w, row, counters.DROPPED_BY_KERNEL, w[x + memory.LOST])
         work += 1

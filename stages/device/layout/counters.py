@@ -19,9 +19,7 @@ TAP_COUNTERS: Final = _OWN.listed
 DROPPED_BY_KERNEL: Final = _OWN.counter(
     "dropped_by_kernel", "frames for us that the system dropped, because its buffer for us was full"
 )
-DROPPED_UNREADABLE: Final = _OWN.counter(
-    "dropped_unreadable", "frames over 69,632 bytes, or cut in a way that no virtio-net header can say"
-)
+DROPPED_UNREADABLE: Final = _OWN.counter("dropped_unreadable", "frames over 69,632 bytes, or too long for the ring")
 VLAN_TAGS_RESTORED: Final = _OWN.counter(
     "vlan_tags_restored", "frames whose VLAN tag the system had taken out, put back"
 )
@@ -29,6 +27,13 @@ CHECKSUMS_FINISHED: Final = _OWN.counter(
     "checksums_finished", "frames of a local sender whose checksum was left to a card, made here"
 )
 RECEIVED_OVER_MTU: Final = _OWN.counter(
-    "received_over_mtu", "frames longer than the MTU: segments that the system had put together"
+    "received_over_mtu", "frames longer than the MTU: as a rule, segments that the system had put together"
+)
+FRAMES_CUT: Final = _OWN.counter(
+    "frames_cut", "frames that the system had put together, cut into segments as their virtio-net header says"
+)
+SEGMENTS_MADE: Final = _OWN.counter("segments_made", "frames made of those")
+DROPPED_UNCUT: Final = _OWN.counter(
+    "dropped_uncut", "frames that the system had put together in a way in which they cannot be cut here"
 )
 COUNTERS: Final = _OWN.listed

@@ -18,8 +18,11 @@ CONTROL_LEN: Final = _MESSAGE.word("control_len", "msg_controllen; before the ca
 _MESSAGE.skip_to(8)
 HEAD: Final = _MESSAGE.word("head", "iov_base of the first part, the virtio-net header")
 HEAD_LEN: Final = _MESSAGE.word("head_len", "iov_len of the first part")
-BODY: Final = _MESSAGE.word("body", "iov_base of the second part, the frame")
+BODY: Final = _MESSAGE.word("body", "iov_base of the second part, the frame: its place in the ring")
 BODY_LEN: Final = _MESSAGE.word("body_len", "iov_len of the second part")
+REST: Final = _MESSAGE.word("rest", "iov_base of the third part: what is longer than the MTU, in memory.WHOLE")
+REST_LEN: Final = _MESSAGE.word("rest_len", "iov_len of the third part")
+PARTS_USED: Final = (REST + 2 - HEAD) // 2
 BASE: Final = _MESSAGE.word("base", "address of the arena's first byte")
 _MESSAGE.skip_to(16)
 AUXILIARY: Final = _MESSAGE.word("auxiliary", "struct cmsghdr, then struct tpacket_auxdata, see packet(7)", size=8)
@@ -30,4 +33,7 @@ FIELDS: Final = _MESSAGE.fields
 CONTROL_BYTES: Final = 8 * (HEADER - AUXILIARY)
 
 VNET_HEADER: Final = 10  # bytes of a packet socket's virtio-net header
-DROPPED: Final = -4096  # what `read_message` returns for "no frame, one was dropped", beside every -errno
+# What `read_message` returns besides lengths and every -errno: no frame in the ring, one was dropped, or waits in
+# memory.WHOLE to be cut.
+DROPPED: Final = -4096
+TO_CUT: Final = -4097

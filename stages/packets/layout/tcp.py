@@ -9,4 +9,6 @@ SYN: Final = 2
 RST: Final = 4
 PSH: Final = 8
 ACK: Final = 16
+URG: Final = 32
+CWR: Final = 128
 FLAG_NAMES: Final = ("FIN", "SYN", "RST", "PSH", "ACK")

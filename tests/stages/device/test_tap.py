@@ -320,6 +320,15 @@ def test_not_root() -> None:
     assert "run as root" in done.stdout, done.stderr
 
 
+@root
+def test_a_ring_with_headers_needs_a_device_with_them(netns: str) -> None:
+    """Nobody would do what a header asks (make a checksum, cut a frame): refused before a frame is sent."""
+    with tap(netns) as rig:
+        rig.rings["send"].w[layout.VNET] = 1
+        with pytest.raises(DeviceError, match="vnet_hdr = false"):
+            rig.stage.options()
+
+
 def test_header_length_is_checked() -> None:
     """A header that virtio-net does not have is refused before the device is touched."""
     with pytest.raises(DeviceError, match="10 or 12"):

@@ -164,8 +164,8 @@ class Handlers:
             elif event in stage.kind.hears and listens and not over:
                 told.append(stage)
         if early and not told:
-            names, first = ", ".join(early), next(iter(early.values()))
-            raise Refused(f"{names}: no {event} before {first.until}: {first.why}")
+            first = next(iter(early.values()))
+            raise Refused(f"{', '.join(early)}: no {event} before {first.until}: {first.why}")
         # Who sends something at once is told last: its frames are to find every gate open.
         told.sort(key=lambda stage: ANNOUNCE in stage.kind.hears)
         for stage in told:
@@ -177,7 +177,7 @@ class Handlers:
             self.it.log.info("announcement asked for", stages=names)
         else:
             self.it.log.info(f"{event} announced", stages=names)
-        return {"ok": True, "text": f"{event}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
+        return {"ok": True, "text": f"{event}: told {', '.join(names) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""

@@ -172,12 +172,12 @@ class Handlers:
             words[stage.id][EVENTS[event]] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
-        names = [stage.id for stage in told]
+        ids = [stage.id for stage in told]
         if event == ANNOUNCE:
-            self.it.log.info("announcement asked for", stages=names)
+            self.it.log.info("announcement asked for", stages=ids)
         else:
-            self.it.log.info(f"{event} announced", stages=names)
-        return {"ok": True, "text": f"{event}: told {', '.join(stage.id for stage in told) or 'nobody'}"}
+            self.it.log.info(f"{event} announced", stages=ids)
+        return {"ok": True, "text": f"{event}: told {', '.join(ids) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""

@@ -164,20 +164,20 @@ class Handlers:
             elif event in stage.kind.hears and listens and not over:
                 told.append(stage)
         if early and not told:
-            first = next(iter(early.values()))
-            raise Refused(f"{', '.join(early)}: no {event} before {first.until}: {first.why}")
+            names, first = ", ".join(early), next(iter(early.values()))
+            raise Refused(f"{names}: no {event} before {first.until}: {first.why}")
         # Who sends something at once is told last: its frames are to find every gate open.
         told.sort(key=lambda stage: ANNOUNCE in stage.kind.hears)
         for stage in told:
             words[stage.id][EVENTS[event]] += 1
         for process in dict.fromkeys(stage.process for stage in told):
             self.it.wake(process)
-        names = [stage.id for stage in told]
+        ids = [stage.id for stage in told]
         if event == ANNOUNCE:
-            self.it.log.info("announcement asked for", stages=names)
+            self.it.log.info("announcement asked for", stages=ids)
         else:
-            self.it.log.info(f"{event} announced", stages=names)
-        return {"ok": True, "text": f"{event}: told {', '.join(names) or 'nobody'}"}
+            self.it.log.info(f"{event} announced", stages=ids)
+        return {"ok": True, "text": f"{event}: told {', '.join(ids) or 'nobody'}"}
 
     def checkpoint(self, _args: Mapping[str, Any]) -> Reply:
         """A checkpoint was made: both replicas are equal now."""

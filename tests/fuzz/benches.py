@@ -137,6 +137,8 @@ class FilterBench(Bench):
 
     def __init__(self, kind: str, seed: int, vnet: bool = False) -> None:
         params: dict[str, Any] = {"max_connections": 64, "queue": "all", "vnet_hdr_support": vnet}
+        if kind == "filter-rewriter":
+            params["address_age"] = 0  # an answer would be a frame that did not go in
         ports = ("tx_in", "rx_in", "tx_out", "rx_out") if vnet else ()
         super().__init__(kind, params, seed, ports)
         self.rig.command(layout.CMD_STATUS, 1)

@@ -63,7 +63,7 @@ def receive(u8, w, header, frame, space):
     """One recvmsg: the virtio-net header to byte ``header``, a frame's first ``space`` bytes to ``frame``; its result.
 
     Where the header does not stay, what is longer than the MTU comes behind its place in memory.WHOLE: it is cut from
-    there, and no byte of its payload is copied twice.
+    there, and of its payload only what is in the first part is copied twice.
     """
     m = int(w[options.MEMORY] + memory.MESSAGE)
     base = w[m + message.BASE]

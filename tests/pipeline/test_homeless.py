@@ -73,8 +73,8 @@ raise SystemExit(launch.main())
 
 
 def test_a_stage_that_never_starts_is_no_run_that_adds_up(tmp_path: Path) -> None:
-    """The reason is named, the summary says that nothing ran: an interface that goes when all was looked at."""
-    more = '\n[netdev.hn1]\nnetwork = { backend = "packet", ifname = "no-such-device" }\n'
+    """The reason is named, the summary says that nothing ran: a device that somebody took when all was looked at."""
+    more = '\n[netdev.hn1]\nnetwork = { backend = "tap", ifname = "lo" }\n'
     it = Running(tmp_path, supervisor="intensity = 1\nbackoff_initial_ms = 10", more=more)
     it.program = ["-c", BLIND]
     it.start()

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ring import layout
+from stages.kind import Look
 from stages.socket import shell as link
 from stages.socket.layout import options
 from tests.peers import ETHERNET, collect, die, join, links, read, server, turn, until, up, wire
@@ -231,6 +232,11 @@ def test_either_port_may_be_missing(tmp_path, ports):
         until(rig, lambda: rig.counters()["disconnects"] == 1)
 
 
+def _shown(rig: Rig) -> str:
+    """What the live view says of the stage."""
+    return rig.kind.shows(Look(rig.params, rig.counters(), rig.segment.scalars(), 0)).short
+
+
 def test_bytes_that_nobody_reads_are_told_once_and_seen_until_their_peer_goes(tmp_path):
     used = {"writer": "filter.m0.outdev", "readers": "c1 (compare.comp0.secondary_in)"}
     with structlog.testing.capture_logs() as logs, server(tmp_path / "s", ports=("send",), **used) as (rig, connect):
@@ -250,10 +256,10 @@ def test_bytes_that_nobody_reads_are_told_once_and_seen_until_their_peer_goes(tm
             assert line["event"] == "bytes arrive on a link that nothing here reads"
             assert line["hint"].startswith(said)
             assert rig.counters()["unread_peer"] == 1
-            assert rig.kind.shows(rig.counters()).short == "unread bytes"
+            assert _shown(rig) == "unread bytes"
             peer.close()
             until(rig, lambda: not up(rig))
-        assert rig.kind.shows(rig.counters()).short == ""
+        assert _shown(rig) == ""
 
 
 def test_wait_makes_readiness_wait_for_a_peer(tmp_path):

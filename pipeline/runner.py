@@ -96,6 +96,9 @@ class Runner:
         spins, yields = self.idle
         chores_at = poll_at = 0
         now = clock()
+        for stage, words in self._pairs:  # the time since another incarnation of it died
+            if (beat := words[layout.LIFE_HEARTBEAT]) and now - beat > STOPPED_NS:
+                stage.went_on(now, now - beat)
         while True:
             before, now = now, clock()
             if now - before > STOPPED_NS:

@@ -91,6 +91,8 @@ def _dispatch(u8, w, row, side, s, transport, now):
             count(w, row, counters.DROPPED_UNCOMPARED, 1)
         elif not _release_as(u8, w, row, s, counters.RELEASED_UNCOMPARED):
             return False
+        elif transport > transports.FRAGMENT:  # of a service, unlike what has no IP
+            _note_missed(w, row)
         count_uncompared(w, row, transport)
         return True
     if w[scalar(row, scalars.ARMING)] != arming.IN_STEP:
@@ -119,12 +121,19 @@ def _release_as(u8, w, row, s, counter):
 
 
 @hot
+def _note_missed(w, row):
+    """Note, while no secondary is in step, that the primary has said something that it has not."""
+    missed = w[options.CHECKPOINTS] + checkpoints.MISSED
+    if w[scalar(row, scalars.ARMING)] != arming.IN_STEP and w[missed] == 0:
+        put(w, missed, 1)
+
+
+@hot
 def _unarmed(u8, w, row, s, transport, now):
     """No secondary is in step: the primary's packet leaves, and its numbers are noted for when one is."""
     if awaited(w, row, now):
         return False
-    if w[w[options.CHECKPOINTS] + checkpoints.MISSED] == 0:
-        put(w, w[options.CHECKPOINTS] + checkpoints.MISSED, 1)
+    _note_missed(w, row)
     # Of a silent secondary also what it could answer is noted: `answers`.
     silent = w[scalar(row, scalars.ARMING)] == arming.SILENT and transport != transports.FRAGMENT
     if transport == transports.TCP or silent:

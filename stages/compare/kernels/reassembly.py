@@ -5,13 +5,14 @@ from __future__ import annotations
 from ring.atomics import be16, byte, copy, put_be16, put_byte
 from ring.hot import hot
 from stages.compare.kernels.slots import fill_slot, slot, take_slot
-from stages.compare.layout import conns, options, slots
+from stages.compare.layout import conns, memory, options, slots
 from stages.packets.kernels.checksum import delta32, updated
 from stages.packets.kernels.parse import parse_packet
 from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import networks, parsed, transports
 
 _LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
+_PLACE = memory.CLASS_BYTES[-1]
 
 
 @hot
@@ -32,6 +33,8 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     l3 = w[b + parsed.L3]
     header = w[b + parsed.L4] - (0 if w[b + parsed.IPV] == 4 else 8)
     if header - l3 - (0 if w[b + parsed.IPV] == 4 else 40) + end > _LARGEST:
+        return -2
+    if header + end > _PLACE:  # headers of a tunnel may be long
         return -2
     whole = take_slot(w, row, side, header + end)
     if whole < 0:

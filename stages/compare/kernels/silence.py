@@ -12,7 +12,7 @@ from ring import layout
 from ring.hot import hot
 from ring.kernels.ledger import readable, scalar, true_row
 from stages.compare.kernels.arming import falls_silent
-from stages.compare.kernels.checkpoint_requests import goes_on_alone
+from stages.compare.kernels.checkpoint_requests import asked, goes_on_alone
 from stages.compare.layout import arming, counters, options, ports, scalars
 from stages.packets.kernels.table import find
 from stages.packets.layout import rows, transports
@@ -56,8 +56,9 @@ def _waits(w, row):
         return False
     if w[scalar(row, scalars.WORK)] != 0:
         return False  # for room
-    # Until a checkpoint that was asked for is made, or given up, guests may stand still.
-    return w[scalar(row, scalars.ASKED)] == 0 or goes_on_alone(w, row)
+    # Until a checkpoint that was asked for is made, or given up, guests may stand still; what waits for one that is to
+    # be asked for has differed, so it was answered.
+    return not asked(w, row) or goes_on_alone(w, row)
 
 
 @hot

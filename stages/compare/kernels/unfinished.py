@@ -17,8 +17,8 @@ from ring.atomics import byte, common_prefix
 from ring.hot import hot
 from ring.kernels.ledger import blocked, count, scalar
 from stages.compare.kernels.slots import emit_slot, fits_slot, slot, unlink
-from stages.compare.layout import conns, counters, ports, scalars, slots
-from stages.packets.layout import parsed, rows, transports
+from stages.compare.layout import conns, counters, options, ports, scalars, slots
+from stages.packets.layout import networks, parsed, rows, transports
 
 
 @hot
@@ -42,6 +42,7 @@ def settle_unfinished(u8, w, row, n):
     count(w, row, counters.RELEASED, released)
     count(w, row, counters.MATCHED, matched)
     count(w, row, counters.FRAGMENTS_UNFINISHED, released + matched)
+    w[options.ANSWERED] = 1
     return 1
 
 
@@ -138,4 +139,4 @@ def _same_bytes(u8, w, x, y, at, size):
 @hot
 def _of_ipv6(w, x):
     # A fragment that joined a group is in no list, but knows its connection.
-    return w[w[x + slots.CONN] + rows.KEY + parsed.VLAN] >> 32 == 6
+    return w[w[x + slots.CONN] + rows.KEY + parsed.VLAN] >> networks.VERSION_AT & networks.VERSION == 6

@@ -14,6 +14,7 @@ from tests.packets import ACK, SYN, arp_frame, udp_frame
 from tests.rig import Rig
 from tests.stages.compare.audit import audit
 from tests.stages.compare.test_compare import ASK, CLIENT, DONE, MS, PARAMS, SERVER, check, handshake, seg
+from tests.tunnels import vxlan
 
 DATAGRAM = udp_frame(SERVER, CLIENT, 53, 9, b"answer")
 
@@ -91,6 +92,16 @@ def test_a_secondary_that_comes_late_is_compared_after_a_checkpoint() -> None:
         g.run(now=7)
         assert g.take("outdev") == [seg(1012, b" both")]
         assert check(g)["divergences"] == 0
+
+
+def test_tunnels_that_pass_are_something_that_a_late_secondary_has_missed() -> None:
+    with rig(tunnels="pass") as g:
+        frame = vxlan(udp_frame(SERVER, CLIENT, 53, 9, b"x"), vni=1)
+        g.feed("primary_in", frame)
+        g.run(now=2)
+        assert g.take("outdev") == [frame]
+        link(g, 1, 3)
+        assert state(g) == arming.ARMING and g.take("notify_out") == [ASK]
 
 
 def test_what_waits_for_a_lost_secondary_leaves_and_it_is_compared_again_after_a_checkpoint() -> None:

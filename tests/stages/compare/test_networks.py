@@ -151,6 +151,36 @@ def test_fragments_inside_of_a_tunnel_are_put_together(name: str, size: int) -> 
             assert (c["released"], c["matched"], c["fragments"]) == (len(pieces), 1, len(pieces))
 
 
+def test_a_datagram_that_fits_no_place_with_its_tunnels_headers_is_never_whole() -> None:
+    """65,535 bytes in fragments, the first behind 6 KiB of headers: a held packet has 68 KiB at most."""
+    inside = cut((SERVER, CLIENT), bytes(65_515), range(0, 65_515, 32_768), 77)
+    padding = [(60, bytes([0, 255]) + bytes(2046))] * 3
+    pieces = [ip_in_ip(f, ends=ENDS6, extensions=padding if i == 0 else ()) for i, f in enumerate(inside)]
+    with rig(hold_memory=64 << 20, ring_size=1 << 20) as g:
+        g.feed("primary_in", *pieces)
+        g.feed("secondary_in", *pieces)
+        g.run(now=2)
+        assert (g.take("outdev"), check(g)["fragments"]) == ([], 0)
+        g.run(now=3100 * MS)
+        assert g.take("outdev") == pieces
+        c = check(g)
+        assert (c["divergences"], c["held"], c["fragments_unfinished"]) == (0, 0, 2 * len(pieces))
+
+
+@pytest.mark.parametrize("name", ["three tags", "pppoe", "vxlan"])
+def test_halves_of_another_protocol_differ_in_any_network(name: str) -> None:
+    """Of IPv6 the first fragment alone says what the datagram is."""
+    pair = ("fd00::2", "fd00::1")
+    ours, theirs = (IN[name](cut(pair, bytes(100), [80], proto=proto)[0], 0) for proto in (17, 132))
+    for other, found in ((ours, 0), (theirs, 1)):
+        with rig() as g:
+            g.feed("primary_in", ours)
+            g.feed("secondary_in", other)
+            g.run(now=2)
+            g.run(now=3100 * MS)
+            assert (g.take("outdev"), check(g)["divergences"]) == ([ours] * (not found), found)
+
+
 @pytest.mark.parametrize("name", ["vxlan", "geneve", "gre"])
 def test_what_is_never_compared_is_not_in_a_tunnel_either(name: str) -> None:
     """ARP and neighbour discovery inside: uncompared, as outside."""

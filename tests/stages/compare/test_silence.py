@@ -105,6 +105,38 @@ def silent(**more: Any) -> Iterator[Rig]:
         yield g
 
 
+@BOTH
+def test_halves_of_datagrams_are_answers(checkpoint: str) -> None:
+    """Each waits for its deadline; that both sides have sent the same is what they were compared for."""
+    with rig(checkpoint=checkpoint) as g:
+        handshake(g, now=1 * S)
+        for n in range(6):
+            half = fragments(SERVER, CLIENT, 17, bytes(100), 80, ident=n)[0]
+            g.feed("primary_in", half)
+            g.feed("secondary_in", half)
+            g.run(now=(10 + 4 * n) * S)
+            g.run(now=(13 + 4 * n) * S)
+            assert g.take("outdev") == [half]
+        c = check(g)
+        assert (c["arming_state"], c["silences"], c["checkpoints_asked"]) == (arming.IN_STEP, 0, 0)
+
+
+def test_a_difference_that_waits_for_its_request_is_no_silence() -> None:
+    """With a long interval between checkpoints: what has differed must not leave meanwhile."""
+    with rig(checkpoint_interval_ms=20_000) as g:
+        handshake(g, now=1 * S)
+        g.segment.w[layout.CMD_CHECKPOINT] += 1
+        g.run(now=1 * S + 1)
+        g.feed("primary_in", seg(1001, b"one"))
+        g.feed("secondary_in", seg(1001, b"two"))
+        g.run(now=2 * S)
+        for _ in run_to(g, 2 * S, 20 * S):
+            assert (state(g), g.take("outdev"), g.take("notify_out")) == (arming.IN_STEP, [], [])
+        for _ in run_to(g, 20 * S, 22 * S):
+            assert (state(g), g.take("outdev")) == (arming.IN_STEP, [])
+        assert (g.take("notify_out"), check(g)["diverged_payload"]) == ([ASK], 1)
+
+
 def test_time_in_which_the_compare_did_not_run_is_no_silence() -> None:
     """A machine that was paused: whoever answers may not have run, either."""
     with rig(silence_timeout=1_000, checkpoint="local") as g:

@@ -35,7 +35,8 @@ def mistaken(config: Config) -> Iterable[Mistake]:
         fed = {of: givers[key] for of, key in inputs.items() if key in givers}
         for of, giver in fed.items():
             brings = f"packets of netdev {show(giver.netdev)}"
-            if of == PRIMARY and giver.netdev in secondaries:
+            # Where its own output leads back there, that is a secondary which became the primary of another one.
+            if of == PRIMARY and giver.netdev in secondaries - out:
                 why = f"{brings}, in whose chain a rewriter stands: they are the secondary's"
             elif of != PRIMARY and giver.netdev in out - secondaries and not _both(fed, giver):
                 why = f"{brings}, to which its own output leads: they are the primary's"

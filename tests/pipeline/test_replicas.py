@@ -91,6 +91,12 @@ def test_every_example_is_right(path: Path):
     plan(load(path))
 
 
+def test_a_secondary_that_became_a_primary_is_one() -> None:
+    """It keeps its rewriter for the connections that it took over, and gets a mirror and a compare beside it."""
+    promoted = text("primary") + '\n[filter.rew0]\ntype = "filter-rewriter"\nnetdev = "hn0"\nqueue = "all"\n'
+    assert "rew0" in plan(parse(promoted)).by_id
+
+
 def test_two_clients_at_one_address():
     """A server has one peer: the second client would wait for ever."""
     found = mistakes(text("secondary").replace("port = 9004", "port = 9003"))

@@ -12,7 +12,6 @@ from stages.packets.kernels.tunnels import read_packet
 from stages.packets.layout import networks, parsed, transports
 
 _LARGEST = 65_535  # bytes of an IPv4 datagram, or of what follows the fixed header of IPv6
-_PLACE = memory.CLASS_BYTES[-1]
 
 
 @hot
@@ -34,7 +33,7 @@ def put_together(u8, w, row, side, n, m, end, b, now):
     header = w[b + parsed.L4] - (0 if w[b + parsed.IPV] == 4 else 8)
     if header - l3 - (0 if w[b + parsed.IPV] == 4 else 40) + end > _LARGEST:
         return -2
-    if header + end > _PLACE:  # headers of a tunnel may be long
+    if header + end > memory.CLASS_BYTES[-1]:  # headers of a tunnel may be long
         return -2
     whole = take_slot(w, row, side, header + end)
     if whole < 0:
